@@ -1,0 +1,174 @@
+"""The memory of every linear shrinkage rule: variance components of rewards, pooled or one bank a cluster.
+
+Between-prompt and within-prompt moments are kept apart: once pooled they cannot be separated.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import reduce
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ebpo_sim import moments
+from ebpo_sim.errors import InputError
+from ebpo_sim.groups import Groups
+from ebpo_sim.moments import Moments, Real
+
+Array = NDArray[np.float64]
+Memory = str | float
+EVERY = ""  # the bank's key when clusters are not told apart
+
+
+class Components(NamedTuple):
+    """Sufficient statistics of one stream of groups.
+
+    rewards: moments of all rewards. means: moments of the group means, a group counting once.
+    within_ss, within_df: sums over groups of sum (r - mean)^2 and of (size - 1).
+    inverse_sizes: sum over groups of 1/size, for the sampling noise w/size in the variance of means.
+    """
+
+    rewards: Moments = Moments()
+    means: Moments = Moments()
+    within_ss: Real = 0.0
+    within_df: Real = 0.0
+    inverse_sizes: Real = 0.0
+
+
+Bank = dict[str, Components]  # never mutated; {} is the identity of merge_banks
+
+
+def retention(memory: Memory) -> float:
+    """The factor on past weights: "cumulative" 1, "batch" 0, or a number strictly between."""
+    if memory == "cumulative":
+        return 1.0
+    if memory == "batch":
+        return 0.0
+    if isinstance(memory, (int, float)) and 0 < memory < 1:
+        return float(memory)
+    raise InputError(f"memory must be 'cumulative', 'batch' or a retention strictly between 0 and 1, got {memory!r}")
+
+
+def observe(groups: Groups) -> Components:
+    """Components of one batch alone; groups without a valid rollout leave no trace."""
+    count_P = np.where(groups.size_P > 0, groups.multiplicity_P, 0.0)
+    weight_PG = groups.weight_PG
+    rewards_PG = np.broadcast_to(groups.rewards_PG, weight_PG.shape)
+    flat = (*weight_PG.shape[:-2], -1)
+    return Components(
+        moments.push_many(moments.zero(), rewards_PG.reshape(flat), weight_PG.reshape(flat)),
+        moments.push_many(moments.zero(), groups.mean_P, count_P),
+        np.sum(count_P * groups.within_ss_P, axis=-1),
+        np.sum(count_P * np.maximum(groups.size_P - 1, 0.0), axis=-1),
+        np.sum(count_P / np.maximum(groups.size_P, 1.0), axis=-1),
+    )
+
+
+def merge(a: Components, b: Components) -> Components:
+    """Evidence of both, commutative to the last bit."""
+    return Components(
+        moments.merge(a.rewards, b.rewards),
+        moments.merge(a.means, b.means),
+        a.within_ss + b.within_ss,
+        a.within_df + b.within_df,
+        a.inverse_sizes + b.inverse_sizes,
+    )
+
+
+def forget(state: Components, keep: float) -> Components:
+    """Every past weight times `keep`; 0 gives the empty components."""
+    if keep == 0.0:
+        return Components()
+    return Components(
+        moments.forget(state.rewards, keep),
+        moments.forget(state.means, keep),
+        state.within_ss * keep,
+        state.within_df * keep,
+        state.inverse_sizes * keep,
+    )
+
+
+def remove_group(state: Components, groups: Groups) -> Components:
+    """The components without each group in turn, fields (..., P): for leave-one-prompt-out rules.
+
+    Only what those rules read is removed (means and within sums); `rewards` stays whole.
+    """
+    present_P = groups.size_P > 0
+    own_df_P = np.maximum(groups.size_P - 1, 0.0)
+    df_P = np.maximum(_per_row(state.within_df) - own_df_P, 0.0)
+    return Components(
+        state.rewards,
+        moments.remove_one(Moments(*map(_per_row, state.means)), groups.mean_P),
+        np.where(df_P > 0, np.maximum(_per_row(state.within_ss) - groups.within_ss_P, 0.0), 0.0),
+        df_P,
+        np.maximum(_per_row(state.inverse_sizes) - present_P / np.maximum(groups.size_P, 1.0), 0.0),
+    )
+
+
+def within_variance(state: Components) -> Real:
+    """Pooled within-group variance sum SS / sum (size - 1), unbiased for w. Where no group has two rollouts it
+    cannot be told from the between variance, and the variance of all rewards stands in (shrinkage then 1)."""
+    df = np.asarray(state.within_df)
+    pooled = state.within_ss / np.where(df > 0, df, 1.0)
+    return np.where(df > 0, pooled, moments.variance(state.rewards, 1))[()]
+
+
+def mean_noise(state: Components) -> Real:
+    """w * mean(1/size): the average sampling variance of a group mean."""
+    count = np.asarray(state.means.count)
+    return within_variance(state) * (state.inverse_sizes / np.where(count > 0, count, 1.0))
+
+
+def between_variance(state: Components) -> Real:
+    """max(0, Var_ddof1(group means) - w mean(1/size)): unbiased for T2 but for the clip at 0."""
+    return np.maximum(moments.variance(state.means, 1) - mean_noise(state), 0.0)
+
+
+def observe_bank(groups: Groups, per_cluster: bool) -> Bank:
+    """One Components a cluster, or one for all under the key ''."""
+    if not per_cluster:
+        return {EVERY: observe(groups)}
+    clusters = required_clusters(groups)
+    return {c: observe(select(groups, np.array([x == c for x in clusters]))) for c in sorted(set(clusters))}
+
+
+def merge_banks(a: Bank, b: Bank) -> Bank:
+    """Key by key, keys sorted, so that the result does not depend on the order of the arguments."""
+    return {k: merge(a[k], b[k]) if k in a and k in b else a.get(k) or b[k] for k in sorted({*a, *b})}
+
+
+def forget_bank(bank: Bank, keep: float) -> Bank:
+    """Forget in every cluster at the pace of batches, seen there or not."""
+    return {} if keep == 0.0 else {k: forget(v, keep) for k, v in bank.items()}
+
+
+def rows(bank: Bank, groups: Groups, per_cluster: bool) -> Components:
+    """The components that apply to each group, fields (..., P) or (..., 1).
+
+    A cluster that the bank has not seen takes all clusters together; an empty bank gives empty components.
+    """
+    everything = reduce(merge, bank.values(), Components())
+    if not per_cluster:
+        chosen = [everything]
+    else:
+        chosen = [bank.get(c, everything) for c in required_clusters(groups)]
+    flat = [(*c.rewards, *c.means, c.within_ss, c.within_df, c.inverse_sizes) for c in chosen]
+    f = [np.stack(np.broadcast_arrays(*map(np.asarray, field)), axis=-1) for field in zip(*flat, strict=True)]
+    return Components(Moments(*f[0:4]), Moments(*f[4:8]), f[8], f[9], f[10])
+
+
+def _per_row(x: Real) -> Array:
+    return np.asarray(x)[..., None]
+
+
+def required_clusters(groups: Groups) -> tuple[str, ...]:
+    if groups.cluster_P is None:
+        raise InputError("per_cluster=True needs clusters: pass clusters=... to group_rewards(), or per_cluster=False")
+    return groups.cluster_P
+
+
+def select(groups: Groups, keep_P: NDArray[np.bool_]) -> Groups:
+    """The batch with the other groups' multiplicity set to 0: same layout, so no statistic sees them."""
+    return replace(groups, multiplicity_P=np.where(keep_P, groups.multiplicity_P, 0.0))

@@ -1,0 +1,208 @@
+"""Groups: rewards of one batch, arranged by prompt.
+
+Inside, every batch is a padded matrix `(..., P, G)` with a mask, so ragged groups, rejected rollouts and
+rectangular batches share one code path. Leading axes are independent replicates. `multiplicity_P` says how
+often a group counts: G+1 groups with multiplicities stand for any number of binary groups of size G.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ebpo_sim.errors import InputError
+from ebpo_sim.host import Host, is_torch, to_bool, to_float64
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Groups:
+    """One batch of groups; build it with `group_rewards()` or `count_groups()`.
+
+    rewards_PG: float64, padded and masked entries 0.   mask_PG: True where a rollout counts.
+    multiplicity_P: how often each group counts.        length_PG: tokens per rollout, or None.
+    prompt_P: stable prompt ids, or None.               cluster_P: cluster ids (text), or None.
+    Derived: size_P valid rollouts; mean_P; within_ss_P = sum (r - mean)^2; degenerate_P = all valid rewards
+    exactly equal (decided by comparison, never by a computed spread; then mean_P is that very number and
+    within_ss_P is 0). A group without a valid rollout has size 0, mean 0, and is degenerate.
+    """
+
+    rewards_PG: Array
+    mask_PG: NDArray[np.bool_]
+    multiplicity_P: Array
+    size_P: Array
+    mean_P: Array
+    within_ss_P: Array
+    degenerate_P: NDArray[np.bool_]
+    length_PG: Array | None
+    prompt_P: tuple[Any, ...] | None
+    cluster_P: tuple[str, ...] | None
+    host: Host
+    flat_index: NDArray[np.intp] | None  # (N,) position in the padded matrix, for batches given by group_ids
+
+    @property
+    def weight_PG(self) -> Array:
+        """How often each rollout counts: multiplicity where valid, else 0."""
+        return np.where(self.mask_PG, self.multiplicity_P[..., None], 0.0)
+
+    def restore(self, values_PG: Array) -> Any:
+        """Per-rollout values in the layout, library, dtype and device the rewards came in."""
+        if self.flat_index is not None:
+            values_PG = values_PG.reshape(-1)[self.flat_index]
+        return self.host.restore(values_PG)
+
+
+def group_rewards(
+    rewards: Any,
+    group_ids: Any = None,
+    *,
+    mask: Any = None,
+    lengths: Any = None,
+    clusters: Any = None,
+    prompt_ids: Any = None,
+    multiplicity: Any = None,
+) -> Groups:
+    """Arrange a batch of rewards by prompt.
+
+    rewards: (P, G), or (..., P, G) with leading replicate axes; with `group_ids`, (N,) in any order.
+    group_ids: (N,) ids (numbers or text); rows with equal ids form a group, groups in order of appearance.
+    mask: like rewards, False leaves a rollout out of everything (its reward may then be anything, NaN included).
+    lengths: like rewards, tokens per rollout, >= 0. clusters, prompt_ids, multiplicity: one entry a group, in
+    the order of the groups; with `group_ids`, clusters and prompt_ids are given a row (N,) and must agree
+    within a group, and prompt_ids default to the group ids.
+    Raises InputError for NaN, infinite or non-numeric rewards, empty batches, and shapes that do not fit.
+    """
+    values, host = to_float64("rewards", rewards)
+    valid = np.ones(values.shape, dtype=bool) if mask is None else to_bool("mask", mask)
+    _same_shape("mask", valid, values)
+    tokens = None if lengths is None else to_float64("lengths", lengths)[0]
+    if tokens is not None:
+        _same_shape("lengths", tokens, values)
+        if not np.all(np.isfinite(tokens) & (tokens >= 0)):
+            raise InputError("lengths must be finite and >= 0")
+    flat_index = None
+    cluster_P, prompt_P = _labels("clusters", clusters), _labels("prompt_ids", prompt_ids)
+    if group_ids is not None:
+        if values.ndim != 1:
+            raise InputError(f"rewards must have shape (N,) when group_ids are given, got {values.shape}")
+        if multiplicity is not None:
+            raise InputError("multiplicity needs rectangular rewards (P, G): leave it out when group_ids are given")
+        ids = _labels("group_ids", group_ids)
+        assert ids is not None
+        if len(ids) != len(values):
+            raise InputError(f"group_ids has {len(ids)} entries for {len(values)} rewards: give one id a rollout")
+        flat_index, row_N, n_groups, width = _pack(ids)
+        values, valid = _scatter(values, flat_index, n_groups, width), _scatter(valid, flat_index, n_groups, width)
+        tokens = None if tokens is None else _scatter(tokens, flat_index, n_groups, width)
+        cluster_P = _per_group("clusters", cluster_P, row_N, n_groups)
+        prompt_P = _per_group("prompt_ids", ids if prompt_P is None else prompt_P, row_N, n_groups)
+    if values.ndim < 2:
+        raise InputError(f"rewards must have shape (P, G), got {values.shape}: pass group_ids for a flat batch")
+    n_groups = values.shape[-2]
+    for name, labels in (("clusters", cluster_P), ("prompt_ids", prompt_P)):
+        if labels is not None and len(labels) != n_groups:
+            raise InputError(f"{name} has {len(labels)} entries for {n_groups} groups: give one a group")
+    count_P = np.ones(n_groups) if multiplicity is None else to_float64("multiplicity", multiplicity)[0]
+    if count_P.shape[-1:] != (n_groups,) or not np.all(np.isfinite(count_P) & (count_P >= 0)):
+        raise InputError(f"multiplicity must be finite, >= 0 and have one entry for each of {n_groups} groups")
+    return _build(values, valid, count_P, tokens, prompt_P, None if cluster_P is None else tuple(map(str, cluster_P)), host, flat_index)
+
+
+def count_groups(group_size: int, multiplicity: Any = None) -> Groups:
+    """The G+1 binary groups of size G, the k-th with k successes (first) and then G-k failures.
+
+    `multiplicity` (..., G+1) says how many groups had k successes; with it this is a whole batch, or a whole
+    population, in G+1 rows. Any exchangeable estimator treats it exactly as the batch it stands for.
+    """
+    if group_size < 1:
+        raise InputError(f"group_size must be at least 1, got {group_size!r}")
+    k = np.arange(group_size + 1)[:, None]
+    return group_rewards((np.arange(group_size)[None, :] < k).astype(np.float64), multiplicity=multiplicity)
+
+
+def _build(
+    values: Array,
+    valid: NDArray[np.bool_],
+    count_P: Array,
+    tokens: Array | None,
+    prompt_P: tuple[Any, ...] | None,
+    cluster_P: tuple[str, ...] | None,
+    host: Host,
+    flat_index: NDArray[np.intp] | None,
+) -> Groups:
+    if not np.any(valid):
+        raise InputError(f"rewards hold no valid rollout (shape {values.shape}): an empty batch has no advantage")
+    bad = valid & ~np.isfinite(values)
+    if np.any(bad):
+        where = tuple(int(i) for i in np.argwhere(bad)[0])
+        raise InputError(f"rewards must be finite, got {values[where]} at {where}: mask rollouts that could not be scored")
+    rewards_PG = np.where(valid, values, 0.0)
+    size_P = valid.sum(axis=-1).astype(np.float64)
+    safe_P = np.maximum(size_P, 1.0)
+    first_P = np.take_along_axis(rewards_PG, np.argmax(valid, axis=-1)[..., None], axis=-1)[..., 0]
+    degenerate_P = np.all(~valid | (rewards_PG == first_P[..., None]), axis=-1)
+    mean_P = np.where(degenerate_P, first_P, rewards_PG.sum(axis=-1) / safe_P)
+    deviation = np.where(valid, rewards_PG - mean_P[..., None], 0.0)
+    within_ss_P = np.where(degenerate_P, 0.0, np.sum(deviation**2, axis=-1))
+    for array in (rewards_PG, valid, count_P, size_P, mean_P, within_ss_P, degenerate_P):
+        array.flags.writeable = False
+    return Groups(
+        rewards_PG, valid, count_P, size_P, mean_P, within_ss_P, degenerate_P, tokens, prompt_P, cluster_P, host, flat_index
+    )
+
+
+def _same_shape(name: str, array: NDArray[Any], rewards: Array) -> None:
+    if array.shape != rewards.shape:
+        raise InputError(f"{name} has shape {array.shape}, rewards have {rewards.shape}: give one entry a rollout")
+
+
+def _labels(name: str, labels: Any) -> tuple[Any, ...] | None:
+    if labels is None:
+        return None
+    if is_torch(labels):
+        labels = labels.detach().cpu().numpy()
+    array = np.asarray(labels)
+    if array.ndim != 1:
+        raise InputError(f"{name} must be one-dimensional, got shape {array.shape}")
+    return tuple(array.tolist())
+
+
+def _pack(ids: tuple[Any, ...]) -> tuple[NDArray[np.intp], NDArray[np.intp], int, int]:
+    """Rows to slots of a padded matrix: group by id in order of appearance, rollouts in order within a group."""
+    row_of: dict[Any, int] = {}
+    row_N = np.array([row_of.setdefault(i, len(row_of)) for i in ids], dtype=np.intp)
+    if len(row_N) == 0:
+        raise InputError("rewards hold no rollout: an empty batch has no advantage")
+    sizes = np.bincount(row_N)
+    order = np.argsort(row_N, kind="stable")
+    starts = np.repeat(np.cumsum(sizes) - sizes, sizes)
+    column_N = np.empty_like(row_N)
+    column_N[order] = np.arange(len(row_N)) - starts
+    width = int(sizes.max())
+    return row_N * width + column_N, row_N, len(sizes), width
+
+
+def _scatter(values: NDArray[Any], flat_index: NDArray[np.intp], n_groups: int, width: int) -> NDArray[Any]:
+    padded = np.zeros(n_groups * width, dtype=values.dtype)
+    padded[flat_index] = values
+    return padded.reshape(n_groups, width)
+
+
+def _per_group(
+    name: str, labels: tuple[Any, ...] | None, row_N: NDArray[np.intp], n_groups: int
+) -> tuple[Any, ...] | None:
+    if labels is None:
+        return None
+    if len(labels) != len(row_N):
+        raise InputError(f"{name} has {len(labels)} entries for {len(row_N)} rollouts: give one a rollout")
+    chosen: list[Any] = [None] * n_groups
+    seen = [False] * n_groups
+    for row, label in zip(row_N.tolist(), labels, strict=True):
+        if seen[row] and chosen[row] != label:
+            raise InputError(f"{name} differ within a group: {chosen[row]!r} and {label!r}")
+        chosen[row], seen[row] = label, True
+    return tuple(chosen)

@@ -1,0 +1,112 @@
+"""Mergeable running moments: sufficient statistics in, derived numbers on read.
+
+A field is a float or an array: leading axes are independent replicates, so one call advances all of them.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ebpo_sim.errors import InputError
+
+Real = float | NDArray[np.float64]
+
+
+class Moments(NamedTuple):
+    """Weighted count, mean and sum of squared deviations of a stream.
+
+    `count` is the sum of the observations' weights and `count_sq` the sum of their squares (equal until
+    something is forgotten); `m2` is the weighted sum of (x - mean)^2, NOT the variance.
+    """
+
+    count: Real = 0.0
+    count_sq: Real = 0.0
+    mean: Real = 0.0
+    m2: Real = 0.0
+
+
+def zero() -> Moments:
+    """The empty stream, the identity of `merge`."""
+    return Moments()
+
+
+def push(state: Moments, x: float) -> Moments:
+    """Welford's update with one observation: mean += (x - mean)/n, m2 += (x - mean_old)(x - mean_new).
+
+    Source: EBPO Algorithm 1 (Welford 1962). `x` finite.
+    """
+    count = state.count + 1.0
+    delta = x - state.mean
+    mean = state.mean + delta / count
+    return Moments(count, state.count_sq + 1.0, mean, state.m2 + delta * (x - mean))
+
+
+def push_many(state: Moments, xs: ArrayLike, multiplicity: ArrayLike = 1.0) -> Moments:
+    """Add the observations along the last axis of `xs`, the i-th `multiplicity[i] >= 0` times.
+
+    Two passes over the batch, then `merge`; equals repeated `push` up to rounding.
+    """
+    x, c = np.broadcast_arrays(np.asarray(xs, dtype=np.float64), np.asarray(multiplicity, dtype=np.float64))
+    count = np.sum(c, axis=-1)
+    safe = np.where(count > 0, count, 1.0)
+    mean = np.sum(c * x, axis=-1) / safe
+    deviation = x - mean[..., None]
+    # The second term removes what the rounding of `mean` added (Chan, Golub and LeVeque's corrected two-pass).
+    m2 = np.sum(c * deviation**2, axis=-1) - np.sum(c * deviation, axis=-1) ** 2 / safe
+    return merge(state, Moments(count, count, mean, np.maximum(m2, 0.0)))
+
+
+def merge(a: Moments, b: Moments) -> Moments:
+    """Chan's merge: m2 = m2_a + m2_b + (mean_b - mean_a)^2 n_a n_b / (n_a + n_b).
+
+    Commutative to the last bit; `zero()` is the identity; parts of size 0 and 1 are ordinary parts.
+    """
+    count = a.count + b.count
+    safe = np.where(np.asarray(count) > 0, count, 1.0)
+    mean = np.where(
+        np.asarray(a.count) == 0, b.mean, np.where(np.asarray(b.count) == 0, a.mean, (a.count * a.mean + b.count * b.mean) / safe)
+    )
+    delta = b.mean - a.mean
+    m2 = a.m2 + b.m2 + delta * delta * (a.count * b.count / safe)
+    return Moments(count, a.count_sq + b.count_sq, mean[()], m2[()] if isinstance(m2, np.ndarray) else m2)
+
+
+def remove_one(state: Moments, x: Real) -> Moments:
+    """The stream without one observation `x` of weight 1: the inverse of `push`, for leave-one-out.
+
+    m2 = m2 - (x - mean)^2 n/(n-1), clipped at 0; the empty stream when it held one. Broadcasts over `x`.
+    """
+    count = np.maximum(state.count - 1.0, 0.0)
+    safe = np.where(count > 0, count, 1.0)
+    delta = x - state.mean
+    mean = np.where(count > 0, state.mean - delta / safe, 0.0)
+    m2 = np.where(count > 0, np.maximum(state.m2 - delta * delta * (state.count / safe), 0.0), 0.0)
+    return Moments(count, np.maximum(state.count_sq - 1.0, 0.0), mean, m2)
+
+
+def forget(state: Moments, retention: float) -> Moments:
+    """Exponential forgetting: every past observation's weight times `retention` in [0, 1].
+
+    1 keeps everything, 0 returns the empty stream; the mean is unchanged in between.
+    """
+    if not 0.0 <= retention <= 1.0:
+        raise InputError(f"retention must lie in [0, 1], got {retention!r}: 1 never forgets, 0 keeps one batch")
+    if retention == 0.0:
+        return zero()
+    return Moments(state.count * retention, state.count_sq * retention**2, state.mean, state.m2 * retention)
+
+
+def variance(state: Moments, ddof: int) -> Real:
+    """m2 / (n - ddof count_sq/n): ddof 0 is the population form, ddof 1 unbiased, for unequal weights too.
+
+    With weights 1 the divisor is n - ddof. 0 where nothing or only one effective observation is held.
+    """
+    if ddof not in (0, 1):
+        raise InputError(f"ddof must be 0 or 1, got {ddof!r}")
+    count = np.asarray(state.count)
+    divisor = count - ddof * state.count_sq / np.where(count > 0, count, 1.0)
+    positive = divisor > 1e-12 * count
+    return np.where(positive, state.m2 / np.where(positive, divisor, 1.0), 0.0)[()]
