@@ -1,0 +1,26 @@
+"""Populations of prompts: Beta, points, logit-normal, mixtures, and real pass rates."""
+
+from ebpo_sim.worlds.base import Beta, LogitNormal, Mixture, Points, World, intra_class_correlation
+from ebpo_sim.worlds.counts import Counts, VarianceComponents, deconvolve, variance_components
+from ebpo_sim.worlds.grammar import parse_world, read_counts, world_counts
+from ebpo_sim.worlds.observed import SOURCES, observed_counts, observed_names, observed_world
+
+__all__ = [
+    "SOURCES",
+    "Beta",
+    "Counts",
+    "LogitNormal",
+    "Mixture",
+    "Points",
+    "VarianceComponents",
+    "World",
+    "deconvolve",
+    "intra_class_correlation",
+    "observed_counts",
+    "observed_names",
+    "observed_world",
+    "parse_world",
+    "read_counts",
+    "variance_components",
+    "world_counts",
+]
