@@ -120,8 +120,15 @@ def count_groups(group_size: int, multiplicity: Any = None) -> Groups:
     """
     if group_size < 1:
         raise InputError(f"group_size must be at least 1, got {group_size!r}")
-    k = np.arange(group_size + 1)[:, None]
-    return group_rewards((np.arange(group_size)[None, :] < k).astype(np.float64), multiplicity=multiplicity)
+    sizes = np.full(group_size + 1, group_size)
+    return binary_groups(sizes, np.arange(group_size + 1), multiplicity)
+
+
+def binary_groups(sizes: Any, successes: Any, multiplicity: Any = None) -> Groups:
+    """One binary group per entry: `successes[i]` ones (first), then zeros up to `sizes[i]` rollouts."""
+    n, k = np.asarray(sizes)[:, None], np.asarray(successes)[:, None]
+    column = np.arange(int(n.max()))[None, :]
+    return group_rewards((column < k).astype(np.float64), mask=column < n, multiplicity=multiplicity)
 
 
 def _build(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import gammaln, xlog1py, xlogy
+from scipy.special import betainc, gammaln, xlog1py, xlogy
 
 from ebpo_sim.errors import InputError
 
@@ -57,27 +57,41 @@ def count_pmf(nodes: ArrayLike, trials: ArrayLike, successes: ArrayLike) -> Arra
     return np.asarray(np.exp(log_choose + xlogy(k, p) + xlog1py(n - k, -p)))
 
 
-def arcsine_grid(size: int) -> tuple[Array, Array]:
-    """`size` points p = sin^2(theta), theta equally spaced on [0, pi/2], with the weights of a uniform p.
+def arcsine_grid(size: int) -> Array:
+    """`size` points p = sin^2(theta), theta equally spaced on [0, pi/2], 0 and 1 included.
 
     The arcsine scale makes a binomial's noise equal everywhere, so the grid is finest near 0 and 1.
     """
-    edges = np.sin(np.pi / 2 * (np.arange(size + 1) - 0.5).clip(0, size - 1) / (size - 1)) ** 2
-    nodes = np.sin(np.pi / 2 * np.arange(size) / (size - 1)) ** 2
-    return nodes, np.diff(edges)
+    return np.asarray(np.sin(np.pi / 2 * np.arange(size) / (size - 1)) ** 2)
+
+
+def beta_on_grid(mean: ArrayLike, between: ArrayLike, nodes: Array) -> Array:
+    """Weights on `nodes` of the Beta prior with this mean and variance, shape (..., J).
+
+    Every p is shared between its two neighbours so that the mean is kept exactly. mean is held inside
+    (0, 1) and a + b = mean (1 - mean)/between - 1 inside [1e-3, 1e4].
+    """
+    m = np.clip(np.asarray(mean, dtype=np.float64), 1e-9, 1 - 1e-9)[..., None]
+    v = np.asarray(between, dtype=np.float64)[..., None]
+    nu = np.clip(m * (1 - m) / np.maximum(v, 1e-300) - 1, 1e-3, 1e4)
+    mass = np.diff(betainc(m * nu, (1 - m) * nu, nodes), axis=-1)
+    moment = m * np.diff(betainc(m * nu + 1, (1 - m) * nu, nodes), axis=-1)
+    to_right = np.clip((moment - nodes[:-1] * mass) / np.diff(nodes), 0.0, mass)
+    weights = np.zeros((*mass.shape[:-1], len(nodes)))
+    weights[..., :-1] += mass - to_right
+    weights[..., 1:] += to_right
+    return weights
 
 
 def fit_weights(pmf_JC: Array, counts_C: Array, start_J: Array, iterations: int) -> Array:
     """EM for the mixing weights: w_j <- w_j sum_c (counts_c / N) pmf_jc / (sum_j w_j pmf_jc).
 
-    counts_C may have leading replicate axes; the result has them too. The likelihood never falls; without any
-    counts the start is returned. Towards the nonparametric maximum-likelihood prior (Kiefer-Wolfowitz, Laird).
+    counts_C and start_J may have leading replicate axes. The likelihood never falls; without any counts the
+    start is returned. Towards the nonparametric maximum-likelihood prior (Kiefer and Wolfowitz 1956; Laird 1978).
     """
     total = counts_C.sum(axis=-1, keepdims=True)
     shares_C = counts_C / np.where(total > 0, total, 1.0)
-    weights = np.broadcast_to(start_J, (*counts_C.shape[:-1], len(start_J)))
-    if not np.any(total > 0):
-        return np.array(weights)
+    weights = np.array(np.broadcast_to(start_J, (*counts_C.shape[:-1], start_J.shape[-1])))
     for _ in range(iterations):
         mixture_C = weights @ pmf_JC
         ratio_C = np.divide(shares_C, mixture_C, out=np.zeros_like(shares_C), where=shares_C > 0)

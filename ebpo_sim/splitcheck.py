@@ -51,33 +51,25 @@ def split_ratio(estimator: Estimator, counts: Counts, group_size: int, folds: in
     share = np.stack([1 - k / group_size, k / group_size], axis=-1)
     plain_K = np.broadcast_to((k / group_size)[:, None], (group_size + 1, 2))
     own_within_C = s * (n - s) / (n * (n - 1)) / group_size
-    total = c.sum()
-    sum_difference = sum_within = 0.0
-    moments = np.zeros((2, 2))
-    for fold in range(folds):
-        held_C = _fold_sizes(c, fold, folds)
-        learnt_K = (c - held_C) @ pmf_CK
-        if learnt_K.sum() == 0 or held_C.sum() == 0:
-            continue
-        state = estimator.update(estimator.init(), count_groups(group_size, learnt_K))
-        table = baseline_table(estimator.baseline, state, group_size)
-        error = (table[None] - rest_CK[..., None]) ** 2 - (plain_K[None] - rest_CK[..., None]) ** 2
-        difference_C = np.sum(pmf_CK[..., None] * share[None] * error, axis=(1, 2))
-        pair = np.stack([difference_C, own_within_C])
-        sum_difference += float(held_C @ difference_C)
-        sum_within += float(held_C @ own_within_C)
-        moments += (pair * held_C) @ pair.T
-    if sum_within <= 0:
+    fold = np.arange(folds)[:, None]
+    held_FC = _dealt(np.cumsum(c), fold, folds) - _dealt(np.cumsum(c) - c, fold, folds)
+    # All folds are learnt at once: they are replicate axes of one state.
+    state = estimator.update(estimator.init(), count_groups(group_size, (c - held_FC) @ pmf_CK))
+    table = baseline_table(estimator.baseline, state, group_size)
+    table_FK2 = np.broadcast_to(table, (folds, group_size + 1, 2))
+    error = (table_FK2[:, None] - rest_CK[..., None]) ** 2 - (plain_K[None] - rest_CK[..., None]) ** 2
+    difference_FC = np.sum(pmf_CK[..., None] * share[None] * error, axis=(2, 3))
+    total = float(c.sum())
+    within = float(c @ own_within_C) / total
+    if within <= 0:
         return None
-    slope = sum_difference / sum_within
-    # Variance over prompts of difference - slope * within, the influence of one prompt on the ratio.
-    gradient = np.array([1.0, -slope])
-    spread = max(float(gradient @ moments @ gradient) / total, 0.0)
-    return SplitRatio(1 + slope, float(np.sqrt(spread / max(total - 1, 1)) / (sum_within / total)))
+    slope = float(np.sum(held_FC * difference_FC)) / total / within
+    # One prompt's influence on the ratio is (its difference - slope * its own within) / within.
+    influence_FC = difference_FC - slope * own_within_C
+    spread = float(np.sum(held_FC * influence_FC**2)) / total
+    return SplitRatio(1 + slope, float(np.sqrt(spread / max(total - 1, 1)) / within))
 
 
-def _fold_sizes(c: Array, fold: int, folds: int) -> Array:
-    """How many prompts of each cell belong to `fold`: whole prompts, dealt out in turn through all cells."""
-    ends = np.cumsum(c)
-    deal = lambda x: np.floor((x + folds - 1 - fold) / folds)  # noqa: E731
-    return np.asarray(deal(ends) - deal(ends - c))
+def _dealt(prompts: Array, fold: NDArray[np.int_], folds: int) -> Array:
+    """How many of the first `prompts` prompts fold number `fold` holds when they are dealt out in turn."""
+    return np.asarray(np.floor((prompts + folds - 1 - fold) / folds))

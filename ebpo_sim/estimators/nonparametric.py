@@ -13,8 +13,8 @@ from ebpo_sim.errors import InputError
 from ebpo_sim.estimators import components
 from ebpo_sim.estimators.base import Domain, Evaluation
 from ebpo_sim.estimators.components import Memory
-from ebpo_sim.groups import Groups
-from ebpo_sim.mixing import Prior, arcsine_grid, count_pmf, fit_weights, posterior_mean
+from ebpo_sim.groups import Groups, binary_groups
+from ebpo_sim.mixing import Prior, arcsine_grid, beta_on_grid, count_pmf, fit_weights, posterior_mean
 
 Array = NDArray[np.float64]
 Histograms = dict[str, Array]  # group size -> how many groups had k = 0..size successes, (..., size+1)
@@ -24,18 +24,19 @@ Histograms = dict[str, Array]  # group size -> how many groups had k = 0..size s
 class PosteriorMean:
     """V = E[p | k of n], the Bayes-optimal baseline for binary rewards, not a line in k.
 
-    prior: the true prior (oracle), or None: the mixing distribution is fitted by `iterations` EM steps on an
-    arcsine grid of `grid` points, from a uniform p, to the running histograms of success counts (all group
-    sizes together; groups of one included). State: size+1 numbers per group size. A group of size n determines
-    only the prior's first n moments, so at n = 2 the rest is the start's and it can lose to a line.
-    memory as in `Shrinkage`. Before any group the prior is the uniform start, V = (k+1)/(n+2) nearly.
-    Source: Robbins 1956; Kiefer and Wolfowitz 1956; theory item 7 of this project.
+    prior: the true prior (oracle), or None: the mixing distribution is learnt from the running histograms of
+    success counts (all group sizes together) by `iterations` EM steps on an arcsine grid of `grid` points. EM
+    starts from the Beta prior with the unbiased mean and between variance, whose posterior mean is the best
+    line: a group of size n determines only the prior's first n moments, so at n = 2 the line is what is left,
+    and few steps keep the noise of a short history out. State: size+1 numbers per group size.
+    memory as in `Shrinkage`. Before any group the prior is uniform, V = (k+1)/(n+2) nearly.
+    Source: Robbins 1956; Kiefer and Wolfowitz 1956; start and early stopping are ours.
     """
 
     prior: Prior | None = None
     memory: Memory = "cumulative"
     grid: int = 65
-    iterations: int = 200
+    iterations: int = 20
 
     domain: ClassVar[Domain] = "binary"
 
@@ -69,11 +70,15 @@ class PosteriorMean:
         """(nodes, weights) of the prior in use: the given one, or the fit to the state."""
         if self.prior is not None:
             return np.asarray(self.prior.nodes), np.asarray(self.prior.weights)
-        nodes, start = arcsine_grid(self.grid)
+        nodes = arcsine_grid(self.grid)
         if not state:
-            return nodes, start
+            return nodes, beta_on_grid(0.5, 1 / 12, nodes)
+        counts_C = np.concatenate(list(state.values()), axis=-1)
+        sizes_C = np.concatenate([np.full(int(n) + 1, float(n)) for n in state])
+        successes_C = np.concatenate([np.arange(int(n) + 1.0) for n in state])
         pmf_JC = np.concatenate([_grid_pmf(self.grid, int(n)) for n in state], axis=1)
-        return nodes, fit_weights(pmf_JC, np.concatenate(list(state.values()), axis=-1), start, self.iterations)
+        start = beta_on_grid(*_moments(counts_C, sizes_C, successes_C), nodes)
+        return nodes, fit_weights(pmf_JC, counts_C, start, self.iterations)
 
     def evaluate(self, state: Histograms, groups: Groups) -> Evaluation:
         nodes, weights = self.fitted(state)
@@ -95,6 +100,12 @@ class PosteriorMean:
         return Evaluation(baseline_P[..., None], None, np.broadcast_to(prior_mean, baseline_P.shape), raw_variance)
 
 
+def _moments(counts_C: Array, sizes_C: Array, successes_C: Array) -> tuple[Array, Array]:
+    """Mean and unbiased (clipped) between variance of p, by the same components as linear shrinkage."""
+    known = components.observe(binary_groups(sizes_C, successes_C, counts_C))
+    return np.asarray(known.means.mean), np.asarray(components.between_variance(known))
+
+
 @lru_cache(maxsize=256)
 def _grid_pmf(grid: int, size: int) -> Array:
-    return count_pmf(arcsine_grid(grid)[0], size, np.arange(size + 1))
+    return count_pmf(arcsine_grid(grid), size, np.arange(size + 1))

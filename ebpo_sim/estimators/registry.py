@@ -154,7 +154,7 @@ def ebpo_debiased(
 
 @register
 def ebpo_nonparametric(
-    *, memory: Memory = "cumulative", grid: int = 65, iterations: int = 200,
+    *, memory: Memory = "cumulative", grid: int = 65, iterations: int = 20,
     order: Order = "score_then_update", centre: Centre = "none", scale: Scale = "prior", eps: float = 1e-6,
 ) -> Estimator:  # fmt: skip
     """Posterior mean under a prior learnt without a parametric form; binary rewards only."""

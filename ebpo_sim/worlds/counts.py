@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from ebpo_sim.errors import InputError
-from ebpo_sim.mixing import Prior, arcsine_grid, count_pmf, fit_weights
+from ebpo_sim.mixing import Prior, arcsine_grid, beta_on_grid, count_pmf, fit_weights
 
 Array = NDArray[np.float64]
 GRID = 401  # points of p; 401 on the arcsine scale resolve the binomial noise of 10^5 rollouts near 0 and 1
@@ -85,14 +85,15 @@ def variance_components(counts: Counts) -> VarianceComponents:
 def deconvolve(counts: Counts) -> Prior:
     """A discrete distribution of p that explains the counts and has their unbiased mean and between variance.
 
-    The maximum-likelihood mixing weights on an arcsine grid (EM), tilted by exp(a p + b p^2) so that mean and
+    The maximum-likelihood mixing weights on an arcsine grid (EM from a Beta start), tilted by exp(a p + b p^2) so that mean and
     variance match `variance_components` to 1e-12; a between variance that came out <= 0 gives one point, the mean.
     """
     found = variance_components(counts)
     if found.between <= 1e-9:
         return Prior((found.mean,), (1.0,))
     n, s, c = counts.arrays
-    nodes, start = arcsine_grid(GRID)
+    nodes = arcsine_grid(GRID)
+    start = beta_on_grid(found.mean, found.between, nodes)
     weights = fit_weights(count_pmf(nodes, n, s), c, start, ITERATIONS)
     keep = weights > 1e-12
     nodes, weights = nodes[keep], weights[keep] / weights[keep].sum()
