@@ -7,7 +7,8 @@ often a group counts: G+1 groups with multiplicities stand for any number of bin
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -106,9 +107,7 @@ def group_rewards(
     for name, labels in (("clusters", cluster_P), ("prompt_ids", prompt_P)):
         if labels is not None and len(labels) != n_groups:
             raise InputError(f"{name} has {len(labels)} entries for {n_groups} groups: give one a group")
-    count_P = np.ones(n_groups) if multiplicity is None else to_float64("multiplicity", multiplicity)[0]
-    if count_P.shape[-1:] != (n_groups,) or not np.all(np.isfinite(count_P) & (count_P >= 0)):
-        raise InputError(f"multiplicity must be finite, >= 0 and have one entry for each of {n_groups} groups")
+    count_P = np.ones(n_groups) if multiplicity is None else _checked_multiplicity(multiplicity, n_groups)
     return _build(values, valid, count_P, tokens, prompt_P, None if cluster_P is None else tuple(map(str, cluster_P)), host, flat_index)
 
 
@@ -120,8 +119,10 @@ def count_groups(group_size: int, multiplicity: Any = None) -> Groups:
     """
     if group_size < 1:
         raise InputError(f"group_size must be at least 1, got {group_size!r}")
-    sizes = np.full(group_size + 1, group_size)
-    return binary_groups(sizes, np.arange(group_size + 1), multiplicity)
+    plain = _one_of_each(group_size)
+    if multiplicity is None:
+        return plain
+    return replace(plain, multiplicity_P=_checked_multiplicity(multiplicity, group_size + 1))
 
 
 def binary_groups(sizes: Any, successes: Any, multiplicity: Any = None) -> Groups:
@@ -129,6 +130,19 @@ def binary_groups(sizes: Any, successes: Any, multiplicity: Any = None) -> Group
     n, k = np.asarray(sizes)[:, None], np.asarray(successes)[:, None]
     column = np.arange(int(n.max()))[None, :]
     return group_rewards((column < k).astype(np.float64), mask=column < n, multiplicity=multiplicity)
+
+
+@lru_cache(maxsize=64)
+def _one_of_each(group_size: int) -> Groups:
+    return binary_groups(np.full(group_size + 1, group_size), np.arange(group_size + 1))
+
+
+def _checked_multiplicity(multiplicity: Any, n_groups: int) -> Array:
+    count_P = to_float64("multiplicity", multiplicity)[0]
+    if count_P.shape[-1:] != (n_groups,) or not np.all(np.isfinite(count_P) & (count_P >= 0)):
+        raise InputError(f"multiplicity must be finite, >= 0 and have one entry for each of {n_groups} groups")
+    count_P.flags.writeable = False
+    return count_P
 
 
 def _build(
