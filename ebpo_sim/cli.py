@@ -41,12 +41,36 @@ def parse_study(study: str, about: str, argv: Sequence[str]) -> StudyArguments:
     )
     add = parser.add_argument
     add("--quick", action="store_true", help="a small version of everything, for a first look")
-    add("--world", action="append", default=[], metavar="WORLD", help="population of prompts (repeatable; grammar below)")
-    add("--group-size", action="append", default=[], type=int, metavar="G", help="rollouts per prompt (repeatable)")
-    add("--estimator", action="append", default=[], metavar="NAME", help="registered estimator (repeatable); a wrong name lists the right ones")
+    add(
+        "--world",
+        action="append",
+        default=[],
+        metavar="WORLD",
+        help="population of prompts (repeatable; grammar below)",
+    )
+    add(
+        "--group-size",
+        action="append",
+        default=[],
+        type=int,
+        metavar="G",
+        help="rollouts per prompt (repeatable)",
+    )
+    add(
+        "--estimator",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="registered estimator (repeatable); a wrong name lists the right ones",
+    )
     add("--prompts", type=int, metavar="M", help="prompts per batch of the simulation")
     add("--steps", type=int, metavar="T", help="batches per replicate")
-    add("--burn-in", type=int, metavar="B", help="batches learnt from but not scored; default half of the steps")
+    add(
+        "--burn-in",
+        type=int,
+        metavar="B",
+        help="batches learnt from but not scored; default half of the steps",
+    )
     add("--replicates", type=int, metavar="R", help="independent streams, for the standard errors")
     add("--seed", type=int, default=0, help="same seed, same bytes, for any number of threads (default 0)")
     add("--threads", type=int, default=available_cores(), help="default: all cores")

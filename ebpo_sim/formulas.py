@@ -7,22 +7,22 @@ elementwise; ranges are the caller's to check, because kernels call these too.
 """
 
 
-def icc(within, between):  # type: ignore[no-untyped-def]
+def icc(within, between):
     """Intra-class correlation rho = T2 / (w + T2), in [0, 1]. Undefined (0/0) when every reward is equal."""
     return between / (within + between)
 
 
-def oracle_shrinkage(within, between, group_size):  # type: ignore[no-untyped-def]
+def oracle_shrinkage(within, between, group_size):
     """S* = (w/G) / (w/G + T2), the weight that minimises `linear_risk`. EBPO Theorem 3.3 with the true moments."""
     return within / (within + group_size * between)
 
 
-def oracle_shrinkage_icc(icc, group_size):  # type: ignore[no-untyped-def]
+def oracle_shrinkage_icc(icc, group_size):
     """S* = (1 - rho) / (1 + (G-1) rho): `oracle_shrinkage` as a function of the intra-class correlation."""
     return (1 - icc) / (1 + (group_size - 1) * icc)
 
 
-def algorithm1_shrinkage(icc, group_size):  # type: ignore[no-untyped-def]
+def algorithm1_shrinkage(icc, group_size):
     """S -> 1 / (2 + (G-1) rho), the long-run limit of EBPO's Algorithm 1; always in [1/(G+1), 1/2].
 
     Algorithm 1 takes sigma2 = w + T2 (the variance of all rewards) and tau2 = T2 + w/G (the raw variance of
@@ -31,13 +31,13 @@ def algorithm1_shrinkage(icc, group_size):  # type: ignore[no-untyped-def]
     return 1 / (2 + (group_size - 1) * icc)
 
 
-def within_shrinkage(icc, group_size):  # type: ignore[no-untyped-def]
+def within_shrinkage(icc, group_size):
     """S -> S*/(1 + S*) when sigma2 is the within-group variance and tau2 the raw variance of means (EBPO-G)."""
     oracle = oracle_shrinkage_icc(icc, group_size)
     return oracle / (1 + oracle)
 
 
-def beta_binomial_shrinkage(icc, group_size):  # type: ignore[no-untyped-def]
+def beta_binomial_shrinkage(icc, group_size):
     """S -> nu/(nu + G), nu = (G-1) S*: the limit of EBPO-BB, whose moment fit takes the raw variance of means.
 
     nu = mu(1-mu)/v - 1 with v = T2 + w/G. Slightly below `within_shrinkage`, and 0 at G = 1.
@@ -46,17 +46,17 @@ def beta_binomial_shrinkage(icc, group_size):  # type: ignore[no-untyped-def]
     return nu / (nu + group_size)
 
 
-def linear_risk(shrinkage, within, between, group_size):  # type: ignore[no-untyped-def]
+def linear_risk(shrinkage, within, between, group_size):
     """R(S) = (1-S)^2 w/G + S^2 T2 = E (baseline - p)^2 of (1-S) group mean + S mu, for any prior of p."""
     return (1 - shrinkage) ** 2 * within / group_size + shrinkage**2 * between
 
 
-def leave_one_out_risk(shrinkage, within, between, group_size):  # type: ignore[no-untyped-def]
+def leave_one_out_risk(shrinkage, within, between, group_size):
     """(1-S)^2 w/(G-1) + S^2 T2: as `linear_risk` with the mean of the other G-1 rollouts. Needs G >= 2."""
     return (1 - shrinkage) ** 2 * within / (group_size - 1) + shrinkage**2 * between
 
 
-def critical_icc(group_size):  # type: ignore[no-untyped-def]
+def critical_icc(group_size):
     """rho*(G): Algorithm 1's limit beats the group mean iff rho < rho*(G).
 
     The positive root of 2(G-1) rho^2 - (G-5) rho - 3 = 0, which is S = 2 S*. Written without dividing by G-1,
@@ -66,31 +66,31 @@ def critical_icc(group_size):  # type: ignore[no-untyped-def]
     return 6 / ((b * b + 24 * (group_size - 1)) ** 0.5 - b)
 
 
-def conservative_icc(group_size):  # type: ignore[no-untyped-def]
+def conservative_icc(group_size):
     """1/(1 + sqrt(G)): Algorithm 1 shrinks no more than S* iff rho is at or below it (EBPO's 'conservative' remark)."""
     return 1 / (1 + group_size**0.5)
 
 
-def degenerate_probability(p, group_size):  # type: ignore[no-untyped-def]
+def degenerate_probability(p, group_size):
     """P(all G rewards equal) = p^G + (1-p)^G."""
     return p**group_size + (1 - p) ** group_size
 
 
-def mixed_group_mean(p, group_size):  # type: ignore[no-untyped-def]
+def mixed_group_mean(p, group_size):
     """E[group mean | not all equal] = (p - p^G) / (1 - p^G - (1-p)^G), for 0 < p < 1 and G >= 2 (arXiv 2601.08521)."""
     return (p - p**group_size) / (1 - degenerate_probability(p, group_size))
 
 
-def grpo_advantage_right(successes, group_size, ddof):  # type: ignore[no-untyped-def]
+def grpo_advantage_right(successes, group_size, ddof):
     """A of a rewarded rollout among k of G: sqrt((G-ddof)(G-k)/(G k)), eps 0, 1 <= k <= G-1."""
     return ((group_size - ddof) * (group_size - successes) / (group_size * successes)) ** 0.5
 
 
-def grpo_advantage_wrong(successes, group_size, ddof):  # type: ignore[no-untyped-def]
+def grpo_advantage_wrong(successes, group_size, ddof):
     """A of a failed rollout among k of G: -sqrt((G-ddof) k/(G (G-k))), eps 0, 1 <= k <= G-1."""
     return -(((group_size - ddof) * successes / (group_size * (group_size - successes))) ** 0.5)
 
 
-def own_sample_factor(shrinkage, group_size):  # type: ignore[no-untyped-def]
+def own_sample_factor(shrinkage, group_size):
     """E[gradient] / grad J = 1 - (1-S)/G: what a baseline that contains the scored reward does, S and mu external."""
     return 1 - (1 - shrinkage) / group_size

@@ -97,7 +97,10 @@ def group_rewards(
         if len(ids) != len(values):
             raise InputError(f"group_ids has {len(ids)} entries for {len(values)} rewards: give one id a rollout")
         flat_index, row_N, n_groups, width = _pack(ids)
-        values, valid = _scatter(values, flat_index, n_groups, width), _scatter(valid, flat_index, n_groups, width)
+        values, valid = (
+            _scatter(values, flat_index, n_groups, width),
+            _scatter(valid, flat_index, n_groups, width),
+        )
         tokens = None if tokens is None else _scatter(tokens, flat_index, n_groups, width)
         cluster_P = _per_group("clusters", cluster_P, row_N, n_groups)
         prompt_P = _per_group("prompt_ids", ids if prompt_P is None else prompt_P, row_N, n_groups)
@@ -108,7 +111,16 @@ def group_rewards(
         if labels is not None and len(labels) != n_groups:
             raise InputError(f"{name} has {len(labels)} entries for {n_groups} groups: give one a group")
     count_P = np.ones(n_groups) if multiplicity is None else _checked_multiplicity(multiplicity, n_groups)
-    return _build(values, valid, count_P, tokens, prompt_P, None if cluster_P is None else tuple(map(str, cluster_P)), host, flat_index)
+    return _build(
+        values,
+        valid,
+        count_P,
+        tokens,
+        prompt_P,
+        None if cluster_P is None else tuple(map(str, cluster_P)),
+        host,
+        flat_index,
+    )
 
 
 def count_groups(group_size: int, multiplicity: Any = None) -> Groups:
@@ -160,7 +172,9 @@ def _build(
     bad = valid & ~np.isfinite(values)
     if np.any(bad):
         where = tuple(int(i) for i in np.argwhere(bad)[0])
-        raise InputError(f"rewards must be finite, got {values[where]} at {where}: mask rollouts that could not be scored")
+        raise InputError(
+            f"rewards must be finite, got {values[where]} at {where}: mask rollouts that could not be scored"
+        )
     rewards_PG = np.where(valid, values, 0.0)
     size_P = valid.sum(axis=-1).astype(np.float64)
     safe_P = np.maximum(size_P, 1.0)
@@ -172,7 +186,18 @@ def _build(
     for array in (rewards_PG, valid, count_P, size_P, mean_P, within_ss_P, degenerate_P):
         array.flags.writeable = False
     return Groups(
-        rewards_PG, valid, count_P, size_P, mean_P, within_ss_P, degenerate_P, tokens, prompt_P, cluster_P, host, flat_index
+        rewards_PG,
+        valid,
+        count_P,
+        size_P,
+        mean_P,
+        within_ss_P,
+        degenerate_P,
+        tokens,
+        prompt_P,
+        cluster_P,
+        host,
+        flat_index,
     )
 
 

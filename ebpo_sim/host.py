@@ -47,7 +47,9 @@ def to_float64(name: str, x: Any) -> tuple[NDArray[np.float64], Host]:
     try:
         array = np.asarray(x)
     except ValueError as error:
-        raise InputError(f"{name} must be a rectangular array of numbers: {error}; pass ragged groups with group_ids") from error
+        raise InputError(
+            f"{name} must be a rectangular array of numbers: {error}; pass ragged groups with group_ids"
+        ) from error
     if array.dtype.kind not in "biuf":
         raise InputError(f"{name} must be numeric, got dtype {array.dtype}: convert text or objects to numbers first")
     dtype = array.dtype if array.dtype.kind == "f" else np.dtype(np.float64)

@@ -4,9 +4,9 @@ Bernoulli rewards are drawn a block at a time, one bit plane after another. A un
 probability p are compared from their most significant bit on, and U < p is settled at the first bit where they
 differ. A block is 64 * LANES prompts: prompt LANES i + l sits in bit i of word l, so a plane (one bit of every
 p in the block) is LANES words; a transposition brings all planes into place. One random word per lane settles
-half of the comparisons still open in it, and about a dozen planes settle them all: 0.2 random words a draw. Successes are added in bit planes as well (a
-ripple-carry counter). Every inner loop runs over the lanes, which the compiler turns into vector instructions;
-that is why arrays are flat, with the lane as the last index.
+half of the comparisons still open in it, and about a dozen planes settle them all: 0.2 random words a draw.
+Successes are added in bit planes as well (a ripple-carry counter). Every inner loop runs over the lanes, which
+the compiler turns into vector instructions; that is why arrays are flat, with the lane as the last index.
 
 The plain-Python twin in tests/naive.py compares one prompt at a time on the same random words.
 """
@@ -26,7 +26,7 @@ _ONE = np.uint64(1)
 
 
 @njit(cache=True, nogil=True)
-def _transpose_bits(matrix):  # type: ignore[no-untyped-def]
+def _transpose_bits(matrix):
     """Transpose the 64 x 64 bit matrix of every lane in place: bit j of row i <-> bit i of row j.
 
     matrix (64 * LANES,), row-major. Swaps off-diagonal blocks of width 32, 16, ..., 1 (Warren 2012, section 7-3).
@@ -48,7 +48,7 @@ def _transpose_bits(matrix):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _settle_plane(state, planes, bit, still_open, hit):  # type: ignore[no-untyped-def]
+def _settle_plane(state, planes, bit, still_open, hit):
     """Compare one random word per lane with plane `bit`; returns the OR of the comparisons still open.
 
     The random words are one xoshiro256++ step in each lane (Blackman and Vigna 2021), state (4 * LANES,).
@@ -75,7 +75,7 @@ def _settle_plane(state, planes, bit, still_open, hit):  # type: ignore[no-untyp
 
 
 @njit(cache=True, nogil=True)
-def _add_hits(hit, still_open, last_plane, digits, counter):  # type: ignore[no-untyped-def]
+def _add_hits(hit, still_open, last_plane, digits, counter):
     """counter += hit, as `digits` bit planes; a comparison open to the end takes the last bit of p."""
     for lane in range(LANES):
         hit[lane] |= still_open[lane] & last_plane[lane]
@@ -88,7 +88,7 @@ def _add_hits(hit, still_open, last_plane, digits, counter):  # type: ignore[no-
 
 
 @njit(cache=True, nogil=True)
-def count_successes(p_P, group_size, state, successes_P):  # type: ignore[no-untyped-def]
+def count_successes(p_P, group_size, state, successes_P):
     """Draw k_i ~ Binomial(group_size, p_i) by group_size Bernoulli draws each; advances `state`.
 
     p_P (P,) float64 in [0, 1]; state (STATE_WORDS,) uint64, not all zero; successes_P (P,) int64, written.
@@ -130,7 +130,7 @@ def count_successes(p_P, group_size, state, successes_P):  # type: ignore[no-unt
 
 
 @njit(cache=True, nogil=True)
-def tally(p_P, successes_P, sums):  # type: ignore[no-untyped-def]
+def tally(p_P, successes_P, sums):
     """Add each group to `sums` (3, G+1) at its k: number of groups, sum of p, sum of p^2.
 
     These are all that any table b[k] needs for its squared error: sum_k n b^2 - 2 b sum p + sum p^2.

@@ -31,7 +31,9 @@ class Prior:
     def __post_init__(self) -> None:
         nodes, weights = np.asarray(self.nodes), np.asarray(self.weights)
         if nodes.ndim != 1 or nodes.shape != weights.shape or len(nodes) == 0:
-            raise InputError(f"prior needs as many weights as nodes, at least one, got {nodes.shape} and {weights.shape}")
+            raise InputError(
+                f"prior needs as many weights as nodes, at least one, got {nodes.shape} and {weights.shape}"
+            )
         if not (np.all((nodes >= 0) & (nodes <= 1)) and np.all(weights >= 0) and abs(weights.sum() - 1) < 1e-9):
             raise InputError("prior needs nodes in [0, 1] and weights >= 0 that sum to 1")
 

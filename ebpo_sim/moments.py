@@ -18,12 +18,12 @@ Real = float | NDArray[np.float64]
 class Moments(NamedTuple):
     """Weighted count, mean and sum of squared deviations of a stream.
 
-    `count` is the sum of the observations' weights and `count_sq` the sum of their squares (equal until
+    `n` is the sum of the observations' weights and `n_sq` the sum of their squares (equal until
     something is forgotten); `m2` is the weighted sum of (x - mean)^2, NOT the variance.
     """
 
-    count: Real = 0.0
-    count_sq: Real = 0.0
+    n: Real = 0.0
+    n_sq: Real = 0.0
     mean: Real = 0.0
     m2: Real = 0.0
 
@@ -38,10 +38,10 @@ def push(state: Moments, x: float) -> Moments:
 
     Source: EBPO Algorithm 1 (Welford 1962). `x` finite.
     """
-    count = state.count + 1.0
+    count = state.n + 1.0
     delta = x - state.mean
     mean = state.mean + delta / count
-    return Moments(count, state.count_sq + 1.0, mean, state.m2 + delta * (x - mean))
+    return Moments(count, state.n_sq + 1.0, mean, state.m2 + delta * (x - mean))
 
 
 def push_many(state: Moments, xs: ArrayLike, multiplicity: ArrayLike = 1.0) -> Moments:
@@ -64,14 +64,16 @@ def merge(a: Moments, b: Moments) -> Moments:
 
     Commutative to the last bit; `zero()` is the identity; parts of size 0 and 1 are ordinary parts.
     """
-    count = a.count + b.count
+    count = a.n + b.n
     safe = np.where(np.asarray(count) > 0, count, 1.0)
     mean = np.where(
-        np.asarray(a.count) == 0, b.mean, np.where(np.asarray(b.count) == 0, a.mean, (a.count * a.mean + b.count * b.mean) / safe)
+        np.asarray(a.n) == 0,
+        b.mean,
+        np.where(np.asarray(b.n) == 0, a.mean, (a.n * a.mean + b.n * b.mean) / safe),
     )
     delta = b.mean - a.mean
-    m2 = a.m2 + b.m2 + delta * delta * (a.count * b.count / safe)
-    return Moments(count, a.count_sq + b.count_sq, mean[()], m2[()] if isinstance(m2, np.ndarray) else m2)
+    m2 = a.m2 + b.m2 + delta * delta * (a.n * b.n / safe)
+    return Moments(count, a.n_sq + b.n_sq, mean[()], m2[()] if isinstance(m2, np.ndarray) else m2)
 
 
 def remove_one(state: Moments, x: Real) -> Moments:
@@ -79,12 +81,12 @@ def remove_one(state: Moments, x: Real) -> Moments:
 
     m2 = m2 - (x - mean)^2 n/(n-1), clipped at 0; the empty stream when it held one. Broadcasts over `x`.
     """
-    count = np.maximum(state.count - 1.0, 0.0)
+    count = np.maximum(state.n - 1.0, 0.0)
     safe = np.where(count > 0, count, 1.0)
     delta = x - state.mean
     mean = np.where(count > 0, state.mean - delta / safe, 0.0)
-    m2 = np.where(count > 0, np.maximum(state.m2 - delta * delta * (state.count / safe), 0.0), 0.0)
-    return Moments(count, np.maximum(state.count_sq - 1.0, 0.0), mean, m2)
+    m2 = np.where(count > 0, np.maximum(state.m2 - delta * delta * (state.n / safe), 0.0), 0.0)
+    return Moments(count, np.maximum(state.n_sq - 1.0, 0.0), mean, m2)
 
 
 def forget(state: Moments, retention: float) -> Moments:
@@ -96,17 +98,17 @@ def forget(state: Moments, retention: float) -> Moments:
         raise InputError(f"retention must lie in [0, 1], got {retention!r}: 1 never forgets, 0 keeps one batch")
     if retention == 0.0:
         return zero()
-    return Moments(state.count * retention, state.count_sq * retention**2, state.mean, state.m2 * retention)
+    return Moments(state.n * retention, state.n_sq * retention**2, state.mean, state.m2 * retention)
 
 
 def variance(state: Moments, ddof: int) -> Real:
-    """m2 / (n - ddof count_sq/n): ddof 0 is the population form, ddof 1 unbiased, for unequal weights too.
+    """m2 / (n - ddof n_sq/n): ddof 0 is the population form, ddof 1 unbiased, for unequal weights too.
 
     With weights 1 the divisor is n - ddof. 0 where nothing or only one effective observation is held.
     """
     if ddof not in (0, 1):
         raise InputError(f"ddof must be 0 or 1, got {ddof!r}")
-    count = np.asarray(state.count)
-    divisor = count - ddof * state.count_sq / np.where(count > 0, count, 1.0)
+    count = np.asarray(state.n)
+    divisor = count - ddof * state.n_sq / np.where(count > 0, count, 1.0)
     positive = divisor > 1e-12 * count
     return np.where(positive, state.m2 / np.where(positive, divisor, 1.0), 0.0)[()]

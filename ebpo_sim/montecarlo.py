@@ -42,7 +42,9 @@ class Design(NamedTuple):
             if value < low:
                 raise InputError(f"{name} must be at least {low}, got {value!r}")
         if self.burn_in >= self.steps:
-            raise InputError(f"burn_in must be below steps, got {self.burn_in} of {self.steps}: no batch would be scored")
+            raise InputError(
+                f"burn_in must be below steps, got {self.burn_in} of {self.steps}: no batch would be scored"
+            )
 
 
 class Mean(NamedTuple):
@@ -84,7 +86,7 @@ def simulate_stream(world: World, group_size: int, design: Design, threads: int 
     def one(seed: np.random.SeedSequence) -> Array:
         prompt_seed, rollout_seed = seed.spawn(2)
         rng = np.random.Generator(np.random.PCG64DXSM(prompt_seed))
-        words = rollout_seed.generate_state(STATE_WORDS, np.uint64)
+        words = rollout_seed.generate_state(STATE_WORDS, np.uint64).astype(np.uint64)
         return np.stack([batch_sums(world, group_size, design.prompts, rng, words) for _ in range(design.steps)])
 
     with ThreadPoolExecutor(max_workers=max(1, threads)) as pool:
@@ -145,7 +147,7 @@ def mean_with_error(values_R: Array) -> Mean:
 
 
 def paired_ratio(numerator_R: Array, denominator_R: Array) -> Mean:
-    """mean(numerator)/mean(denominator) over paired replicates; delta-method standard error, which keeps the pairing."""
+    """mean(numerator)/mean(denominator) over paired replicates; delta-method standard error of the pairs."""
     bottom = float(np.mean(denominator_R))
     if bottom == 0:
         return Mean(float("nan"), float("nan"))

@@ -21,7 +21,15 @@ from ebpo_sim.exact import LimitRisk, limit_risk, rule
 from ebpo_sim.mixing import Prior
 from ebpo_sim.montecarlo import Design, mean_with_error, paired_ratio, simulate_errors
 from ebpo_sim.splitcheck import SplitRatio, split_ratio
-from ebpo_sim.worlds import Points, World, intra_class_correlation, parse_world, variance_components, world_counts
+from ebpo_sim.worlds import (
+    Points,
+    World,
+    intra_class_correlation,
+    observed_source,
+    parse_world,
+    variance_components,
+    world_counts,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -170,7 +178,18 @@ def score(settings: Settings, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def overview(rows: Sequence[dict[str, Any]]) -> str:
     """For each G, worlds by intra-class correlation, a rule at rho*(G); EBPO, its repair, and the best learnable."""
     parts = []
-    headers = ("world", "ICC", "ebpo", "simulated", "model-free", "verdict", "ebpo_debiased", "simulated", "model-free", "best baseline learnt from data")
+    headers = (
+        "world",
+        "ICC",
+        "ebpo",
+        "simulated",
+        "model-free",
+        "verdict",
+        "ebpo_debiased",
+        "simulated",
+        "model-free",
+        "best baseline learnt from data",
+    )
     for group_size in dict.fromkeys(row["group_size"] for row in rows):
         cells: dict[str, dict[str, dict[str, Any]]] = {}
         for row in rows:
@@ -180,7 +199,9 @@ def overview(rows: Sequence[dict[str, Any]]) -> str:
         for world, cell in sorted(cells.items(), key=lambda item: _order(item[1]["ebpo"]["icc"])):
             ebpo, repaired = cell["ebpo"], cell["ebpo_debiased"]
             if not crossed and _order(ebpo["icc"]) > formulas.critical_icc(group_size):
-                lines.append(("", f"-- {formulas.critical_icc(group_size):.3f}", "-- critical ICC") + ("",) * (len(headers) - 3))
+                lines.append(
+                    ("", f"-- {formulas.critical_icc(group_size):.3f}", "-- critical ICC") + ("",) * (len(headers) - 3)
+                )
                 crossed = True
             best = min((r for r in cell.values() if _trusted(r)), key=lambda r: r["mse_exact"])
             lines.append(
@@ -212,10 +233,20 @@ def long_table(rows: Sequence[dict[str, Any]]) -> str:
     """Every row, as it stands in table.csv."""
     headers = ("world", "ICC", "G", "estimator", "S", "ratio", "simulated", "model-free", "verdict")
     lines = [
-        (r["world"], report.number(r["icc"]), str(r["group_size"]), r["estimator"], report.number(r["shrinkage"]), *_three(r), r["verdict"])
+        (
+            r["world"],
+            report.number(r["icc"]),
+            str(r["group_size"]),
+            r["estimator"],
+            report.number(r["shrinkage"]),
+            *_three(r),
+            r["verdict"],
+        )
         for r in rows
     ]
-    return report.text_table(headers, lines, ("left", "right", "right", "left", "right", "right", "right", "right", "left"))
+    return report.text_table(
+        headers, lines, ("left", "right", "right", "left", "right", "right", "right", "right", "left")
+    )
 
 
 def _three(row: dict[str, Any]) -> tuple[str, str, str]:
@@ -255,7 +286,9 @@ def plot(rows: Sequence[dict[str, Any]]) -> Figure:
     height = -(-(len(sizes) + 1) // columns)
     figure = Figure(figsize=(5.2 * columns, 4.4 * height), layout="constrained")
     panels = figure.subplots(height, columns, squeeze=False).ravel()
-    labels = {w: i + 1 for i, w in enumerate(dict.fromkeys(r["world"] for r in sorted(rows, key=lambda r: _order(r["icc"]))))}
+    labels = {
+        w: i + 1 for i, w in enumerate(dict.fromkeys(r["world"] for r in sorted(rows, key=lambda r: _order(r["icc"]))))
+    }
     for panel, group_size in zip(panels, sizes, strict=False):
         _panel(panel, group_size, [r for r in rows if r["group_size"] == group_size], labels)
     for panel in panels[len(sizes) :]:
@@ -311,7 +344,9 @@ def settings_from(args: cli.StudyArguments) -> Settings:
     """The default (or quick) settings with what the command line names in their place."""
     base = QUICK if args.quick else SETTINGS
     steps = args.steps if args.steps is not None else base.design.steps
-    burn_in = args.burn_in if args.burn_in is not None else (steps // 2 if args.steps is not None else base.design.burn_in)
+    burn_in = (
+        args.burn_in if args.burn_in is not None else (steps // 2 if args.steps is not None else base.design.burn_in)
+    )
     design = Design(
         prompts=base.design.prompts if args.prompts is None else args.prompts,
         steps=steps,
@@ -319,7 +354,12 @@ def settings_from(args: cli.StudyArguments) -> Settings:
         replicates=base.design.replicates if args.replicates is None else args.replicates,
         seed=args.seed,
     )
-    return Settings(args.worlds or base.worlds, args.group_sizes or base.group_sizes, args.estimators or base.estimators, design)
+    return Settings(
+        args.worlds or base.worlds,
+        args.group_sizes or base.group_sizes,
+        args.estimators or base.estimators,
+        design,
+    )
 
 
 def main(argv: Sequence[str]) -> None:
@@ -334,14 +374,28 @@ def main(argv: Sequence[str]) -> None:
         return
     whole = {"ebpo", "ebpo_debiased"} <= set(settings.estimators) and len(settings.estimators) > 3
     report.say(overview(rows) if whole else long_table(rows))
+    for line in notes(settings, summary):
+        report.say(line)
+    report.say(f"All {len(rows)} rows: {out / 'table.csv'}; figure: {out / 'ratio_vs_icc.png'}")
+
+
+def notes(settings: Settings, summary: dict[str, Any]) -> list[str]:
+    """What a reader of the table has to know: what the numbers are, whether they agree, where the data are from."""
+    lines = [
+        "",
+        "Error E (baseline - p)^2 relative to the group mean's: exact long-run value; simulated over "
+        f"{settings.design.replicates} streams; model-free split of real rollouts; ± one standard error.",
+    ]
     checked = summary["agreement"]
     if checked["comparisons"]:
-        report.say(
-            f"\nRatios of baseline error to the group mean's; simulated over {settings.design.replicates} streams, ± one standard error."
-            f"\nExact against simulated: largest |z| {checked['max_abs_z']:.2f} of {checked['comparisons']}, limit {checked['limit']:.2f}"
-            f" at a family-wise false-fail rate of {FAMILY_WISE:g}: {'agree' if checked['passes'] else 'DISAGREE'}."
+        lines.append(
+            f"Exact against simulated: largest |z| {checked['max_abs_z']:.2f} of {checked['comparisons']}, "
+            f"limit {checked['limit']:.2f} at a family-wise false-fail rate of {FAMILY_WISE:g}: "
+            f"{'agree' if checked['passes'] else 'DISAGREE'}."
         )
-    report.say(f"All {len(rows)} rows: {out / 'table.csv'}; figure: {out / 'ratio_vs_icc.png'}")
+    observed = [w.partition(":")[2] for w in settings.worlds if w.startswith("observed:")]
+    lines += [f"Source of {source}." for source in dict.fromkeys(map(observed_source, observed))]
+    return lines
 
 
 def write(out: Path, rows: Sequence[dict[str, Any]], summary: dict[str, Any]) -> None:

@@ -65,7 +65,9 @@ def writable_folder(out: str) -> Path:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise InputError(f"--out {out!r} cannot be written ({error.strerror or error}): name a folder you own") from error
+        raise InputError(
+            f"--out {out!r} cannot be written ({error.strerror or error}): name a folder you own"
+        ) from error
     return folder
 
 

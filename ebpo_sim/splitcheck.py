@@ -46,7 +46,7 @@ def split_ratio(estimator: Estimator, counts: Counts, group_size: int, folds: in
         return None
     n, s, c = n[usable], s[usable], c[usable]
     k = np.arange(group_size + 1)
-    pmf_CK = hypergeom.pmf(k[None, :], n[:, None], s[:, None], group_size)
+    pmf_CK = np.asarray(hypergeom.pmf(k[None, :], n[:, None], s[:, None], group_size))
     rest_CK = (s[:, None] - k) / (n - group_size)[:, None]
     share = np.stack([1 - k / group_size, k / group_size], axis=-1)
     plain_K = np.broadcast_to((k / group_size)[:, None], (group_size + 1, 2))

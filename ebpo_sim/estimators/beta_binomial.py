@@ -47,7 +47,7 @@ class BetaBinomial:
 
     def evaluate(self, state: Bank, groups: Groups) -> Evaluation:
         known = components.rows(state, groups, self.per_cluster).means
-        mean_P = np.where(np.asarray(known.count) > 0, known.mean, 0.5)
+        mean_P = np.where(np.asarray(known.n) > 0, known.mean, 0.5)
         v_P = np.asarray(moments.variance(known, self.ddof))
         limit_P = mean_P * (1 - mean_P)
         admissible = (v_P > self.eps) & (v_P < limit_P - self.eps)

@@ -117,7 +117,7 @@ def within_variance(state: Components) -> Real:
 
 def mean_noise(state: Components) -> Real:
     """w * mean(1/size): the average sampling variance of a group mean."""
-    count = np.asarray(state.means.count)
+    count = np.asarray(state.means.n)
     return within_variance(state) * (state.inverse_sizes / np.where(count > 0, count, 1.0))
 
 
@@ -150,10 +150,7 @@ def rows(bank: Bank, groups: Groups, per_cluster: bool) -> Components:
     A cluster that the bank has not seen takes all clusters together; an empty bank gives empty components.
     """
     everything = reduce(merge, bank.values(), Components())
-    if not per_cluster:
-        chosen = [everything]
-    else:
-        chosen = [bank.get(c, everything) for c in required_clusters(groups)]
+    chosen = [bank.get(c, everything) for c in required_clusters(groups)] if per_cluster else [everything]
     flat = [(*c.rewards, *c.means, c.within_ss, c.within_df, c.inverse_sizes) for c in chosen]
     f = [np.stack(np.broadcast_arrays(*map(np.asarray, field)), axis=-1) for field in zip(*flat, strict=True)]
     return Components(Moments(*f[0:4]), Moments(*f[4:8]), f[8], f[9], f[10])

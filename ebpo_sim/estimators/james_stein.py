@@ -45,10 +45,10 @@ class JamesStein:
 
     def evaluate(self, state: Components, groups: Groups) -> Evaluation:
         others = components.remove_group(state, groups)
-        n_P = np.asarray(state.means.count)[..., None]
+        n_P = np.asarray(state.means.n)[..., None]
         df_P = np.asarray(others.within_df)
         within_P = others.within_ss / np.where(df_P > 0, df_P, 1.0)
-        left_P = np.asarray(others.means.count)
+        left_P = np.asarray(others.means.n)
         v_P = within_P * (others.inverse_sizes / np.where(left_P > 0, left_P, 1.0))
         total_P = v_P + moments.variance(others.means, 0)
         shrinkage_P = np.where(total_P > 0, v_P / np.where(total_P > 0, total_P, 1.0), 0.0)

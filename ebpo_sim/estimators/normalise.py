@@ -58,9 +58,9 @@ class Normalise:
             weight_PG = weight_PG * groups.length_PG
         batch_mean, batch_variance = _batch_moments(raw_PG, weight_PG, self.ddof)
         centred_PG = raw_PG - batch_mean if self.centre == "batch" else raw_PG
+        divisor, live = np.ones(()), np.ones((), dtype=bool)
         if self.scale == "none":
-            divisor = np.ones(())
-            live = np.True_
+            pass
         elif self.scale == "group":
             divisor, live = self._group_divisor(groups)
         else:
@@ -99,6 +99,10 @@ def _batch_moments(values_PG: Array, weight_PG: Array, ddof: int) -> tuple[Array
     low = np.min(np.where(counted, values_PG, np.inf), axis=axes, keepdims=True)
     high = np.max(np.where(counted, values_PG, -np.inf), axis=axes, keepdims=True)
     constant = low >= high
-    mean = np.where(constant, np.where(total > 0, low, 0.0), np.sum(weight_PG * values_PG, axis=axes, keepdims=True) / np.where(total > 0, total, 1.0))
+    mean = np.where(
+        constant,
+        np.where(total > 0, low, 0.0),
+        np.sum(weight_PG * values_PG, axis=axes, keepdims=True) / np.where(total > 0, total, 1.0),
+    )
     squares = np.sum(weight_PG * (values_PG - mean) ** 2, axis=axes, keepdims=True)
     return mean, np.where(constant, 0.0, squares / np.where(total > ddof, total - ddof, 1.0))

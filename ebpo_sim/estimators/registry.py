@@ -129,7 +129,11 @@ def ebpo_within(
 
 @register
 def ebpo_beta_binomial(
-    *, memory: Memory = "cumulative", per_cluster: bool = False, order: Order = "score_then_update", eps: float = 1e-6
+    *,
+    memory: Memory = "cumulative",
+    per_cluster: bool = False,
+    order: Order = "score_then_update",
+    eps: float = 1e-6,
 ) -> Estimator:
     """EBPO-BB of the authors' draft: lagged Beta prior by moments, batch standardisation."""
     baseline = BetaBinomial(memory=memory, per_cluster=per_cluster)

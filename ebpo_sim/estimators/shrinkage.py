@@ -84,7 +84,7 @@ class Shrinkage:
             shrinkage_P = np.full(shrinkage_P.shape, self.fixed_shrinkage)
         shrinkage_P = np.where(used_P > 0, shrinkage_P, 1.0)
         if self.prior is None:
-            shrinkage_P = np.where(known.rewards.count > 0, shrinkage_P, 0.0)
+            shrinkage_P = np.where(known.rewards.n > 0, shrinkage_P, 0.0)
         local_PG = others_mean(groups) if self.leave_one_out else groups.mean_P[..., None]
         baseline_PG = local_PG + shrinkage_P[..., None] * (mean_P[..., None] - local_PG)
         raw_variance = self._raw_variance(known, shrinkage_P, groups)
@@ -94,7 +94,9 @@ class Shrinkage:
         if self.prior is not None:
             return np.array([self.prior.mean]), np.array([self.prior.within]), np.array([self.prior.between])
         mean = known.rewards.mean if self.prior_mean == "rewards" else known.means.mean
-        sigma2 = moments.variance(known.rewards, self.ddof) if self.sigma2 == "total" else components.within_variance(known)
+        sigma2 = (
+            moments.variance(known.rewards, self.ddof) if self.sigma2 == "total" else components.within_variance(known)
+        )
         tau2 = moments.variance(known.means, self.ddof) if self.tau2 == "raw" else components.between_variance(known)
         return np.asarray(mean), np.asarray(sigma2), np.asarray(tau2)
 
@@ -106,12 +108,14 @@ class Shrinkage:
         if self.prior is not None:
             w, t2 = np.array([self.prior.within]), np.array([self.prior.between])
         else:
-            w, t2 = np.asarray(components.within_variance(known)), np.asarray(components.between_variance(known))
+            w, t2 = (
+                np.asarray(components.within_variance(known)),
+                np.asarray(components.between_variance(known)),
+            )
         n = np.maximum(groups.size_P, 1.0)
         if self.leave_one_out:
             each_P = w + (1 - shrinkage_P) ** 2 * w / np.maximum(n - 1, 1.0) + shrinkage_P**2 * t2
         else:
             each_P = w * (1 - 1 / n) + shrinkage_P**2 * (t2 + w / n)
         weight_P = groups.multiplicity_P * groups.size_P
-        return np.sum(weight_P * each_P, axis=-1) / np.maximum(np.sum(weight_P, axis=-1), 1e-300)
-
+        return np.asarray(np.sum(weight_P * each_P, axis=-1) / np.maximum(np.sum(weight_P, axis=-1), 1e-300))

@@ -3,7 +3,7 @@
 from ebpo_sim.worlds.base import Beta, LogitNormal, Mixture, Points, World, intra_class_correlation
 from ebpo_sim.worlds.counts import Counts, VarianceComponents, deconvolve, variance_components
 from ebpo_sim.worlds.grammar import parse_world, read_counts, world_counts
-from ebpo_sim.worlds.observed import SOURCES, observed_counts, observed_names, observed_world
+from ebpo_sim.worlds.observed import SOURCES, observed_counts, observed_names, observed_source, observed_world
 
 __all__ = [
     "SOURCES",
@@ -18,6 +18,7 @@ __all__ = [
     "intra_class_correlation",
     "observed_counts",
     "observed_names",
+    "observed_source",
     "observed_world",
     "parse_world",
     "read_counts",

@@ -45,7 +45,9 @@ class Beta:
 
     def __post_init__(self) -> None:
         if not (0.01 <= self.a <= 1e6 and 0.01 <= self.b <= 1e6):
-            raise InputError(f"beta:{self.a:g},{self.b:g} needs two parameters between 0.01 and 1e6, for example beta:2,3")
+            raise InputError(
+                f"beta:{self.a:g},{self.b:g} needs two parameters between 0.01 and 1e6, for example beta:2,3"
+            )
 
     @property
     def name(self) -> str:

@@ -35,11 +35,17 @@ class Counts:
         rows = list(zip(self.rollouts, self.successes, self.prompts, strict=True))
         for n, s, c in rows:
             if not (0 <= s <= n and c >= 1):
-                raise InputError(f"counts need 0 <= successes <= rollouts and prompts >= 1, got {s} of {n}, {c} prompts")
+                raise InputError(
+                    f"counts need 0 <= successes <= rollouts and prompts >= 1, got {s} of {n}, {c} prompts"
+                )
             if n < 2:
-                raise InputError("a prompt with one rollout cannot tell noise from difficulty: give at least 2 rollouts each")
+                raise InputError(
+                    "a prompt with one rollout cannot tell noise from difficulty: give at least 2 rollouts each"
+                )
         if sum(self.prompts) < 2:
-            raise InputError(f"counts hold {sum(self.prompts)} prompt: at least 2 are needed for a between-prompt variance")
+            raise InputError(
+                f"counts hold {sum(self.prompts)} prompt: at least 2 are needed for a between-prompt variance"
+            )
 
     @cached_property
     def arrays(self) -> tuple[Array, Array, Array]:
@@ -85,8 +91,9 @@ def variance_components(counts: Counts) -> VarianceComponents:
 def deconvolve(counts: Counts) -> Prior:
     """A discrete distribution of p that explains the counts and has their unbiased mean and between variance.
 
-    The maximum-likelihood mixing weights on an arcsine grid (EM from a Beta start), tilted by exp(a p + b p^2) so that mean and
-    variance match `variance_components` to 1e-12; a between variance that came out <= 0 gives one point, the mean.
+    The maximum-likelihood mixing weights on an arcsine grid (EM from a Beta start), tilted by exp(a p + b p^2)
+    so that mean and variance match `variance_components` to 1e-12; a between variance that came out <= 0 gives
+    one point, the mean.
     """
     found = variance_components(counts)
     if found.between <= 1e-9:
@@ -112,9 +119,15 @@ def _tilt(nodes: Array, weights: Array, mean: float, between: float) -> Array:
         total = q.sum()
         q = q / total
         gradient = features @ q
-        return float(np.log(total) + peak), gradient, (features * q) @ features.T - np.outer(gradient, gradient)
+        return (
+            float(np.log(total) + peak),
+            gradient,
+            (features * q) @ features.T - np.outer(gradient, gradient),
+        )
 
-    found = minimize(lambda t: dual(t)[:2], np.zeros(2), jac=True, hess=lambda t: dual(t)[2], method="trust-exact")
+    found = minimize(  # type: ignore[call-overload]
+        lambda t: dual(t)[0], np.zeros(2), jac=lambda t: dual(t)[1], hess=lambda t: dual(t)[2], method="trust-exact"
+    )
     t = np.asarray(found.x)
     for _ in range(3):  # Newton steps to rounding
         _, gradient, hessian = dual(t)

@@ -1,11 +1,11 @@
 """The world grammar of the command lines.
 
-    beta:A,B                     p ~ Beta(A, B)
-    points:P@W,P@W,...           p = P with weight W (weights are normalised; @W may be left out: equal weights)
-    logitnormal:M,S              logit p ~ Normal(M, S^2)
-    mix:W*WORLD+W*WORLD          a share W of each (shares sum to 1)
-    observed:NAME                shipped pass rates: MODEL, MODEL/BENCHMARK or MODEL/BENCHMARK/CLUSTER
-    counts:FILE.csv              your own: columns rollouts,successes; optional prompts, model, cluster, prompt_id
+beta:A,B                     p ~ Beta(A, B)
+points:P@W,P@W,...           p = P with weight W (weights are normalised; @W may be left out: equal weights)
+logitnormal:M,S              logit p ~ Normal(M, S^2)
+mix:W*WORLD+W*WORLD          a share W of each (shares sum to 1)
+observed:NAME                shipped pass rates: MODEL, MODEL/BENCHMARK or MODEL/BENCHMARK/CLUSTER
+counts:FILE.csv              your own: columns rollouts,successes; optional prompts, model, cluster, prompt_id
 """
 
 from __future__ import annotations

@@ -59,6 +59,16 @@ def observed_counts(name: str) -> Counts:
     return Counts(tuple(n for n, _ in cells), tuple(s for _, s in cells), tuple(merged[c] for c in cells))
 
 
+def observed_source(name: str) -> str:
+    """Where the counts of an observed world come from, and how they were sampled."""
+    benchmark = next(
+        b
+        for m, b, _ in _table()
+        if m.lower() == name.split("/")[0].lower() and b.lower() in (name.lower().split("/")[1:] or [b.lower()])
+    )
+    return f"{benchmark}: {SOURCES[benchmark]}"
+
+
 def observed_world(name: str) -> Points:
     """The deconvolved world of `observed_counts(name)`."""
     return Points(f"observed:{name}", deconvolve(observed_counts(name)))
