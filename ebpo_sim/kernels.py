@@ -20,51 +20,54 @@ LANES = 32
 BLOCK = 64 * LANES  # prompts settled together
 BITS = 53  # resolution of p: the mantissa of a float64
 STATE_WORDS = 4 * LANES  # of the random stream
+TALLIES = 8  # partial sums, a power of two
 
+# Unsigned throughout: an index that might be negative would need a wrap-around test, which blocks vectorisation.
 _U = np.uint64
-_ONE = np.uint64(1)
+_L = np.uint64(LANES)
+_ZERO, _ONE = np.uint64(0), np.uint64(1)
 
 
 @njit(cache=True, nogil=True)
-def _transpose_bits(matrix):
+def transpose_bits(matrix):
     """Transpose the 64 x 64 bit matrix of every lane in place: bit j of row i <-> bit i of row j.
 
     matrix (64 * LANES,), row-major. Swaps off-diagonal blocks of width 32, 16, ..., 1 (Warren 2012, section 7-3).
     """
-    width = 32
+    width = _U(32)
     mask = _U(0x00000000FFFFFFFF)
-    while width > 0:
-        row = 0
-        while row < 64:
-            low_at, high_at = LANES * row, LANES * (row + width)
-            for lane in range(LANES):
+    while width > _ZERO:
+        row = _ZERO
+        while row < _U(64):
+            low_at, high_at = _L * row, _L * (row + width)
+            for lane in range(_L):
                 low, high = matrix[low_at + lane], matrix[high_at + lane]
-                swap = ((low >> _U(width)) ^ high) & mask
+                swap = ((low >> width) ^ high) & mask
                 matrix[high_at + lane] = high ^ swap
-                matrix[low_at + lane] = low ^ (swap << _U(width))
-            row = (row + width + 1) & ~width
-        width >>= 1
-        mask ^= mask << _U(width)
+                matrix[low_at + lane] = low ^ (swap << width)
+            row = (row + width + _ONE) & ~width
+        width >>= _ONE
+        mask ^= mask << width
 
 
 @njit(cache=True, nogil=True)
-def _settle_plane(state, planes, bit, still_open, hit):
+def settle_plane(state, planes, bit, still_open, hit):
     """Compare one random word per lane with plane `bit`; returns the OR of the comparisons still open.
 
     The random words are one xoshiro256++ step in each lane (Blackman and Vigna 2021), state (4 * LANES,).
     """
-    base = bit * LANES
-    undecided = _U(0)
-    for lane in range(LANES):
-        s0, s1, s2, s3 = state[lane], state[LANES + lane], state[2 * LANES + lane], state[3 * LANES + lane]
+    base = bit * _L
+    undecided = _ZERO
+    for lane in range(_L):
+        s0, s1, s2, s3 = state[lane], state[_L + lane], state[_U(2) * _L + lane], state[_U(3) * _L + lane]
         total = s0 + s3
         word = ((total << _U(23)) | (total >> _U(41))) + s0
         s2 ^= s0
         s3 ^= s1
         state[lane] = s0 ^ s3
-        state[2 * LANES + lane] = s2 ^ (s1 << _U(17))
-        state[LANES + lane] = s1 ^ s2
-        state[3 * LANES + lane] = (s3 << _U(45)) | (s3 >> _U(19))
+        state[_U(2) * _L + lane] = s2 ^ (s1 << _U(17))
+        state[_L + lane] = s1 ^ s2
+        state[_U(3) * _L + lane] = (s3 << _U(45)) | (s3 >> _U(19))
         plane = planes[base + lane]
         differs = word ^ plane
         hit[lane] |= still_open[lane] & differs & plane
@@ -75,16 +78,24 @@ def _settle_plane(state, planes, bit, still_open, hit):
 
 
 @njit(cache=True, nogil=True)
-def _add_hits(hit, still_open, last_plane, digits, counter):
-    """counter += hit, as `digits` bit planes; a comparison open to the end takes the last bit of p."""
-    for lane in range(LANES):
-        hit[lane] |= still_open[lane] & last_plane[lane]
+def add_hits(hit, digits, counter):
+    """counter += hit, a number of `digits` bit planes for each of the block's prompts; `hit` is used up."""
     for digit in range(digits):
-        base = digit * LANES
-        for lane in range(LANES):
+        base = digit * _L
+        for lane in range(_L):
             both = counter[base + lane] & hit[lane]
             counter[base + lane] ^= hit[lane]
             hit[lane] = both
+
+
+@njit(cache=True, nogil=True)
+def read_counts(counter, digits, row, counts):
+    """The counts of prompts LANES row .. LANES row + LANES - 1 of the block, gathered from the bit planes."""
+    for lane in range(_L):
+        counts[lane] = _ZERO
+    for digit in range(digits):
+        for lane in range(_L):
+            counts[lane] |= ((counter[digit * _L + lane] >> row) & _ONE) << digit
 
 
 @njit(cache=True, nogil=True)
@@ -97,34 +108,33 @@ def count_successes(p_P, group_size, state, successes_P):
     planes = np.zeros(BLOCK, np.uint64)
     still_open = np.empty(LANES, np.uint64)
     hit = np.empty(LANES, np.uint64)
-    digits = 0
-    while (1 << digits) <= group_size:
-        digits += 1
-    counter = np.empty(digits * LANES, np.uint64)
     counts = np.empty(LANES, np.uint64)
+    digits = _ZERO
+    while (_ONE << digits) <= _U(group_size):
+        digits += _ONE
+    counter = np.empty(int(digits) * LANES, np.uint64)
     for start in range(0, len(p_P), BLOCK):
         size = min(BLOCK, len(p_P) - start)
         for j in range(size):
             # 2^53 - 1, all ones, stands for p = 1: it can only be hit, or stay open and take its last bit, 1.
             planes[j] = _U(min(p_P[start + j] * 9007199254740992.0, 9007199254740991.0))
-        planes[size:] = _U(0)
-        _transpose_bits(planes)
-        counter[:] = _U(0)
+        planes[size:] = _ZERO
+        transpose_bits(planes)
+        counter[:] = _ZERO
         for _ in range(group_size):
             still_open[:] = _U(0xFFFFFFFFFFFFFFFF)
-            hit[:] = _U(0)
-            bit = BITS
+            hit[:] = _ZERO
+            bit = _U(BITS)
             undecided = _ONE
-            while undecided != _U(0) and bit > 0:
-                bit -= 1
-                undecided = _settle_plane(state, planes, bit, still_open, hit)
-            _add_hits(hit, still_open, planes[:LANES], digits, counter)
-        for i in range(64):
-            first = LANES * i
-            counts[:] = _U(0)
-            for digit in range(digits):
-                for lane in range(LANES):
-                    counts[lane] |= ((counter[digit * LANES + lane] >> _U(i)) & _ONE) << _U(digit)
+            while undecided != _ZERO and bit > _ZERO:
+                bit -= _ONE
+                undecided = settle_plane(state, planes, bit, still_open, hit)
+            for lane in range(_L):
+                hit[lane] |= still_open[lane] & planes[lane]
+            add_hits(hit, digits, counter)
+        for row in range(_U(64)):
+            read_counts(counter, digits, row, counts)
+            first = int(row) * LANES
             for lane in range(min(LANES, size - first)):
                 successes_P[start + first + lane] = np.int64(counts[lane])
 
@@ -134,9 +144,16 @@ def tally(p_P, successes_P, sums):
     """Add each group to `sums` (3, G+1) at its k: number of groups, sum of p, sum of p^2.
 
     These are all that any table b[k] needs for its squared error: sum_k n b^2 - 2 b sum p + sum p^2.
+    Prompt i goes to partial sum i mod TALLIES, because adding to the cell just written would wait for it; the
+    partial sums are added in order at the end.
     """
+    width = _U(sums.shape[1])
+    parts = np.zeros(int(width) * 3 * TALLIES)
     for i in range(len(p_P)):
-        p, k = p_P[i], successes_P[i]
-        sums[0, k] += 1.0
-        sums[1, k] += p
-        sums[2, k] += p * p
+        p = p_P[i]
+        cell = (_U(i) & _U(TALLIES - 1)) * (_U(3) * width) + _U(successes_P[i])
+        parts[cell] += 1.0
+        parts[cell + width] += p
+        parts[cell + width + width] += p * p
+    for part in range(TALLIES):
+        sums += parts[part * 3 * int(width) : (part + 1) * 3 * int(width)].reshape(sums.shape)

@@ -1,0 +1,217 @@
+"""What the Monte Carlo engine costs, against the vectorised NumPy a user would write; all measured in this run.
+
+Same work on both sides: given each prompt's p, draw its G rewards, count successes, and add up per count the
+number of groups, p and p^2 (what every baseline's error is made of). Rounds alternate between the contestants;
+a ratio is taken within a round, and reported as median [lower quartile, upper quartile].
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import sys
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ebpo_sim import cli, report
+from ebpo_sim.estimators import make
+from ebpo_sim.exact import limit_risk
+from ebpo_sim.kernels import STATE_WORDS, count_successes, tally
+from ebpo_sim.montecarlo import Design, batch_sums, mean_with_error, simulate_errors, simulate_stream
+from ebpo_sim.worlds import Beta, parse_world
+
+Array = NDArray[np.float64]
+PROMPTS = 1 << 16
+LARGE = 10**8
+
+
+class Spread(NamedTuple):
+    """Median and quartiles over rounds."""
+
+    median: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.median:.3g} [{self.low:.3g}, {self.high:.3g}]"
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Median and quartiles of `values`."""
+    low, median, high = np.quantile(values, [0.25, 0.5, 0.75])
+    return Spread(float(median), float(low), float(high))
+
+
+def seconds(work: Callable[[], object], calls: int = 1) -> float:
+    """Wall-clock time of one call, averaged over `calls` in a row (a stream is many batches in a row)."""
+    start = time.perf_counter()
+    for _ in range(calls):
+        work()
+    return (time.perf_counter() - start) / calls
+
+
+def numpy_sums(p_P: Array, successes_P: NDArray[np.int64], group_size: int) -> Array:
+    """`kernels.tally` in vectorised NumPy."""
+    weights = (np.ones_like(p_P), p_P, p_P * p_P)
+    return np.stack([np.bincount(successes_P, w, minlength=group_size + 1) for w in weights])
+
+
+def against_numpy(group_size: int, rounds: int, seed: int) -> dict[str, Any]:
+    """ns per group of the engine and of NumPy's two ways, one thread, and the ratios to the engine."""
+    rng = np.random.default_rng(seed)
+    words = np.random.SeedSequence(seed).generate_state(STATE_WORDS, np.uint64)
+    p_P = rng.beta(0.5, 0.7, PROMPTS)
+    successes_P = np.empty(PROMPTS, dtype=np.int64)
+
+    def engine() -> Array:
+        sums = np.zeros((3, group_size + 1))
+        count_successes(p_P, group_size, words, successes_P)
+        tally(p_P, successes_P, sums)
+        return sums
+
+    def uniforms() -> Array:
+        drawn = (rng.random((PROMPTS, group_size)) < p_P[:, None]).sum(axis=1)
+        return numpy_sums(p_P, drawn, group_size)
+
+    def binomials() -> Array:
+        return numpy_sums(p_P, rng.binomial(group_size, p_P), group_size)
+
+    ways = {"engine": engine, "rng.random((P, G)) < p": uniforms, "rng.binomial": binomials}
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for work in ways.values():
+        work()  # compile and warm up
+    for _ in range(rounds):
+        for name, work in ways.items():
+            times[name].append(seconds(work, calls=5))
+    row: dict[str, Any] = {"group_size": group_size}
+    for name, values in times.items():
+        row[name] = spread([1e9 * t / PROMPTS for t in values])
+        if name != "engine":
+            row[f"ratio {name}"] = spread([t / e for t, e in zip(values, times["engine"], strict=True)])
+    return row
+
+
+def scaling_with_prompts(group_size: int, rounds: int, seed: int) -> list[dict[str, Any]]:
+    """ns per group of whole batches, prompts drawn as well, for batches of 2^8 to 2^20 prompts."""
+    rows = []
+    for world in (Beta(0.5, 0.7), parse_world("observed:Qwen2.5-7B")):
+        for exponent in range(8, 21, 4):
+            prompts = 1 << exponent
+            rng = np.random.default_rng(seed)
+            words = np.random.SeedSequence(seed).generate_state(STATE_WORDS, np.uint64).astype(np.uint64)
+            batch_sums(world, group_size, prompts, rng, words)
+            times = [seconds(lambda: batch_sums(world, group_size, prompts, rng, words)) for _ in range(rounds)]  # noqa: B023
+            rows.append(
+                {"world": world.name, "prompts": prompts, "ns per group": spread([1e9 * t / prompts for t in times])}
+            )
+    return rows
+
+
+def scaling_with_threads(group_size: int, rounds: int, seed: int) -> list[dict[str, Any]]:
+    """Speed-up of one simulation with 1, 2, ... threads over one thread, in the same round."""
+    design = Design(prompts=PROMPTS, steps=4, burn_in=0, replicates=8, seed=seed)
+    world = Beta(0.5, 0.7)
+    counts = [n for n in (1, 2, 4, 8, 16) if n <= cli.available_cores()]
+    times: dict[int, list[float]] = {n: [] for n in counts}
+    for _ in range(max(3, rounds // 4)):
+        for n in counts:
+            times[n].append(seconds(partial(simulate_stream, world, group_size, design, n)))
+    return [
+        {"threads": n, "speed-up": spread([one / t for one, t in zip(times[1], times[n], strict=True)])} for n in counts
+    ]
+
+
+def exact_against_simulation(group_size: int, rounds: int, seed: int) -> dict[str, Any]:
+    """Time of the exact risk, and of simulating until the relative standard error is 0.1 %."""
+    world, estimator = Beta(0.5, 0.7), make("ebpo")
+    limit_risk(estimator, world, group_size)
+    exact = [seconds(lambda: limit_risk(estimator, world, group_size)) for _ in range(rounds)]
+    design = Design(prompts=PROMPTS, steps=2, burn_in=1, replicates=16, seed=seed)
+    took, relative = [], []
+    for i in range(max(3, rounds // 4)):
+        cell = design._replace(seed=seed + i)
+        start = time.perf_counter()
+        errors = simulate_errors(world, group_size, [estimator], cell)[0].mean(axis=1)
+        took.append(time.perf_counter() - start)
+        found = mean_with_error(errors)
+        relative.append(found.se / found.value)
+    needed = [t * (r / 1e-3) ** 2 for t, r in zip(took, relative, strict=True)]
+    return {
+        "exact, ms": spread([1e3 * t for t in exact]),
+        "simulation to 0.1 %, ms": spread([1e3 * t for t in needed]),
+        "ratio": spread([n / e for n, e in zip(needed, exact, strict=False)]),
+    }
+
+
+def bounded_memory(group_size: int, groups: int, seed: int) -> dict[str, Any]:
+    """One stream of `groups` groups: seconds, and the growth of this process's peak memory."""
+    before = peak_megabytes()
+    design = Design(prompts=groups // 20, steps=10, burn_in=5, replicates=2, seed=seed)
+    took = seconds(lambda: simulate_errors(Beta(0.5, 0.7), group_size, [make("ebpo")], design))
+    return {"groups": groups, "seconds": took, "peak MB": peak_megabytes(), "grown by MB": peak_megabytes() - before}
+
+
+def peak_megabytes() -> float:
+    """Peak resident memory of this process."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+
+
+def measure(quick: bool, seed: int) -> dict[str, Any]:
+    """All parts of the benchmark."""
+    rounds = 7 if quick else 31
+    with report.progress(9, "bench") as bar:
+
+        def done(part: Any) -> Any:
+            bar.update()
+            return part
+
+        return {
+            "against_numpy": [done(against_numpy(g, rounds, seed)) for g in (2, 4, 8, 16, 32)],
+            "prompts": done(scaling_with_prompts(8, rounds, seed)),
+            "threads": done(scaling_with_threads(8, rounds, seed)),
+            "exact": done(exact_against_simulation(8, rounds, seed)),
+            "memory": done(bounded_memory(8, LARGE // 100 if quick else LARGE, seed)),
+        }
+
+
+def tables(found: dict[str, Any]) -> str:
+    """The benchmark as text."""
+    parts = []
+    for title, rows in (
+        (f"ns per group, one thread, {PROMPTS} prompts; ratios are NumPy / engine", found["against_numpy"]),
+        ("Whole batches, prompts drawn too, G = 8, one thread", found["prompts"]),
+        ("Threads, G = 8", found["threads"]),
+        ("Exact risk against simulation, ebpo, G = 8", [found["exact"]]),
+        ("One long stream, G = 8", [found["memory"]]),
+    ):
+        lines = [[f"{x:.3g}" if isinstance(x, float) else str(x) for x in row.values()] for row in rows]
+        parts.append(f"{title}\n{report.text_table(list(rows[0]), lines)}")
+    return "\n\n".join(parts)
+
+
+def main(argv: Sequence[str]) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m ebpo_sim.bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="fewer rounds, a shorter stream")
+    parser.add_argument("--seed", type=int, default=0, help="of the random draws (times vary all the same)")
+    parser.add_argument(
+        "--out", default="results/bench", metavar="DIR", help="where bench.json goes (default results/bench)"
+    )
+    parser.add_argument("--json", action="store_true", help="print only the JSON")
+    args = parser.parse_args(argv)
+    out = report.writable_folder(args.out)
+    found = measure(args.quick, args.seed)
+    text = report.to_json(found)
+    report.write_bytes(out / "bench.json", text.encode())
+    report.say(text if args.json else tables(found))
+
+
+if __name__ == "__main__":
+    cli.run(main)
