@@ -1,7 +1,7 @@
 """What the Monte Carlo engine costs, against the vectorised NumPy a user would write; all measured in this run.
 
-Same work on both sides: given each prompt's p, draw its G rewards, count successes, and add up per count the
-number of groups, p and p^2 (what every baseline's error is made of). Rounds alternate between the contestants;
+Same work on both sides: given each prompt's p, draw its G rewards, and find EBPO's shrinkage weight and the
+squared error of EBPO's baseline and of the group mean over the batch. Rounds alternate between the contestants;
 a ratio is taken within a round, and reported as median [lower quartile, upper quartile].
 """
 
@@ -19,14 +19,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ebpo_sim import cli, report
-from ebpo_sim.estimators import make
+from ebpo_sim.estimators import baseline_table, make
 from ebpo_sim.exact import limit_risk
-from ebpo_sim.kernels import STATE_WORDS, count_successes, tally
-from ebpo_sim.montecarlo import Design, batch_sums, mean_with_error, simulate_errors, simulate_stream
+from ebpo_sim.groups import count_groups
+from ebpo_sim.kernels import STATE_WORDS, draw_and_tally
+from ebpo_sim.montecarlo import Design, batch_sums, mean_with_error, simulate_errors, simulate_stream, squared_error
 from ebpo_sim.worlds import Beta, parse_world
 
 Array = NDArray[np.float64]
 PROMPTS = 1 << 16
+STREAMS = 32
 LARGE = 10**8
 
 
@@ -47,52 +49,68 @@ def spread(values: Sequence[float]) -> Spread:
     return Spread(float(median), float(low), float(high))
 
 
-def seconds(work: Callable[[], object], calls: int = 1) -> float:
-    """Wall-clock time of one call, averaged over `calls` in a row (a stream is many batches in a row)."""
+def seconds(work: Callable[[], object]) -> float:
+    """Wall-clock time of one call."""
     start = time.perf_counter()
-    for _ in range(calls):
-        work()
-    return (time.perf_counter() - start) / calls
+    work()
+    return time.perf_counter() - start
 
 
-def numpy_sums(p_P: Array, successes_P: NDArray[np.int64], group_size: int) -> Array:
-    """`kernels.tally` in vectorised NumPy."""
-    weights = (np.ones_like(p_P), p_P, p_P * p_P)
-    return np.stack([np.bincount(successes_P, w, minlength=group_size + 1) for w in weights])
+def engine_batch(p_P: Array, group_size: int, words: Sequence[NDArray[np.uint64]]) -> Array:
+    """One batch per stream of `words` through the engine and the real estimators: (S, ebpo's error, group mean's)."""
+    sums = np.zeros((len(words), 3, group_size + 1))
+    for stream, out in zip(words, sums, strict=True):
+        draw_and_tally(p_P, group_size, stream, out)
+    ebpo, grpo = make("ebpo"), make("grpo")
+    batch = count_groups(group_size, sums[:, 0])
+    state = ebpo.update(ebpo.init(), batch)
+    shrinkage_P = ebpo.baseline.evaluate(state, batch).shrinkage_P
+    assert shrinkage_P is not None
+    mine = squared_error(baseline_table(ebpo.baseline, state, group_size), sums, group_size)
+    plain = squared_error(baseline_table(grpo.baseline, grpo.init(), group_size), sums, group_size)
+    return np.stack([shrinkage_P[:, 0], mine, plain])
+
+
+def numpy_batch(p_P: Array, mean_P: Array, group_size: int) -> tuple[float, float, float]:
+    """The same for one stream, from its group means, as one writes it: Algorithm 1 on a first binary batch."""
+    mu = mean_P.mean()
+    noise = mu * (1 - mu) / group_size
+    shrinkage = noise / (noise + mean_P.var())
+    baseline_P = (1 - shrinkage) * mean_P + shrinkage * mu
+    return float(shrinkage), float(np.mean((baseline_P - p_P) ** 2)), float(np.mean((mean_P - p_P) ** 2))
 
 
 def against_numpy(group_size: int, rounds: int, seed: int) -> dict[str, Any]:
     """ns per group of the engine and of NumPy's two ways, one thread, and the ratios to the engine."""
     rng = np.random.default_rng(seed)
-    words = np.random.SeedSequence(seed).generate_state(STATE_WORDS, np.uint64)
+    seeds = np.random.SeedSequence(seed).spawn(STREAMS)
+    words = [s.generate_state(STATE_WORDS, np.uint64).astype(np.uint64) for s in seeds]
     p_P = rng.beta(0.5, 0.7, PROMPTS)
-    successes_P = np.empty(PROMPTS, dtype=np.int64)
 
-    def engine() -> Array:
-        sums = np.zeros((3, group_size + 1))
-        count_successes(p_P, group_size, words, successes_P)
-        tally(p_P, successes_P, sums)
-        return sums
+    def uniforms() -> list[tuple[float, float, float]]:
+        drawn = ((rng.random((PROMPTS, group_size)) < p_P[:, None]).mean(axis=1) for _ in range(STREAMS))
+        return [numpy_batch(p_P, mean_P, group_size) for mean_P in drawn]
 
-    def uniforms() -> Array:
-        drawn = (rng.random((PROMPTS, group_size)) < p_P[:, None]).sum(axis=1)
-        return numpy_sums(p_P, drawn, group_size)
+    def binomials() -> list[tuple[float, float, float]]:
+        drawn = (rng.binomial(group_size, p_P) / group_size for _ in range(STREAMS))
+        return [numpy_batch(p_P, mean_P, group_size) for mean_P in drawn]
 
-    def binomials() -> Array:
-        return numpy_sums(p_P, rng.binomial(group_size, p_P), group_size)
-
-    ways = {"engine": engine, "rng.random((P, G)) < p": uniforms, "rng.binomial": binomials}
-    times: dict[str, list[float]] = {name: [] for name in ways}
+    ways: dict[str, Callable[[], object]] = {
+        "engine": partial(engine_batch, p_P, group_size, words),
+        "rng.random((P, G)) < p": uniforms,
+        "rng.binomial": binomials,
+    }
     for work in ways.values():
         work()  # compile and warm up
+    times: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(rounds):
         for name, work in ways.items():
-            times[name].append(seconds(work, calls=5))
-    row: dict[str, Any] = {"group_size": group_size}
+            times[name].append(seconds(work))
+    row: dict[str, Any] = {"G": group_size}
     for name, values in times.items():
-        row[name] = spread([1e9 * t / PROMPTS for t in values])
+        row[name] = spread([1e9 * t / PROMPTS / STREAMS for t in values])
         if name != "engine":
-            row[f"ratio {name}"] = spread([t / e for t, e in zip(values, times["engine"], strict=True)])
+            row[f"{name} / engine"] = spread([t / e for t, e in zip(values, times["engine"], strict=True)])
     return row
 
 
@@ -114,7 +132,7 @@ def scaling_with_prompts(group_size: int, rounds: int, seed: int) -> list[dict[s
 
 def scaling_with_threads(group_size: int, rounds: int, seed: int) -> list[dict[str, Any]]:
     """Speed-up of one simulation with 1, 2, ... threads over one thread, in the same round."""
-    design = Design(prompts=PROMPTS, steps=4, burn_in=0, replicates=8, seed=seed)
+    design = Design(prompts=1 << 16, steps=4, burn_in=0, replicates=8, seed=seed)
     world = Beta(0.5, 0.7)
     counts = [n for n in (1, 2, 4, 8, 16) if n <= cli.available_cores()]
     times: dict[int, list[float]] = {n: [] for n in counts}
@@ -131,7 +149,7 @@ def exact_against_simulation(group_size: int, rounds: int, seed: int) -> dict[st
     world, estimator = Beta(0.5, 0.7), make("ebpo")
     limit_risk(estimator, world, group_size)
     exact = [seconds(lambda: limit_risk(estimator, world, group_size)) for _ in range(rounds)]
-    design = Design(prompts=PROMPTS, steps=2, burn_in=1, replicates=16, seed=seed)
+    design = Design(prompts=1 << 16, steps=2, burn_in=1, replicates=16, seed=seed)
     took, relative = [], []
     for i in range(max(3, rounds // 4)):
         cell = design._replace(seed=seed + i)
@@ -164,7 +182,7 @@ def peak_megabytes() -> float:
 
 def measure(quick: bool, seed: int) -> dict[str, Any]:
     """All parts of the benchmark."""
-    rounds = 7 if quick else 31
+    rounds = 5 if quick else 21
     with report.progress(9, "bench") as bar:
 
         def done(part: Any) -> Any:
@@ -184,7 +202,10 @@ def tables(found: dict[str, Any]) -> str:
     """The benchmark as text."""
     parts = []
     for title, rows in (
-        (f"ns per group, one thread, {PROMPTS} prompts; ratios are NumPy / engine", found["against_numpy"]),
+        (
+            f"ns per group, one thread, {STREAMS} streams of {PROMPTS} prompts; ratios NumPy / engine",
+            found["against_numpy"],
+        ),
         ("Whole batches, prompts drawn too, G = 8, one thread", found["prompts"]),
         ("Threads, G = 8", found["threads"]),
         ("Exact risk against simulation, ebpo, G = 8", [found["exact"]]),

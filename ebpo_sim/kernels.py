@@ -16,7 +16,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-LANES = 32
+LANES = 64
 BLOCK = 64 * LANES  # prompts settled together
 BITS = 53  # resolution of p: the mantissa of a float64
 STATE_WORDS = 4 * LANES  # of the random stream
@@ -113,8 +113,8 @@ def count_successes(p_P, group_size, state, successes_P):
     while (_ONE << digits) <= _U(group_size):
         digits += _ONE
     counter = np.empty(int(digits) * LANES, np.uint64)
-    for start in range(0, len(p_P), BLOCK):
-        size = min(BLOCK, len(p_P) - start)
+    for start in range(_ZERO, _U(len(p_P)), _U(BLOCK)):
+        size = min(_U(BLOCK), _U(len(p_P)) - start)
         for j in range(size):
             # 2^53 - 1, all ones, stands for p = 1: it can only be hit, or stay open and take its last bit, 1.
             planes[j] = _U(min(p_P[start + j] * 9007199254740992.0, 9007199254740991.0))
@@ -133,10 +133,12 @@ def count_successes(p_P, group_size, state, successes_P):
                 hit[lane] |= still_open[lane] & planes[lane]
             add_hits(hit, digits, counter)
         for row in range(_U(64)):
+            first = _L * row
+            if first >= size:
+                break
             read_counts(counter, digits, row, counts)
-            first = int(row) * LANES
-            for lane in range(min(LANES, size - first)):
-                successes_P[start + first + lane] = np.int64(counts[lane])
+            for lane in range(min(_L, size - first)):
+                successes_P[start + first + lane] = counts[lane]
 
 
 @njit(cache=True, nogil=True)
@@ -157,3 +159,13 @@ def tally(p_P, successes_P, sums):
         parts[cell + width + width] += p * p
     for part in range(TALLIES):
         sums += parts[part * 3 * int(width) : (part + 1) * 3 * int(width)].reshape(sums.shape)
+
+
+@njit(cache=True, nogil=True)
+def draw_and_tally(p_P, group_size, state, sums):
+    """`count_successes` and `tally` block by block, so that the counts never leave the first-level cache."""
+    successes = np.empty(BLOCK, np.int64)
+    for start in range(0, len(p_P), BLOCK):
+        block = p_P[start : start + BLOCK]
+        count_successes(block, group_size, state, successes[: len(block)])
+        tally(block, successes[: len(block)], sums)

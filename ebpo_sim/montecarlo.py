@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ebpo_sim.errors import InputError
 from ebpo_sim.estimators import Estimator, baseline_table
 from ebpo_sim.groups import count_groups
-from ebpo_sim.kernels import STATE_WORDS, count_successes, tally
+from ebpo_sim.kernels import STATE_WORDS, draw_and_tally
 from ebpo_sim.worlds import World
 
 Array = NDArray[np.float64]
@@ -69,10 +69,7 @@ def batch_sums(
     """
     sums = np.zeros((3, group_size + 1))
     for start in range(0, prompts, CHUNK):
-        p_P = world.sample(rng, min(CHUNK, prompts - start))
-        successes_P = np.empty(len(p_P), dtype=np.int64)
-        count_successes(p_P, group_size, words, successes_P)
-        tally(p_P, successes_P, sums)
+        draw_and_tally(world.sample(rng, min(CHUNK, prompts - start)), group_size, words, sums)
     return sums
 
 
