@@ -28,7 +28,7 @@ from ebpo_sim.worlds import Beta, parse_world
 
 Array = NDArray[np.float64]
 PROMPTS = 1 << 16
-STREAMS = 32
+STREAMS = 64
 LARGE = 10**8
 
 
@@ -182,7 +182,7 @@ def peak_megabytes() -> float:
 
 def measure(quick: bool, seed: int) -> dict[str, Any]:
     """All parts of the benchmark."""
-    rounds = 5 if quick else 21
+    rounds = 5 if quick else 15
     with report.progress(9, "bench") as bar:
 
         def done(part: Any) -> Any:

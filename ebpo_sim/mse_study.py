@@ -64,9 +64,9 @@ SETTINGS = Settings(
         "observed:Qwen2.5-1.5B-Instruct",
         "observed:Qwen2.5-Math-7B-Instruct",
         "observed:Qwen2.5-Math-1.5B-Instruct/MATH",
-        "observed:CodeLlama-7b-Base",
-        "observed:GPT-4-0613",
-        "observed:Claude-2",
+        "observed:CodeLlama-7b-Base/LiveCodeBench",
+        "observed:GPT-4-0613/LiveCodeBench",
+        "observed:Claude-2/LiveCodeBench",
     ),
     group_sizes=(2, 4, 8, 16, 32),
     estimators=names(),
@@ -295,22 +295,24 @@ def plot(rows: Sequence[dict[str, Any]]) -> Figure:
         panel.axis("off")
     handles, texts = panels[0].get_legend_handles_labels()
     key = panels[len(sizes)]
-    key.legend(handles, texts, loc="upper left", frameon=False, fontsize=9)
-    worlds = "\n".join(f"{i:>2}  {w}" for w, i in labels.items())
-    key.text(0.0, 0.0, worlds, transform=key.transAxes, va="bottom", fontsize=7.5, family="monospace")
+    key.legend(handles, texts, loc="upper left", frameon=False, fontsize=8.5)
+    lines = [f"{i:>2}  {w}" for w, i in labels.items()]
+    if any("LiveCodeBench" in w for w in labels):
+        lines.append("    (LiveCodeBench: T = 0.2, colder than RL training)")
+    key.text(0.02, 0.0, "\n".join(lines), transform=key.transAxes, va="bottom", fontsize=6.5, family="monospace")
     figure.suptitle("Baseline error relative to GRPO's group mean (below 1: better)")
     return figure
 
 
 def _panel(axis: Axes, group_size: int, rows: Sequence[dict[str, Any]], labels: dict[str, int]) -> None:
-    grid = np.linspace(0.06, 0.998, 33) ** 2  # denser where the curves are steep
+    grid = np.sin(np.linspace(0.06, np.pi / 2 - 0.06, 41)) ** 2  # denser at both ends, where the curves are steep
     shown = {r["estimator"] for r in rows}
     for name, (colour, same) in CURVES.items():
         if name in shown:
             curve = [_linear_ratio(name, icc, group_size) for icc in grid]
             axis.plot(grid, curve, color=colour, lw=1.6, label=name + same)
     for name, colour, marker in (("ebpo", "tab:red", "o"), (NONPARAMETRIC, "tab:blue", "D")):
-        points = [r for r in rows if r["estimator"] == name and r["icc"] is not None and r["ratio_mc"] is not None]
+        points = [r for r in rows if r["estimator"] == name and None not in (r["icc"], r["ratio_mc"]) and _trusted(r)]
         if points:
             axis.errorbar(
                 [r["icc"] for r in points], [r["ratio_mc"] for r in points], [2 * r["ratio_mc_se"] for r in points],
