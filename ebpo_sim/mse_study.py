@@ -7,9 +7,7 @@ model-free check. Below 1 the baseline beats the group mean, above 1 it loses to
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +19,7 @@ from ebpo_sim.exact import LimitRisk, limit_risk, rule
 from ebpo_sim.mixing import Prior
 from ebpo_sim.montecarlo import Design, mean_with_error, paired_ratio, simulate_errors
 from ebpo_sim.splitcheck import SplitRatio, split_ratio
+from ebpo_sim.study import Rows, Settings, Study, run
 from ebpo_sim.worlds import (
     Counts,
     Points,
@@ -38,17 +37,8 @@ if TYPE_CHECKING:
 
 REFERENCE = "grpo"
 ORACLES = ("oracle_linear", "oracle_bayes")
+FIGURE = "ratio_vs_icc.png"
 FAMILY_WISE = 1e-3  # false-fail rate of the joint comparison of exact and simulated ratios
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What is studied."""
-
-    worlds: tuple[str, ...]
-    group_sizes: tuple[int, ...]
-    estimators: tuple[str, ...]
-    design: Design
 
 
 SETTINGS = Settings(
@@ -81,12 +71,11 @@ QUICK = Settings(
 )
 
 
-def simulate(settings: Settings, threads: int = 1) -> list[dict[str, Any]]:
+def simulate(settings: Settings, threads: int = 1) -> Rows:
     """The long table: one row for each world, group size and estimator (see README for the columns)."""
     worlds = [(text, parse_world(text)) for text in settings.worlds]
     for name in settings.estimators:
         needs_prior(name)  # refuses unknown names before any work
-    settings.design.check()
     bar = report.progress(len(worlds) * len(settings.group_sizes) * (len(settings.estimators) + 1), "mse_study")
     rows = []
     with bar:
@@ -180,13 +169,11 @@ def agreement(rows: Sequence[dict[str, Any]], replicates: int) -> dict[str, Any]
     return {"comparisons": len(z), "max_abs_z": worst, "limit": limit, "passes": worst <= limit}
 
 
-def score(settings: Settings, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The summary: settings, rows, each G's critical intra-class correlation, and the joint agreement test."""
+def score(settings: Settings, rows: Rows) -> dict[str, Any]:
+    """Each G's critical intra-class correlation, and the joint test of exact against simulated."""
     return {
-        "settings": {**asdict(settings), "design": settings.design._asdict()},
         "critical_icc": {str(g): formulas.critical_icc(g) for g in settings.group_sizes},
         "agreement": agreement(rows, settings.design.replicates),
-        "rows": list(rows),
     }
 
 
@@ -199,11 +186,10 @@ def overview(rows: Sequence[dict[str, Any]]) -> str:
         "ebpo",
         "simulated",
         "model-free",
-        "verdict",
-        "ebpo_debiased",
+        "ebpo",
+        "debiased",
         "simulated",
-        "model-free",
-        "best baseline learnt from data",
+        "best learnt from data",
     )
     for group_size in dict.fromkeys(row["group_size"] for row in rows):
         cells: dict[str, dict[str, dict[str, Any]]] = {}
@@ -226,11 +212,11 @@ def overview(rows: Sequence[dict[str, Any]]) -> str:
                     report.number(ebpo["icc"]),
                     *_three(ebpo),
                     ebpo["verdict"].upper() if ebpo["verdict"] == "loses" else ebpo["verdict"],
-                    *_three(repaired),
+                    *_three(repaired)[:2],
                     f"{report.number(best['ratio_exact'])} {best['estimator']}",
                 )
             )
-        align = ("left", "right", "right", "right", "right", "left", "right", "right", "right", "left")
+        align = ("left", "right", "right", "right", "right", "left", "right", "right", "left")
         parts.append(f"G = {group_size}\n{report.text_table(headers, lines, align)}")
     return "\n\n".join(parts)
 
@@ -348,46 +334,13 @@ def _linear_ratio(name: str, icc: float, group_size: int) -> float:
     return limit_risk(make(name), world, group_size).mse / (world.prior.within / group_size)
 
 
-def settings_from(args: cli.StudyArguments) -> Settings:
-    """The default (or quick) settings with what the command line names in their place."""
-    base = QUICK if args.quick else SETTINGS
-    steps = args.steps if args.steps is not None else base.design.steps
-    burn_in = (
-        args.burn_in if args.burn_in is not None else (steps // 2 if args.steps is not None else base.design.burn_in)
-    )
-    design = Design(
-        prompts=base.design.prompts if args.prompts is None else args.prompts,
-        steps=steps,
-        burn_in=burn_in,
-        replicates=base.design.replicates if args.replicates is None else args.replicates,
-        seed=args.seed,
-    )
-    return Settings(
-        args.worlds or base.worlds,
-        args.group_sizes or base.group_sizes,
-        args.estimators or base.estimators,
-        design,
-    )
-
-
-def main(argv: Sequence[str]) -> None:
-    args = cli.parse_study("mse_study", __doc__ or "", argv)
-    settings = settings_from(args)
-    out = report.writable_folder(args.out)
-    rows = simulate(settings, args.threads)
-    summary = score(settings, rows)
-    write(out, rows, summary)
-    if args.json:
-        report.say(report.to_json(summary))
-        return
+def show(settings: Settings, rows: Rows, summary: Mapping[str, Any]) -> str:
+    """The overview when EBPO and its repair are among several estimators, every row otherwise; then the notes."""
     whole = {"ebpo", "ebpo_debiased"} <= set(settings.estimators) and len(settings.estimators) > 3
-    report.say(overview(rows) if whole else long_table(rows))
-    for line in notes(settings, summary):
-        report.say(line)
-    report.say(f"All {len(rows)} rows: {out / 'table.csv'}; figure: {out / 'ratio_vs_icc.png'}")
+    return "\n".join([overview(rows) if whole else long_table(rows), *notes(settings, summary)])
 
 
-def notes(settings: Settings, summary: dict[str, Any]) -> list[str]:
+def notes(settings: Settings, summary: Mapping[str, Any]) -> list[str]:
     """What a reader of the table has to know: what the numbers are, whether they agree, where the data are from."""
     lines = [
         "",
@@ -406,11 +359,11 @@ def notes(settings: Settings, summary: dict[str, Any]) -> list[str]:
     return lines
 
 
-def write(out: Path, rows: Sequence[dict[str, Any]], summary: dict[str, Any]) -> None:
-    """table.csv, summary.json and ratio_vs_icc.png."""
-    report.write_csv(out / "table.csv", rows)
-    report.write_bytes(out / "summary.json", report.to_json(summary).encode())
-    report.save_figure(out / "ratio_vs_icc.png", plot(rows))
+STUDY = Study("mse_study", __doc__ or "", SETTINGS, QUICK, simulate, score, show, lambda rows: {FIGURE: plot(rows)})
+
+
+def main(argv: Sequence[str]) -> None:
+    run(STUDY, argv)
 
 
 if __name__ == "__main__":

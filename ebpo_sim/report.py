@@ -58,11 +58,11 @@ def with_error(value: float | None, se: float | None) -> str:
 
 
 def writable_folder(out: str) -> Path:
-    """The output folder, created; refused before any work when nothing can be written there."""
+    """The output folder: refused before any work when it could not be written, created with its first file."""
     folder = Path(out)
+    nearest = next((p for p in (folder, *folder.absolute().parents) if p.exists()), Path("."))
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
+        with tempfile.TemporaryFile(dir=nearest):
             pass
     except OSError as error:
         raise InputError(
@@ -73,6 +73,7 @@ def writable_folder(out: str) -> Path:
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write to a temporary file beside `path`, then rename: a reader never sees half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:

@@ -1,0 +1,77 @@
+"""What all studies have in common: settings, and the way from a command line to files, figure and text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ebpo_sim import cli, report
+from ebpo_sim.montecarlo import Design
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Rows = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is studied, and the size of its simulations."""
+
+    worlds: tuple[str, ...]
+    group_sizes: tuple[int, ...]
+    estimators: tuple[str, ...]
+    design: Design
+
+
+class Study(NamedTuple):
+    """A study is its settings, full and quick, and four functions.
+
+    simulate(settings, threads) -> one long table. score(settings, rows) -> what the summary says beside settings
+    and rows. show(rows, summary) -> text for the reader. plot(rows) -> figures by file name.
+    """
+
+    name: str
+    about: str
+    full: Settings
+    quick: Settings
+    simulate: Callable[[Settings, int], Rows]
+    score: Callable[[Settings, Rows], dict[str, Any]]
+    show: Callable[[Settings, Rows, Mapping[str, Any]], str]
+    plot: Callable[[Rows], dict[str, Figure]]
+
+
+def settings_from(args: cli.StudyArguments, base: Settings) -> Settings:
+    """`base` with what the command line names in its place; burn-in follows --steps unless given."""
+    plan = base.design
+    burn_in = args.burn_in
+    if burn_in is None:
+        burn_in = plan.burn_in if args.steps is None else args.steps // 2
+    given = {"prompts": args.prompts, "steps": args.steps, "replicates": args.replicates}
+    design = plan._replace(seed=args.seed, burn_in=burn_in, **{k: v for k, v in given.items() if v is not None})
+    design.check()
+    return Settings(
+        args.worlds or base.worlds, args.group_sizes or base.group_sizes, args.estimators or base.estimators, design
+    )
+
+
+def run(study: Study, argv: Sequence[str]) -> None:
+    """Simulate, then write table.csv, summary.json and the figures; print the text, or with --json the summary."""
+    args = cli.parse_study(study.name, study.about, argv)
+    settings = settings_from(args, study.quick if args.quick else study.full)
+    out = report.writable_folder(args.out)
+    rows = study.simulate(settings, args.threads)
+    described = {**asdict(settings), "design": settings.design._asdict()}
+    summary = {"settings": described, **study.score(settings, rows), "rows": rows}
+    text = report.to_json(summary)
+    report.write_csv(out / "table.csv", rows)
+    report.write_bytes(out / "summary.json", text.encode())
+    figures = study.plot(rows)
+    for name, figure in figures.items():
+        report.save_figure(out / name, figure)
+    if args.json:
+        report.say(text)
+        return
+    report.say(study.show(settings, rows, summary))
+    report.say(f"All {len(rows)} rows: {out / 'table.csv'}; figures: {', '.join(str(out / name) for name in figures)}")
