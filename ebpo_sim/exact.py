@@ -19,7 +19,7 @@ from ebpo_sim.mixing import Prior, count_pmf
 from ebpo_sim.worlds import World
 
 Array = NDArray[np.float64]
-POPULATION = 1e12  # groups standing for "the long run": corrections of order 1/N are 1e-12 relative
+POPULATION = 1e13  # groups standing for "the long run": finite-sample corrections are of order 1/(N w)
 
 
 class LimitRisk(NamedTuple):
@@ -43,9 +43,10 @@ def count_distribution(world: World, group_size: int) -> Array:
     return np.asarray(np.asarray(prior.weights) @ count_pmf(prior.nodes, group_size, np.arange(group_size + 1)))
 
 
-def limit_state(estimator: Estimator, world: World, group_size: int) -> Any:
-    """The state after infinitely many groups; for memory="batch", of one infinitely large batch."""
-    population = count_groups(group_size, POPULATION * count_distribution(world, group_size))
+def limit_state(estimator: Estimator, world: World, group_size: int, groups: float = POPULATION) -> Any:
+    """The state after `groups` groups in the world's exact proportions; by default the long run, or for
+    memory="batch" one batch as large."""
+    population = count_groups(group_size, groups * count_distribution(world, group_size))
     return estimator.update(estimator.init(), population)
 
 

@@ -40,7 +40,8 @@ def within_shrinkage(icc, group_size):
 def beta_binomial_shrinkage(icc, group_size):
     """S -> nu/(nu + G), nu = (G-1) S*: the limit of EBPO-BB, whose moment fit takes the raw variance of means.
 
-    nu = mu(1-mu)/v - 1 with v = T2 + w/G. Slightly below `within_shrinkage`, and 0 at G = 1.
+    nu = mu(1-mu)/v - 1 with v = T2 + w/G. Slightly below `within_shrinkage`. Needs G >= 2: at G = 1 the moments
+    are inadmissible and the estimator falls back on nu = 2.
     """
     nu = (group_size - 1) * oracle_shrinkage_icc(icc, group_size)
     return nu / (nu + group_size)

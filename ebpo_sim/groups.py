@@ -214,6 +214,8 @@ def _labels(name: str, labels: Any) -> tuple[Any, ...] | None:
     array = np.asarray(labels)
     if array.ndim != 1:
         raise InputError(f"{name} must be one-dimensional, got shape {array.shape}")
+    if array.dtype.kind == "f" and np.any(np.isnan(array)):
+        raise InputError(f"{name} hold NaN, which equals nothing, not even itself: use whole numbers or text")
     return tuple(array.tolist())
 
 

@@ -102,8 +102,8 @@ def read_counts(counter, digits, row, counts):
 def count_successes(p_P, group_size, state, successes_P):
     """Draw k_i ~ Binomial(group_size, p_i) by group_size Bernoulli draws each; advances `state`.
 
-    p_P (P,) float64 in [0, 1]; state (STATE_WORDS,) uint64, not all zero; successes_P (P,) int64, written.
-    p is resolved to 2^-53; 0 and 1 are exact.
+    p_P (P,) float64 in [0, 1]; state (STATE_WORDS,) uint64 from a SeedSequence; successes_P (P,) int64, written.
+    p is resolved to 2^-53, a tie taking p's last bit; 0 and 1 are exact.
     """
     planes = np.zeros(BLOCK, np.uint64)
     still_open = np.empty(LANES, np.uint64)

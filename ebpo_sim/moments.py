@@ -52,8 +52,11 @@ def push_many(state: Moments, xs: ArrayLike, multiplicity: ArrayLike = 1.0) -> M
     x, c = np.broadcast_arrays(np.asarray(xs, dtype=np.float64), np.asarray(multiplicity, dtype=np.float64))
     count = np.sum(c, axis=-1)
     safe = np.where(count > 0, count, 1.0)
-    mean = np.sum(c * x, axis=-1) / safe
-    deviation = x - mean[..., None]
+    low = np.min(np.where(c > 0, x, np.inf), axis=-1, initial=np.inf)
+    high = np.max(np.where(c > 0, x, -np.inf), axis=-1, initial=-np.inf)
+    # Equal observations have exactly their value as mean and no spread: a rounding error is not a variance.
+    mean = np.where(low == high, low, np.sum(c * x, axis=-1) / safe)
+    deviation = np.where(c > 0, x - mean[..., None], 0.0)
     # The second term removes what the rounding of `mean` added (Chan, Golub and LeVeque's corrected two-pass).
     m2 = np.sum(c * deviation**2, axis=-1) - np.sum(c * deviation, axis=-1) ** 2 / safe
     return merge(state, Moments(count, count, mean, np.maximum(m2, 0.0)))
@@ -66,11 +69,9 @@ def merge(a: Moments, b: Moments) -> Moments:
     """
     count = a.n + b.n
     safe = np.where(np.asarray(count) > 0, count, 1.0)
-    mean = np.where(
-        np.asarray(a.n) == 0,
-        b.mean,
-        np.where(np.asarray(b.n) == 0, a.mean, (a.n * a.mean + b.n * b.mean) / safe),
-    )
+    either = np.where(np.asarray(a.n) == 0, b.mean, a.mean)
+    whole = (np.asarray(a.n) > 0) & (np.asarray(b.n) > 0) & (np.asarray(a.mean) != b.mean)
+    mean = np.where(whole, (a.n * a.mean + b.n * b.mean) / safe, either)
     delta = b.mean - a.mean
     m2 = a.m2 + b.m2 + delta * delta * (a.n * b.n / safe)
     return Moments(count, a.n_sq + b.n_sq, mean[()], m2[()] if isinstance(m2, np.ndarray) else m2)

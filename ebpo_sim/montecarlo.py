@@ -9,16 +9,16 @@ of threads, nor on which other worlds or group sizes are simulated.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ebpo_sim.errors import InputError
 from ebpo_sim.estimators import Estimator, baseline_table
-from ebpo_sim.groups import count_groups
+from ebpo_sim.groups import Groups, count_groups
 from ebpo_sim.kernels import STATE_WORDS, draw_and_tally
 from ebpo_sim.worlds import World
 
@@ -99,24 +99,41 @@ def squared_error(table: Array, sums: Array, group_size: int) -> Array:
     return np.asarray(np.sum(count * second - 2 * first * p + p2, axis=-1) / np.sum(count, axis=-1))
 
 
-def stream_errors(estimator: Estimator, stream: Array, group_size: int, burn_in: int) -> Array:
-    """The estimator's squared error on every scored batch, shape (replicates, steps - burn_in).
+def walk(estimator: Estimator, stream: Array, group_size: int, burn_in: int) -> Iterator[tuple[Any, Groups, Array]]:
+    """The estimator's walk through a stream in its own order, all replicates in step.
 
-    The estimator walks through the stream in its own order, all replicates in step.
+    Yields (state, batch, sums) for every scored batch, the state as the estimator would score with it.
     """
     state = estimator.init()
-    errors = []
     for step in range(stream.shape[1]):
         sums = stream[:, step]
         batch = count_groups(group_size, sums[:, 0])
         if estimator.order == "update_then_score":
             state = estimator.update(state, batch)
         if step >= burn_in:
-            errors.append(squared_error(baseline_table(estimator.baseline, state, group_size), sums, group_size))
+            yield state, batch, sums
         if estimator.order == "score_then_update":
             state = estimator.update(state, batch)
-    shape = (stream.shape[0], len(errors))
-    return np.broadcast_to(np.stack(errors, axis=-1), shape)
+
+
+def stream_errors(estimator: Estimator, stream: Array, group_size: int, burn_in: int) -> Array:
+    """The estimator's squared error on every scored batch, shape (replicates, steps - burn_in)."""
+    errors = [
+        squared_error(baseline_table(estimator.baseline, state, group_size), sums, group_size)
+        for state, _, sums in walk(estimator, stream, group_size, burn_in)
+    ]
+    return np.broadcast_to(np.stack(errors, axis=-1), (stream.shape[0], len(errors)))
+
+
+def stream_shrinkage(estimator: Estimator, stream: Array, group_size: int, burn_in: int) -> Array:
+    """The mean shrinkage weight of each replicate over its scored batches; NaN where the rule is not a line."""
+    weights = []
+    for state, batch, _ in walk(estimator, stream, group_size, burn_in):
+        shrinkage_P = estimator.baseline.evaluate(state, batch).shrinkage_P
+        if shrinkage_P is None:
+            return np.full(stream.shape[0], np.nan)
+        weights.append(np.broadcast_to(shrinkage_P.mean(axis=-1), stream.shape[:1]))
+    return np.asarray(np.mean(weights, axis=0))
 
 
 def simulate_errors(
@@ -150,4 +167,4 @@ def paired_ratio(numerator_R: Array, denominator_R: Array) -> Mean:
         return Mean(float("nan"), float("nan"))
     ratio = float(np.mean(numerator_R)) / bottom
     residual = numerator_R - ratio * denominator_R
-    return Mean(ratio, float(np.std(residual, ddof=1) / np.sqrt(len(residual)) / bottom))
+    return Mean(ratio, float(np.std(residual, ddof=1) / np.sqrt(len(residual)) / abs(bottom)))

@@ -65,9 +65,9 @@ def run(study: Study, argv: Sequence[str]) -> None:
     described = {**asdict(settings), "design": settings.design._asdict()}
     summary = {"settings": described, **study.score(settings, rows), "rows": rows}
     text = report.to_json(summary)
+    figures = study.plot(rows)
     report.write_csv(out / "table.csv", rows)
     report.write_bytes(out / "summary.json", text.encode())
-    figures = study.plot(rows)
     for name, figure in figures.items():
         report.save_figure(out / name, figure)
     if args.json:

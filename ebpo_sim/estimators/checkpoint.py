@@ -16,6 +16,7 @@ import numpy as np
 from ebpo_sim.errors import InputError
 from ebpo_sim.estimators.base import Estimator
 from ebpo_sim.estimators.components import Components
+from ebpo_sim.groups import group_rewards
 from ebpo_sim.moments import Moments
 
 VERSION = 1
@@ -55,7 +56,7 @@ def load_state(estimator: Estimator, text: str) -> Any:
         written = content["format"], content["version"]
         name, mark, body = content["estimator"], content["fingerprint"], content["state"]
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"estimator state is damaged ({error!r}): restore an intact checkpoint") from error
+        raise _damaged(repr(error)) from error
     if written != ("ebpo_sim estimator state", VERSION):
         raise InputError(f"estimator state has format and version {written}, this code reads version {VERSION}")
     if (name, mark) != (estimator.name, fingerprint(estimator)):
@@ -64,33 +65,69 @@ def load_state(estimator: Estimator, text: str) -> Any:
             "resume with the settings it was saved with"
         )
     state = _decode(body)
-    if type(state) is not type(estimator.init()):
-        raise InputError(f"estimator state holds {type(state).__name__}: restore an intact checkpoint")
+    sample = estimator.update(estimator.init(), group_rewards([[1.0, 0.0]], clusters=["sample"]))
+    if not _same_kind(state, sample):
+        raise _damaged(f"the state is not one of {estimator.name}")
     return state
+
+
+def _damaged(why: object) -> InputError:
+    return InputError(f"estimator state is damaged ({why}): restore an intact checkpoint")
+
+
+def _same_kind(state: Any, sample: Any) -> bool:
+    """Same nesting of types; a dict may have any keys, its values must all be like the sample's."""
+    if type(state) is not type(sample):
+        return False
+    if isinstance(sample, dict):
+        if not sample:
+            return not state
+        inner = next(iter(sample.values()))
+        return all(_same_kind(value, inner) for value in state.values())
+    if isinstance(sample, tuple):
+        return len(state) == len(sample) and all(map(_same_kind, state, map(_as_stored, sample)))
+    return True
+
+
+def _as_stored(x: Any) -> Any:
+    return x if isinstance(x, (tuple, dict)) else float(x)
 
 
 def _encode(x: Any) -> Any:
     if isinstance(x, tuple) and hasattr(x, "_fields"):
-        return {"tuple": type(x).__name__, "fields": [_encode(v) for v in x]}
+        return {"tuple": type(x).__name__, "fields": [_encode(v) if isinstance(v, tuple) else _number(v) for v in x]}
     if isinstance(x, tuple):
         return {"tuple": "", "fields": [_encode(v) for v in x]}
     if isinstance(x, dict):
         return {"dict": {k: _encode(v) for k, v in x.items()}}
     array = np.asarray(x, dtype=np.float64)
-    if not np.all(np.isfinite(array)):
-        raise InputError("estimator state holds a number that is not finite: it cannot be saved")
-    if array.ndim > 1:
+    if array.ndim != 1:
         raise InputError(f"estimator state has replicate axes {array.shape}: only a single stream can be saved")
-    return array.tolist()
+    return [_number(v) for v in array]
+
+
+def _number(x: Any) -> float:
+    array = np.asarray(x, dtype=np.float64)
+    if array.ndim > 0:
+        raise InputError(f"estimator state has replicate axes {array.shape}: only a single stream can be saved")
+    if not np.isfinite(array):
+        raise InputError("estimator state holds a number that is not finite: it cannot be saved")
+    return float(array)
 
 
 def _decode(x: Any) -> Any:
-    try:
-        if isinstance(x, dict) and "tuple" in x:
-            fields = [_decode(v) for v in x["fields"]]
-            return tuple(fields) if x["tuple"] == "" else _TUPLES[x["tuple"]](*fields)
-        if isinstance(x, dict):
-            return {k: _decode(v) for k, v in x["dict"].items()}
-        return np.asarray(x, dtype=np.float64) if isinstance(x, list) else float(x)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"estimator state is damaged ({error!r}): restore an intact checkpoint") from error
+    if isinstance(x, (int, float)) and not isinstance(x, bool) and np.isfinite(x):
+        return float(x)
+    if isinstance(x, list):
+        return np.array([_decode(v) for v in x], dtype=np.float64)
+    if isinstance(x, dict) and set(x) == {"tuple", "fields"} and x["tuple"] in (*_TUPLES, ""):
+        fields = [_decode(v) for v in x["fields"]]
+        kind = _TUPLES.get(x["tuple"])
+        if kind is None:
+            return tuple(fields)
+        if len(fields) != len(kind._fields):  # type: ignore[attr-defined]
+            raise _damaged(f"{x['tuple']} has {len(fields)} fields")
+        return kind(*fields)
+    if isinstance(x, dict) and set(x) == {"dict"} and isinstance(x["dict"], dict):
+        return {k: _decode(v) for k, v in x["dict"].items()}
+    raise _damaged(f"unexpected {x!r}")

@@ -131,7 +131,8 @@ def observe_bank(groups: Groups, per_cluster: bool) -> Bank:
     if not per_cluster:
         return {EVERY: observe(groups)}
     clusters = required_clusters(groups)
-    return {c: observe(select(groups, np.array([x == c for x in clusters]))) for c in sorted(set(clusters))}
+    seen = {c: observe(select(groups, np.array([x == c for x in clusters]))) for c in sorted(set(clusters))}
+    return {c: found for c, found in seen.items() if np.any(found.means.n > 0)}
 
 
 def merge_banks(a: Bank, b: Bank) -> Bank:

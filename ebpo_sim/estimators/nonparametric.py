@@ -71,19 +71,21 @@ class PosteriorMean:
         if self.prior is not None:
             return np.asarray(self.prior.nodes), np.asarray(self.prior.weights)
         nodes = arcsine_grid(self.grid)
+        uniform = beta_on_grid(0.5, 1 / 12, nodes)
         if not state:
-            return nodes, beta_on_grid(0.5, 1 / 12, nodes)
+            return nodes, uniform
         counts_C = np.concatenate(list(state.values()), axis=-1)
         sizes_C = np.concatenate([np.full(int(n) + 1, float(n)) for n in state])
         successes_C = np.concatenate([np.arange(int(n) + 1.0) for n in state])
         pmf_JC = np.concatenate([_grid_pmf(self.grid, int(n)) for n in state], axis=1)
-        start = beta_on_grid(*_moments(counts_C, sizes_C, successes_C), nodes)
+        fitted = beta_on_grid(*_moments(counts_C, sizes_C, successes_C), nodes)
+        start = np.where(counts_C.sum(axis=-1, keepdims=True) > 0, fitted, uniform)
         return nodes, fit_weights(pmf_JC, counts_C, start, self.iterations)
 
     def evaluate(self, state: Histograms, groups: Groups) -> Evaluation:
         nodes, weights = self.fitted(state)
-        lead = weights.shape[:-1]
-        baseline_P = np.zeros((*lead, *groups.size_P.shape[-1:]))
+        lead = np.broadcast_shapes(weights.shape[:-1], groups.size_P.shape[:-1])
+        baseline_P = np.zeros((*lead, groups.size_P.shape[-1]))
         variance_P = np.zeros_like(baseline_P)
         successes_P = np.rint(groups.mean_P * groups.size_P).astype(int)
         prior_mean = np.sum(weights * nodes, axis=-1)[..., None]
@@ -93,7 +95,9 @@ class PosteriorMean:
             share = np.arange(size + 1) / max(size, 1)
             spread = np.sum(marginal * (share * (1 - table) ** 2 + (1 - share) * table**2), axis=-1)[..., None]
             here_P = groups.size_P == size
-            baseline_P = np.where(here_P, table[..., np.where(here_P, successes_P, 0)], baseline_P)
+            index_P = np.broadcast_to(np.where(here_P, successes_P, 0), baseline_P.shape)
+            said_P = np.take_along_axis(np.broadcast_to(table, (*lead, size + 1)), index_P, axis=-1)
+            baseline_P = np.where(here_P, said_P, baseline_P)
             variance_P = np.where(here_P, spread, variance_P)
         weight_P = groups.multiplicity_P * groups.size_P
         raw_variance = np.sum(weight_P * variance_P, axis=-1) / np.maximum(np.sum(weight_P, axis=-1), 1e-300)

@@ -48,7 +48,7 @@ class Normalise:
                 raise InputError(f"{name} must be one of {', '.join(get_args(allowed))}, got {value!r}")
         if self.ddof not in (0, 1):
             raise InputError(f"ddof must be 0 or 1, got {self.ddof!r}")
-        if not 0 <= self.eps < np.inf:
+        if not isinstance(self.eps, (int, float)) or not 0 <= self.eps < np.inf:
             raise InputError(f"eps must be finite and >= 0, got {self.eps!r}")
 
     def apply(self, raw_PG: Array, groups: Groups, predicted_variance: Array | None) -> tuple[Array, Array]:

@@ -111,10 +111,10 @@ def ebpo(
 
 
 @register
-def ebpo_released(*, standardise: bool = True) -> Estimator:
+def ebpo_released(*, standardise: bool = True, eps: float = 1e-6) -> Estimator:
     """The authors' public code (Tonyzhou98/verl): trackers live for one batch, mu = mean of the prompt means."""
     baseline = Shrinkage(prior_mean="group_means", memory="batch", floor=1e-6)
-    spread = Normalise(centre="batch", scale="batch" if standardise else "none", ddof=1, eps=1e-6)
+    spread = Normalise(centre="batch", scale="batch" if standardise else "none", ddof=1, eps=eps)
     return Estimator("ebpo_released", baseline, spread, "update_then_score")
 
 

@@ -51,7 +51,7 @@ class Beta:
 
     @property
     def name(self) -> str:
-        return f"beta:{self.a:g},{self.b:g}"
+        return f"beta:{_exact(self.a)},{_exact(self.b)}"
 
     def quadrature(self, degree: int) -> Prior:
         """Gauss-Jacobi: n nodes are exact up to degree 2n - 1."""
@@ -74,7 +74,7 @@ class LogitNormal:
 
     @property
     def name(self) -> str:
-        return f"logitnormal:{self.m:g},{self.s:g}"
+        return f"logitnormal:{_exact(self.m)},{_exact(self.s)}"
 
     def quadrature(self, degree: int) -> Prior:
         """The trapezoidal rule in z on [-9, 9]: for an analytic integrand its error falls like exp(-2 pi d/h), with
@@ -117,7 +117,7 @@ class Mixture:
 
     @cached_property
     def name(self) -> str:
-        return "mix:" + "+".join(f"{w:g}*{part.name}" for w, part in zip(self.weights, self.parts, strict=True))
+        return "mix:" + "+".join(f"{_exact(w)}*{part.name}" for w, part in zip(self.weights, self.parts, strict=True))
 
     def quadrature(self, degree: int) -> Prior:
         rules = [part.quadrature(degree) for part in self.parts]
@@ -131,7 +131,13 @@ class Mixture:
         return np.concatenate([part.sample(rng, int(n)) for n, part in zip(sizes, self.parts, strict=True)])
 
 
+def _exact(x: float) -> str:
+    """The shortest of %g and repr that reads back as the same number."""
+    return f"{x:g}" if float(f"{x:g}") == x else repr(float(x))
+
+
 @lru_cache(maxsize=64)
 def _jacobi(a: float, b: float, n: int) -> Prior:
-    x, w = roots_jacobi(n, b - 1, a - 1)
+    with np.errstate(invalid="ignore"):  # SciPy evaluates 0/0 in a branch it throws away when a + b = 1
+        x, w = roots_jacobi(n, b - 1, a - 1)
     return Prior(tuple(((1 + x) / 2).clip(0, 1).tolist()), tuple((w / w.sum()).tolist()))

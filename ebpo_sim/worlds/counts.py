@@ -1,7 +1,9 @@
 """Worlds estimated from rollout counts: n rollouts of a prompt, s successes.
 
 A pass rate s/n is p plus sampling noise; taken as p it overstates the spread between prompts. Here the mean,
-the within and the between variance are unbiased, and the distribution of p is deconvolved to have them.
+the within and the between variance are unbiased, and the distribution of p is deconvolved to have the mean and
+the between variance (its within variance is then mean (1 - mean) - between, below the unbiased one by the sampling
+variance of the mean).
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ import csv
 import math
 import re
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
 from ebpo_sim.errors import InputError, unknown_name
@@ -58,7 +59,7 @@ def read_counts(path: str) -> Counts:
     numbers that are not integers, successes > rollouts and prompts with a single rollout.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"counts file {path!r} cannot be read: {error}") from error
     reader = csv.DictReader(text.splitlines())
@@ -66,7 +67,7 @@ def read_counts(path: str) -> Counts:
         if column not in (reader.fieldnames or ()):
             raise InputError(f"counts file {path!r} has no column {column!r}: it needs rollouts,successes")
     merged: dict[tuple[int, int], int] = defaultdict(int)
-    for line, row in enumerate(reader, start=2):
+    for line, row in enumerate(_rows(path, reader), start=2):
         where = f"{path}, line {line}"
         rollouts, successes = (_integer(where, c, row[c]) for c in ("rollouts", "successes"))
         prompts = _integer(where, "prompts", row["prompts"]) if row.get("prompts") else 1
@@ -79,6 +80,13 @@ def read_counts(path: str) -> Counts:
         raise InputError(f"counts file {path!r} holds no row: give one line a prompt, or a histogram")
     cells = sorted(merged)
     return Counts(tuple(n for n, _ in cells), tuple(s for _, s in cells), tuple(merged[c] for c in cells))
+
+
+def _rows(path: str, reader: csv.DictReader[str]) -> Iterator[dict[str, str]]:
+    try:
+        yield from reader
+    except csv.Error as error:
+        raise InputError(f"counts file {path!r} is not a table of comma-separated values: {error}") from error
 
 
 def _integer(where: str, column: str, text: str | None) -> int:

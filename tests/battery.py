@@ -1,0 +1,84 @@
+"""What the contract battery runs on: every preset, some settings of them, an example batch, states compared."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ebpo_sim import Groups, Prior, group_rewards, make, names
+from ebpo_sim.estimators import Estimator, needs_prior
+
+PRIOR = Prior((0.1, 0.4, 0.9), (0.3, 0.5, 0.2))
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "ebpo-forgetting": ("ebpo", {"memory": 0.9}),
+    "ebpo-lagged": ("ebpo", {"order": "score_then_update", "ddof": 1}),
+    "ebpo_beta_binomial-cluster": ("ebpo_beta_binomial", {"per_cluster": True}),
+    "ebpo_debiased-cluster": ("ebpo_debiased", {"per_cluster": True, "memory": 0.7}),
+    "ebpo_debiased-loo": ("ebpo_debiased", {"leave_one_out": True}),
+    "ebpo_debiased-prior": ("ebpo_debiased", {"prior": PRIOR}),
+    "ebpo_nonparametric-forgetting": ("ebpo_nonparametric", {"memory": 0.9}),
+    "grpo-verl": ("grpo", {"singleton": "raw"}),
+}
+
+
+def build(name: str, **settings: Any) -> Estimator:
+    """The preset, oracles bound to `PRIOR`."""
+    prior = {"prior": PRIOR} if needs_prior(name) else {}
+    return make(name, **{**prior, **settings})
+
+
+CASES: dict[str, Estimator] = {name: build(name) for name in names()}
+CASES.update({label: build(name, **settings) for label, (name, settings) in VARIANTS.items()})
+
+
+def rows(estimator: Estimator, seed: int, sizes: tuple[int, ...] = (4, 3, 1, 6, 2, 4)) -> dict[str, Any]:
+    """The arguments of `group_rewards` for one flat, ragged, shuffled batch in the estimator's domain."""
+    rng = np.random.default_rng(seed)
+    number = np.repeat(np.arange(len(sizes)), sizes)
+    values = (0.0, 1.0) if estimator.baseline.domain == "binary" else (0.0, 0.1, 0.35, 0.95, 1.0)
+    rewards = rng.choice(values, len(number))
+    rewards[number == 1] = values[1]  # one group is constant
+    order = rng.permutation(len(number))
+    number, rewards = number[order], rewards[order]
+    clusters = np.array(["algebra", "geometry"])[number % 2]
+    lengths = rng.integers(1, 9, len(number))
+    return {"rewards": rewards, "group_ids": 100 * seed + number, "lengths": lengths, "clusters": clusters}
+
+
+def batch(estimator: Estimator, seed: int, sizes: tuple[int, ...] = (4, 3, 1, 6, 2, 4)) -> Groups:
+    """`rows` arranged."""
+    return group_rewards(**rows(estimator, seed, sizes))
+
+
+def history(estimator: Estimator, *seeds: int) -> Any:
+    """The state after the batches of these seeds."""
+    state = estimator.init()
+    for seed in seeds:
+        state = estimator.update(state, batch(estimator, seed))
+    return state
+
+
+def leaves(x: Any, path: str = "") -> dict[str, Any]:
+    """Every number of a state (or any tree of tuples and dicts) under its path."""
+    if isinstance(x, dict):
+        return {p: v for k in x for p, v in leaves(x[k], f"{path}/{k}").items()}
+    if isinstance(x, tuple):
+        return {p: v for i, child in enumerate(x) for p, v in leaves(child, f"{path}/{i}").items()}
+    return {path: np.asarray(x, dtype=np.float64)}
+
+
+def assert_same(a: Any, b: Any) -> None:
+    """Both trees hold the same numbers to the last bit."""
+    left, right = leaves(a), leaves(b)
+    assert list(left) == list(right)  # the order of clusters is part of the state: sums run over it
+    for path in left:
+        np.testing.assert_array_equal(left[path], right[path], err_msg=path, strict=True)
+
+
+def assert_close(a: Any, b: Any, rtol: float = 1e-12, atol: float = 1e-13) -> None:
+    """Both trees hold the same numbers up to rounding."""
+    left, right = leaves(a), leaves(b)
+    assert left.keys() == right.keys()
+    for path in left:
+        np.testing.assert_allclose(left[path], right[path], rtol=rtol, atol=atol, err_msg=path)

@@ -1,0 +1,171 @@
+"""The house rules, read off the sources: who may import whom, who prints, what importing an estimator costs."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import ebpo_sim
+import ebpo_sim.estimators
+
+PACKAGE = Path(ebpo_sim.__file__).parent
+ROOT = PACKAGE.parent
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+FOUNDATIONS = {"errors", "formulas", "host", "moments", "groups", "mixing"}
+SIMULATION = {"exact", "kernels", "montecarlo", "splitcheck", "worlds"}
+POLICIES = {"policy_gradient", "update_simulation"}
+MAY_IMPORT = {  # room -> the rooms it may import; what is not listed may not
+    "errors": set(),
+    "formulas": set(),
+    "host": {"errors"},
+    "moments": {"errors"},
+    "mixing": {"errors"},
+    "groups": {"errors", "host"},
+    "estimators": FOUNDATIONS | {"estimators"},
+    "kernels": {"formulas"},
+    "worlds": FOUNDATIONS | {"worlds", "estimators"},
+    "exact": FOUNDATIONS | {"estimators", "worlds"},
+    "splitcheck": FOUNDATIONS | {"estimators", "worlds"},
+    "montecarlo": FOUNDATIONS | {"estimators", "worlds", "kernels", "exact"},
+    "policy_gradient": FOUNDATIONS | {"estimators", "worlds", "exact"},
+    "update_simulation": FOUNDATIONS | SIMULATION | {"estimators", "policy_gradient"},
+    "bias": {"errors", "formulas", "bias"},
+    "report": {"errors"},
+    "cli": {"errors", "report", "estimators", "worlds"},
+    "study": {"cli", "report", "montecarlo"},
+    "program": FOUNDATIONS | SIMULATION | POLICIES | {"estimators", "report", "cli", "study", "bias"},
+    "claims": FOUNDATIONS | SIMULATION | POLICIES | {"estimators", "report", "cli", "bias", "program", "claims"},
+    "__init__": FOUNDATIONS | {"estimators"},
+}
+
+
+def room(path: Path) -> str:
+    """The folder or module that a file belongs to; all programs (studies, the benchmark) share one room."""
+    return shared(path.relative_to(PACKAGE).parts[0].removesuffix(".py"))
+
+
+def shared(name: str) -> str:
+    return "program" if name.endswith(("_study", "_plots")) or name == "bench" else name
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Dotted names of everything a file imports, wherever in the file; from-imports name what they take."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path.name} uses a relative import"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def inside(path: Path) -> set[str]:
+    """The rooms of the package that a file imports."""
+    return {shared(name.split(".")[1]) for name in imports(path) if name.startswith("ebpo_sim.")}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_point_down(path: Path) -> None:
+    """Guards the layers: every module has a room, and imports only from the rooms below it."""
+    assert room(path) in MAY_IMPORT, "a new module needs its place in MAY_IMPORT"
+    assert inside(path) <= MAY_IMPORT[room(path)]
+
+
+def test_the_layers_have_no_cycle() -> None:
+    """Guards the table above: it can be put in an order in which every room follows those it imports."""
+    left = {name: below - {name} for name, below in MAY_IMPORT.items()}
+    while left:
+        free = {name for name, below in left.items() if not below & left.keys()}
+        assert free, f"a cycle among {sorted(left)}"
+        left = {name: below for name, below in left.items() if name not in free}
+
+
+def test_the_import_reader_sees_imports() -> None:
+    """Guards the guard: the modules that are known to import something are seen to do so."""
+    assert inside(PACKAGE / "formulas.py") == inside(PACKAGE / "errors.py") == set()
+    assert {"kernels", "worlds", "estimators"} <= inside(PACKAGE / "montecarlo.py")
+    assert {"cli", "report", "exact", "montecarlo"} <= inside(PACKAGE / "mse_study.py")
+    assert list(imports(PACKAGE / "formulas.py")) == []
+
+
+def users_of(library: str) -> set[str]:
+    return {p.name for p in MODULES if any(name.split(".")[0] == library for name in imports(p))}
+
+
+def test_heavy_libraries_have_one_door() -> None:
+    """Guards optional weight: numba only in kernels, torch only at the edge, matplotlib only where figures are made."""
+    assert users_of("numba") == {"kernels.py"}
+    assert users_of("torch") == {"host.py"}
+    assert {name for name in users_of("matplotlib") if not name.endswith(("_study.py", "_plots.py"))} == {
+        "report.py",
+        "study.py",
+    }
+
+
+def test_importing_the_estimators_is_light() -> None:
+    """Guards trainers: importing the estimators, and using one, loads neither numba nor torch nor matplotlib."""
+    program = (
+        "import sys, ebpo_sim.estimators as e, ebpo_sim\n"
+        "estimator = e.make('ebpo')\n"
+        "estimator.step(estimator.init(), ebpo_sim.group_rewards([[0, 1], [1, 1]]))\n"
+        "heavy = {'numba', 'torch', 'matplotlib', 'tqdm', 'tabulate', 'ebpo_sim.kernels', 'ebpo_sim.worlds'}\n"
+        "print(sorted(heavy & set(sys.modules)))\n"
+    )
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert (run.returncode, run.stdout.strip(), run.stderr) == (0, "[]", "")
+
+
+def prints(path: Path) -> list[int]:
+    """Lines that call print, or write to a standard stream."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            if called in ("print", "sys.stdout.write", "sys.stderr.write"):
+                found.append(node.lineno)
+    return found
+
+
+def test_only_the_report_prints() -> None:
+    """Guards one place for output: no call of print or write to a standard stream outside report.py."""
+    assert {p.name for p in MODULES if prints(p)} == {"report.py"}
+
+
+@pytest.mark.parametrize("module", [ebpo_sim, ebpo_sim.estimators], ids=lambda m: m.__name__)
+def test_public_names_are_those_imported(module) -> None:
+    """Guards __all__: exactly the names that the package's __init__ imports, each of them there."""
+    imported = {name.rpartition(".")[2] for name in imports(Path(module.__file__))}
+    assert sorted(module.__all__) == sorted(imported)
+    assert all(hasattr(module, name) for name in module.__all__)
+
+
+def test_worlds_export_what_they_import() -> None:
+    """Guards __all__ of the worlds in the same way."""
+    import ebpo_sim.worlds as worlds
+
+    assert sorted(worlds.__all__) == sorted(n.rpartition(".")[2] for n in imports(Path(worlds.__file__)))
+
+
+def tracked() -> list[Path]:
+    """Text files of the checkout, by folder."""
+    folders = [ROOT / name for name in ("ebpo_sim", "llm", "paper_figures", "tests")]
+    files = [path for folder in folders for path in folder.rglob("*") if "__pycache__" not in path.parts]
+    kinds = {".py", ".md", ".toml", ".csv", ".json", ".yaml", ".yml", ".cfg", ".sh"}
+    return [path for path in (*files, *ROOT.glob("*")) if path.suffix in kinds and path.is_file()]
+
+
+def test_no_machine_path_in_the_sources() -> None:
+    """Guards portability: no path that exists on one machine only."""
+    folders = ("home", "Users", "root", "work", "mnt", "srv", "scratch")
+    pattern = re.compile(rf"(?<![\w.)/])/(?:{'|'.join(folders)})/\w")
+    assert pattern.search("see /" + "home/someone/file")
+    assert not pattern.search("https://example.org/" + "home/page")
+    found = [str(path.relative_to(ROOT)) for path in tracked() if pattern.search(path.read_text(encoding="utf-8"))]
+    assert found == []
+    assert PACKAGE / "kernels.py" in tracked()

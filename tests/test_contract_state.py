@@ -1,0 +1,175 @@
+"""The contract of memories: pure, mergeable, picklable, and saved to the last bit, for every registered estimator."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from battery import CASES, assert_close, assert_same, batch, build, history, leaves, rows
+from ebpo_sim import InputError, group_rewards, make
+from ebpo_sim.estimators import Estimator, dump_state, load_state
+from ebpo_sim.groups import binary_groups
+
+every = pytest.mark.parametrize("estimator", CASES.values(), ids=CASES.keys())
+STATEFUL = {name: e for name, e in CASES.items() if leaves(history(e, 1))}
+REMEMBERING = ("ebpo", "ebpo_within", "ebpo_beta_binomial", "ebpo_debiased", "ebpo_nonparametric", "global_mean")
+
+
+@every
+def test_pickle_keeps_estimator_and_state(estimator: Estimator) -> None:
+    """Workers get estimators by pickle: equal, with equal hash, and the state to the last bit."""
+    copy, state = pickle.loads(pickle.dumps(estimator)), history(estimator, 1, 2)
+    assert copy == estimator
+    assert hash(copy) == hash(estimator)
+    assert_same(pickle.loads(pickle.dumps(state)), state)
+
+
+def test_settings_are_part_of_equality() -> None:
+    """Two estimators are equal exactly when name and all settings are."""
+    assert make("ebpo", memory=0.9) == make("ebpo", memory=0.9)
+    assert len({make("ebpo"), make("ebpo", memory=0.9), make("ebpo", ddof=1), make("ebpo_within")}) == 4
+
+
+@every
+def test_merge_laws(estimator: Estimator) -> None:
+    """Identity and commutativity to the last bit, associativity up to rounding."""
+    a, b, c = history(estimator, 1), history(estimator, 2, 3), history(estimator, 4)
+    assert_same(estimator.merge(estimator.init(), a), a)
+    assert_same(estimator.merge(a, estimator.init()), a)
+    assert_same(estimator.merge(a, b), estimator.merge(b, a))
+    assert_close(estimator.merge(estimator.merge(a, b), c), estimator.merge(a, estimator.merge(b, c)))
+    one, other = (
+        estimator.update(
+            estimator.init(), group_rewards(**{n: v[arguments["clusters"] == topic] for n, v in arguments.items()})
+        )
+        for topic, arguments in (("geometry", rows(estimator, 5)), ("algebra", rows(estimator, 6)))
+    )
+    assert_same(estimator.merge(one, other), estimator.merge(other, one))
+
+
+@every
+def test_two_workers_equal_one(estimator: Estimator) -> None:
+    """Updates of two halves, merged, are the update of the whole: distributed training sees the same prior."""
+    left, right = rows(estimator, 1), rows(estimator, 2)
+    whole = {name: np.concatenate([left[name], right[name]]) for name in left}
+    start = estimator.init()
+    merged = estimator.merge(*(estimator.update(start, group_rewards(**half)) for half in (left, right)))
+    assert_close(merged, estimator.update(start, group_rewards(**whole)))
+
+
+@every
+def test_checkpoint_continues_to_the_last_bit(estimator: Estimator) -> None:
+    """Saved and restored after two batches, a run goes on exactly as if it had never stopped."""
+    state = history(estimator, 1, 2)
+    resumed = load_state(estimator, dump_state(estimator, state))
+    assert_same(resumed, state)
+    for seed in (3, 4):
+        groups = batch(estimator, seed)
+        expected, _, state = estimator.step(state, groups)
+        ours, _, resumed = estimator.step(resumed, groups)
+        np.testing.assert_array_equal(ours, expected, strict=True)
+        assert_same(resumed, state)
+
+
+@pytest.mark.parametrize("estimator", STATEFUL.values(), ids=STATEFUL.keys())
+def test_checkpoint_refuses_replicates(estimator: Estimator) -> None:
+    """A checkpoint holds one stream; states with a replicate axis are refused, not saved ambiguously."""
+    state = estimator.update(
+        estimator.init(), group_rewards(np.eye(4)[None].repeat(3, axis=0), clusters=["a", "a", "b", "b"])
+    )
+    with pytest.raises(InputError, match="replicate"):
+        dump_state(estimator, state)
+
+
+@every
+def test_instances_do_not_influence_each_other(estimator: Estimator) -> None:
+    """Nothing is kept outside the state: a twin working in between changes nothing."""
+    alone, _, _ = estimator.step(history(estimator, 1), batch(estimator, 2))
+    twin: Estimator = pickle.loads(pickle.dumps(estimator))
+    state, other = estimator.init(), twin.init()
+    for seed in (7, 8):
+        _, _, other = twin.step(other, batch(twin, seed))
+    state = estimator.update(state, batch(estimator, 1))
+    _, _, other = twin.step(other, batch(twin, 9))
+    again, _, _ = estimator.step(state, batch(estimator, 2))
+    np.testing.assert_array_equal(again, alone)
+
+
+@every
+def test_methods_are_pure(estimator: Estimator) -> None:
+    """Scoring leaves the state alone; nothing changes its arguments."""
+    state, groups = history(estimator, 1), batch(estimator, 2)
+    before_state, before_groups = pickle.dumps(state), pickle.dumps(groups)
+    first, _ = estimator.score(state, groups)
+    estimator.update(state, groups)
+    estimator.merge(state, history(estimator, 3))
+    _, _, _ = estimator.step(state, groups)
+    assert pickle.dumps(state) == before_state
+    assert pickle.dumps(groups) == before_groups
+    np.testing.assert_array_equal(estimator.score(state, groups)[0], first)
+
+
+@pytest.mark.parametrize("name", REMEMBERING)
+def test_forgetting_is_counting_for_less(name: str) -> None:
+    """After a batch at retention 0.6, the older one counts as if each of its groups were there 0.6 times."""
+    estimator = build(name, memory=0.6)
+    old, new = ([4, 2, 3], [1, 2, 0]), ([3, 5, 2], [3, 1, 1])
+    state = estimator.update(estimator.update(estimator.init(), binary_groups(*old)), binary_groups(*new))
+    both = binary_groups(old[0] + new[0], old[1] + new[1], [0.6] * 3 + [1.0] * 3)
+    ours, expected = leaves(state), leaves(estimator.update(estimator.init(), both))
+    assert ours.keys() == expected.keys()
+    squares = {"//0/1", "//1/1"} if "//0/1" in ours else set()  # sums of squared weights: 0.36 a piece, not 0.6
+    for path in ours.keys() - squares:
+        np.testing.assert_allclose(ours[path], expected[path], rtol=1e-13, atol=1e-15, err_msg=path)
+    for path, pieces in zip(sorted(squares), ((9, 10), (3, 3)), strict=False):
+        assert ours[path] == pytest.approx(0.36 * pieces[0] + pieces[1], rel=1e-14)
+
+
+@pytest.mark.parametrize("estimator", [*(build(n, memory="batch") for n in REMEMBERING), build("james_stein")], ids=str)
+def test_a_memory_of_one_batch(estimator: Estimator) -> None:
+    """memory="batch", and James-Stein always: the state is that of the last batch alone."""
+    assert_same(history(estimator, 1, 2), history(estimator, 2))
+
+
+@pytest.mark.parametrize(
+    "settings", [{"memory": 0.9}, {"eps": 1e-3}, {"order": "score_then_update"}, {"ddof": 1}], ids=str
+)
+def test_checkpoint_of_other_settings_is_refused(settings: dict[str, Any]) -> None:
+    """A state resumed under another memory, normalisation, order or convention would be silently wrong."""
+    text = dump_state(make("ebpo"), history(make("ebpo"), 1))
+    with pytest.raises(InputError, match=r"belongs to 'ebpo' .* not to 'ebpo' .*: resume with the settings"):
+        load_state(make("ebpo", **settings), text)
+    with pytest.raises(InputError, match=r"belongs to 'ebpo' .* not to 'ebpo_within'"):
+        load_state(make("ebpo_within"), text)
+
+
+def fields(content: dict[str, Any]) -> list[Any]:
+    """The numbers of the one bank in a saved `ebpo` state."""
+    found: list[Any] = content["state"]["dict"][""]["fields"]
+    return found
+
+
+DAMAGE: dict[str, Callable[[dict[str, Any]], object]] = {
+    "field lost": lambda c: fields(c).pop(),
+    "field added": lambda c: fields(c).append(1.0),
+    "nan": lambda c: fields(c).__setitem__(2, float("nan")),
+    "text": lambda c: fields(c).__setitem__(2, "1.0"),
+    "number for a bank": lambda c: c["state"]["dict"].__setitem__("", 3.0),
+    "no state": lambda c: c.pop("state"),
+    "version": lambda c: c.__setitem__("version", 99),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_damaged_checkpoints_are_refused(damage: str) -> None:
+    """What is loaded is what was saved, or an error: a missing number must not become 0 unseen."""
+    estimator = make("ebpo")
+    content = json.loads(dump_state(estimator, history(estimator, 1)))
+    DAMAGE[damage](content)
+    with pytest.raises(InputError, match="estimator state"):
+        load_state(estimator, json.dumps(content))
