@@ -1,0 +1,61 @@
+"""The README says what the code does: its examples run, its table's exact columns are recomputed."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ebpo_sim import make
+from ebpo_sim.estimators import names, registry
+from ebpo_sim.exact import limit_risk
+from ebpo_sim.worlds import intra_class_correlation, parse_world
+
+TEXT = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_trainer_example_runs() -> None:
+    """Guards the three lines that a trainer copies: they run, and a mixed group gets both signs."""
+    code = next(block for block in blocks("python") if "estimator.step" in block)
+    scope: dict[str, Any] = {}
+    exec(code, scope)
+    assert scope["advantages"].shape == (6,)
+    assert scope["advantages"][0] > 0 > scope["advantages"][1]
+
+
+def test_the_new_estimator_example_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards the 20-line estimator: once registered it has an exact risk, (1/4) w/G + (1/4) E p^2 for half the mean."""
+    code = next(block for block in blocks("python") if "half_way" in block)
+    monkeypatch.setattr(registry, "_PRESETS", dict(registry._PRESETS))
+    exec(code, {"__name__": __name__})
+    assert "half_way" in names()
+    world = parse_world("beta:2,3")
+    prior = world.quadrature(8)
+    expected = prior.within / 4 / 4 + (prior.between + prior.mean**2) / 4
+    assert limit_risk(make("half_way"), world, 4).mse == pytest.approx(expected, rel=1e-12)
+
+
+def test_the_table_is_what_the_code_computes() -> None:
+    """Guards the G = 4 table: ICC and the exact ratios of every row, to the printed digits, and the verdicts."""
+    table = next(block for block in blocks("") if block.startswith("G = 4"))
+    rows = [line.split() for line in table.splitlines()[3:] if line.strip() and "critical" not in line]
+    assert len(rows) == 15
+    for world_text, icc, ebpo, *rest in rows:
+        world = parse_world(world_text)
+        plain = limit_risk(make("grpo"), world, 4).mse
+        assert icc == f"{intra_class_correlation(world):.3f}"
+        assert ebpo == f"{limit_risk(make('ebpo'), world, 4).mse / plain:.3f}"
+        assert f"{limit_risk(make('ebpo_debiased'), world, 4).mse / plain:.3f}" in rest
+        assert ("LOSES" in rest) == (float(ebpo) > 1)
+
+
+def test_every_preset_is_named() -> None:
+    """Guards the table of presets."""
+    assert not [name for name in names() if f"`{name}`" not in TEXT]
+
+
+def blocks(language: str) -> list[str]:
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", TEXT, flags=re.S | re.M)
+    return [body for name, body in found if name == language]
