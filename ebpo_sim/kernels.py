@@ -149,16 +149,17 @@ def tally(p_P, successes_P, sums):
     Prompt i goes to partial sum i mod TALLIES, because adding to the cell just written would wait for it; the
     partial sums are added in order at the end.
     """
-    width = _U(sums.shape[1])
-    parts = np.zeros(int(width) * 3 * TALLIES)
-    for i in range(len(p_P)):
+    parts = np.zeros(4 * TALLIES * sums.shape[1])  # [k, partial sum, quantity], padded to four
+    for i in range(_U(len(p_P))):
         p = p_P[i]
-        cell = (_U(i) & _U(TALLIES - 1)) * (_U(3) * width) + _U(successes_P[i])
+        cell = _U(4) * (_U(TALLIES) * _U(successes_P[i]) + (i & _U(TALLIES - 1)))
         parts[cell] += 1.0
-        parts[cell + width] += p
-        parts[cell + width + width] += p * p
-    for part in range(TALLIES):
-        sums += parts[part * 3 * int(width) : (part + 1) * 3 * int(width)].reshape(sums.shape)
+        parts[cell + _ONE] += p
+        parts[cell + _U(2)] += p * p
+    for k in range(sums.shape[1]):
+        for part in range(TALLIES):
+            for quantity in range(3):
+                sums[quantity, k] += parts[4 * (TALLIES * k + part) + quantity]
 
 
 @njit(cache=True, nogil=True)
