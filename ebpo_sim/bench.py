@@ -1,7 +1,7 @@
 """What the Monte Carlo engine costs, against the vectorised NumPy a user would write; all measured in this run.
 
-Same work on both sides: given each prompt's p, draw its G rewards, and find the squared error of
-EBPO's baseline (Algorithm 1 on a first batch) and of the group mean over the batch. Rounds alternate between the contestants;
+Same work on both sides: given each prompt's p, draw its G rewards, and find over the batch the squared error of
+EBPO's baseline (Algorithm 1 on a first batch) and of the group mean. Rounds alternate between the contestants;
 a ratio is taken within a round, and reported as median [lower quartile, upper quartile].
 """
 

@@ -1,0 +1,216 @@
+"""Finding (ii): what Adam(W) does to the scale of rewards, on a softmax bandit.
+
+Optimisers are pure functions state -> state on NumPy arrays; gradients are of the objective J, which is climbed.
+Source: arXiv 2601.05002, Propositions 2, 5 and 6, with standard Adam (Appendices C and D).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ebpo_sim import formulas
+from ebpo_sim.bias.prefix import advantages, softmax
+from ebpo_sim.errors import InputError
+
+Array = NDArray[np.float64]
+
+
+class Adam(NamedTuple):
+    """Settings of Adam(W): theta <- theta + lr m-hat/(sqrt(v-hat) + eps) - lr weight_decay theta."""
+
+    lr: float = 1e-2
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+
+
+class Sgd(NamedTuple):
+    """Settings of gradient ascent: theta <- theta + lr g."""
+
+    lr: float = 0.05
+
+
+Optimiser = Adam | Sgd
+
+
+class State(NamedTuple):
+    """Parameters and raw (not bias-corrected) moments after `step` updates."""
+
+    theta_K: Array
+    m_K: Array
+    v_K: Array
+    step: int
+
+
+def check_optimiser(optimiser: Optimiser) -> None:
+    """Raises InputError unless lr > 0 and, for Adam, betas in [0, 1), eps >= 0, weight_decay >= 0."""
+    if not optimiser.lr > 0:
+        raise InputError(f"lr must be positive, got {optimiser.lr}")
+    if isinstance(optimiser, Adam):
+        for name in ("beta1", "beta2"):
+            if not 0 <= getattr(optimiser, name) < 1:
+                raise InputError(f"{name} must be in [0, 1), got {getattr(optimiser, name)}: 0.9 and 0.999 are usual")
+        for name in ("eps", "weight_decay"):
+            if not getattr(optimiser, name) >= 0:
+                raise InputError(f"{name} must not be negative, got {getattr(optimiser, name)}")
+
+
+def init(theta_K: ArrayLike) -> State:
+    """Zero moments at step 0: Proposition 6 needs them."""
+    theta = np.array(theta_K, dtype=np.float64, ndmin=1)
+    return State(theta, np.zeros_like(theta), np.zeros_like(theta), 0)
+
+
+def direction(optimiser: Adam, state: State) -> Array:
+    """u = m-hat / (sqrt(v-hat) + eps), both moments bias-corrected; 0 where m and the denominator are 0 (eps = 0)."""
+    mean = state.m_K / (1 - optimiser.beta1**state.step)
+    root = np.sqrt(state.v_K / (1 - optimiser.beta2**state.step)) + optimiser.eps
+    return np.divide(mean, root, out=np.zeros_like(mean), where=(mean != 0) | (root != 0))
+
+
+def update(optimiser: Optimiser, state: State, gradient_K: ArrayLike, lr_factor: float = 1.0) -> State:
+    """One step with the gradient of J; `lr_factor` multiplies the learning rate (a schedule). The moments of an
+    Adam state pass through SGD unchanged."""
+    check_optimiser(optimiser)
+    g, lr = np.array(gradient_K, dtype=np.float64, ndmin=1), optimiser.lr * lr_factor
+    if g.shape != state.theta_K.shape:
+        raise InputError(f"gradient_K must have the parameters' shape {state.theta_K.shape}, got {g.shape}")
+    if isinstance(optimiser, Sgd):
+        return state._replace(theta_K=state.theta_K + lr * g, step=state.step + 1)
+    m = optimiser.beta1 * state.m_K + (1 - optimiser.beta1) * g
+    v = optimiser.beta2 * state.v_K + (1 - optimiser.beta2) * g**2
+    moved = State(state.theta_K, m, v, state.step + 1)
+    shift = lr * direction(optimiser, moved) - lr * optimiser.weight_decay * state.theta_K
+    return moved._replace(theta_K=state.theta_K + shift)
+
+
+def clip_by_norm(gradient_K: ArrayLike, limit: float) -> Array:
+    """g min(1, limit/|g|), the global-norm clip."""
+    g = np.asarray(gradient_K, dtype=np.float64)
+    norm = float(np.linalg.norm(g))
+    return g * (limit / norm) if norm > limit else g
+
+
+def update_ratio(scale: ArrayLike, root_v: ArrayLike, eps: float) -> Array:
+    """Delta(phi)/Delta(1) = (sqrt(v) + eps)/(sqrt(v) + eps/phi), for one gradient history and phi > 0.
+
+    Near 1 as long as phi >> eps/sqrt(v); phi sqrt(v)/eps below that.
+    """
+    phi, v = np.asarray(scale, dtype=np.float64), np.asarray(root_v, dtype=np.float64)
+    if not np.all(phi > 0):
+        raise InputError(f"scale must be positive, got {phi.min()}: a negative scale turns the objective round")
+    return np.asarray((v + eps) / (v + eps / phi))
+
+
+def kl_threshold(reward_gradient: float, kl_gradient: float, kl: float) -> float:
+    """phi* = beta g_R/g_A, where the first Adam step, lr sign(phi g_A - beta g_R) for eps -> 0, turns round."""
+    return kl * kl_gradient / reward_gradient
+
+
+class GlobalPrior(NamedTuple):
+    """Statistics of rewards over many groups: their mean, their variance, the variance of group means."""
+
+    mean: float
+    noise: float
+    between: float
+
+
+def rescaled(prior: GlobalPrior, scale: float, shift: float = 0.0) -> GlobalPrior:
+    """The prior of phi r + c: (phi mu + c, phi^2 sigma2, phi^2 tau2)."""
+    return GlobalPrior(scale * prior.mean + shift, scale**2 * prior.noise, scale**2 * prior.between)
+
+
+def estimate_prior(rewards_PG: ArrayLike, initial: GlobalPrior | None = None, weight: float = 0.0) -> GlobalPrior:
+    """EBPO's Algorithm 1 on one batch, mixed with `weight` batches' worth of an initial prior.
+
+    Equivariant, estimate(phi r + c) = rescaled(estimate(r)), iff weight = 0 or `initial` is rescaled as well.
+    """
+    r = np.asarray(rewards_PG, dtype=np.float64)
+    found = GlobalPrior(float(r.mean()), float(r.var()), float(r.mean(axis=-1).var()))
+    if initial is None:
+        return found
+    return GlobalPrior(*((x + weight * x0) / (1 + weight) for x, x0 in zip(found, initial, strict=True)))
+
+
+def prior_shrinkage(prior: GlobalPrior, group_size: int) -> float:
+    """S = (sigma2/G)/(sigma2/G + tau2) (EBPO, Algorithm 1)."""
+    if prior.noise < 0 or prior.between < 0 or prior.noise + prior.between == 0:
+        raise InputError(f"prior variances must be >= 0 and not both 0, got {prior.noise} and {prior.between}")
+    return float(formulas.oracle_shrinkage(prior.noise, prior.between, group_size))
+
+
+def shrinkage_advantages(rewards_G: ArrayLike, prior: GlobalPrior) -> Array:
+    """A_i = r_i - (1-S) mean(r) - S mu: EBPO's raw advantages of one group."""
+    r = np.asarray(rewards_G, dtype=np.float64)
+    S = prior_shrinkage(prior, r.shape[-1])
+    return np.asarray(r - (1 - S) * r.mean(axis=-1, keepdims=True) - S * prior.mean)
+
+
+class Bandit(NamedTuple):
+    """Softmax bandit: K arms, groups of `group_size` samples, started at zero logits."""
+
+    rewards_K: tuple[float, ...] = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+    reference_K: tuple[float, ...] = (1.0, 0.0, 0.0, 0.0, 0.0, -1.0)  # logits of the KL term's reference
+    group_size: int = 8
+
+
+BANDIT = Bandit()
+
+
+class BanditRun(NamedTuple):
+    """Logits before the first and after every step, and sqrt(v-hat) after every step (zeros for SGD)."""
+
+    theta_TK: Array
+    root_v_TK: Array
+
+
+def run_bandit(
+    optimiser: Optimiser,
+    *,
+    scale: float = 1.0,
+    shift: float = 0.0,
+    kl: float = 0.0,
+    normalise: bool = False,
+    prior: GlobalPrior | None = None,
+    clip_norm: float = math.inf,
+    warmup: int = 0,
+    steps: int = 200,
+    seed: int = 3,
+    bandit: Bandit = BANDIT,
+) -> BanditRun:
+    """`steps` updates with g = (1/G) sum_i A_i (e_{a_i} - pi) - kl grad KL(pi || reference), rewards phi r + c.
+
+    A is centred on the group mean, or on EBPO's baseline with a fixed `prior`; `normalise` divides it by the group's
+    standard deviation (eps 0). `clip_norm` bounds |g|, `warmup` steps raise the learning rate linearly. Arms come
+    from NumPy's default generator: same seed, same arms as long as the logits agree.
+    """
+    if steps < 1 or bandit.group_size < 2:
+        raise InputError(f"steps must be >= 1 and group_size >= 2, got {steps} and {bandit.group_size}")
+    if not scale > 0:
+        raise InputError(f"scale must be positive, got {scale}: a negative scale turns the objective round")
+    rng, size, arms = np.random.default_rng(seed), bandit.group_size, len(bandit.rewards_K)
+    rewards_K, reference = np.array(bandit.rewards_K), softmax(bandit.reference_K)
+    state = init(np.zeros(arms))
+    theta_TK, root_v_TK = np.zeros((steps + 1, arms)), np.zeros((steps, arms))
+    for t in range(steps):
+        pi = softmax(state.theta_K)
+        arm_G = rng.choice(arms, size=size, p=pi)
+        r = scale * rewards_K[arm_G] + shift
+        A = advantages(r) if prior is None else shrinkage_advantages(r, prior)
+        if normalise:
+            sigma = r.std()
+            A = A / sigma if sigma > 0 else np.zeros_like(A)
+        gradient = (A[:, None] * (np.eye(arms)[arm_G] - pi)).mean(axis=0)
+        if kl:
+            log_ratio = np.log(pi / reference)
+            gradient = gradient - kl * (pi * (log_ratio - pi @ log_ratio))
+        state = update(optimiser, state, clip_by_norm(gradient, clip_norm), min(1.0, (t + 1) / max(1, warmup)))
+        theta_TK[t + 1] = state.theta_K
+        if isinstance(optimiser, Adam):
+            root_v_TK[t] = np.sqrt(state.v_K / (1 - optimiser.beta2**state.step))
+    return BanditRun(theta_TK, root_v_TK)

@@ -1,0 +1,195 @@
+"""Theorem 3.2 (non-vanishing signal), Corollary 3.5 (penalty grows with the global mean), and what a penalty is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ebpo_sim.claims.base import Case, Check, Claim, Context, Finding
+from ebpo_sim.claims.family import cells, world
+from ebpo_sim.estimators import Estimator, baseline_table
+from ebpo_sim.exact import limit_state, rule
+from ebpo_sim.failure_study import (
+    ARMS,
+    SNR_P,
+    after_history,
+    all_fail_advantages,
+    direction,
+    reference_batch,
+    signal_to_noise,
+)
+from ebpo_sim.groups import count_groups
+from ebpo_sim.montecarlo import Design, mean_with_error, simulate_stream
+from ebpo_sim.policy_gradient import limit_advantages
+
+MEANS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
+CONCENTRATION = 5.0  # a + b of the Beta worlds along which the mean moves: one intra-class correlation, so one S
+
+
+def premise(estimator: Estimator, state: Any, counts: list[float], group_size: int) -> bool:
+    """Theorem 3.2's assumptions as the estimator itself sees them in this batch: S > 0 and mu_glob > 0."""
+    batch = count_groups(group_size, counts)
+    if estimator.order == "update_then_score":
+        state = estimator.update(state, batch)
+    said = estimator.baseline.evaluate(state, batch)
+    if said.shrinkage_P is None or said.prior_mean_P is None:
+        return False
+    return bool(np.min(said.shrinkage_P) > 0 and np.min(said.prior_mean_P) > 0)
+
+
+def non_vanishing(context: Context) -> list[Finding]:
+    """T1: the advantage of an all-fail group after a long history, in three batches; effect -A."""
+    reference, size = world(context.reference), context.reference_size
+    stream = simulate_stream(reference, size, context.design, context.threads)
+    findings = []
+    for variant, subject in context.subjects.items():
+        cases = []
+        for text, here, group_size in cells(context):
+            estimator = subject(rule(here, group_size))
+            state = limit_state(estimator, here, group_size)
+            icc = rule(here, group_size).mean
+            command = f"failure_study --world {text} --group-size {group_size}"
+            no_success = [8.0] + [0.0] * group_size
+            for counts, name in ((no_success, "no_success_batch"), (reference_batch(group_size), "reference_batch")):
+                if not premise(estimator, state, counts, group_size):
+                    continue
+                if variant == "idealised":  # the theorem speaks of the raw advantage
+                    signal = float(baseline_table(estimator.baseline, state, group_size)[0, 0])
+                    cases.append(Case(f"{command}: raw_exact", signal, True, icc))
+                    break
+                signal = -after_history(estimator, state, counts, group_size)
+                cases.append(Case(f"{command}: {name}", signal, counts[0] < sum(counts), icc))
+        estimator = subject(rule(reference, size))
+        exact = float(limit_advantages(estimator, reference, size)[0, 0])
+        simulated = mean_with_error(all_fail_advantages(estimator, stream, size, context.design.burn_in))
+        findings.append(
+            Finding(
+                variant,
+                cases,
+                "the batch has a success",
+                f"normalised advantage of an all-fail group, {context.reference}, G={size}",
+                exact,
+                Check(exact, simulated.value, simulated.se),
+                "ebpo_debiased",
+            )
+        )
+    return findings
+
+
+def growing_penalty(context: Context) -> list[Finding]:
+    """C1: Beta worlds of one intra-class correlation, mean rising; effect = the penalty's increase between neighbours.
+
+    idealised: raw advantage. The others as they reach the policy: the same fixed batch after each history; and,
+    as an option, a batch from the same world as the history.
+    """
+    findings = []
+    for variant, subject in context.subjects.items():
+        views = ("raw",) if variant == "idealised" else ("same batch", "batch of the same world")
+        for view in views:
+            cases = []
+            for group_size in context.group_sizes:
+                penalties = [_penalty(subject, m, group_size, view) for m in MEANS]
+                for (m, low), (n, high) in zip(
+                    list(zip(MEANS, penalties, strict=True))[:-1],
+                    list(zip(MEANS, penalties, strict=True))[1:],
+                    strict=True,
+                ):
+                    a, b = (f"beta:{CONCENTRATION * x:g},{CONCENTRATION * (1 - x):g}" for x in (m, n))
+                    column = {"raw": "raw_exact", "same batch": "reference_batch"}.get(view, "normalised_exact")
+                    command = f"failure_study --world {a} --world {b} --group-size {group_size}: {column}"
+                    cases.append(Case(command, high - low - 1e-9, True, n))
+            size = context.reference_size
+            spread = _penalty(subject, MEANS[-1], size, view) - _penalty(subject, MEANS[0], size, view)
+            named = variant if view != "batch of the same world" else f"{variant}, batch of the same world"
+            findings.append(
+                Finding(
+                    named,
+                    cases,
+                    "",
+                    f"penalty at mu_glob 0.95 less penalty at 0.05, G={size}",
+                    spread,
+                    _simulated_spread(context, subject, view, spread),
+                    "ebpo_debiased",
+                )
+            )
+    return findings
+
+
+def _penalty(subject: Any, mean: float, group_size: int, view: str) -> float:
+    here = world(f"beta:{CONCENTRATION * mean:g},{CONCENTRATION * (1 - mean):g}")
+    estimator = subject(rule(here, group_size))
+    state = limit_state(estimator, here, group_size)
+    if view == "raw":
+        return float(baseline_table(estimator.baseline, state, group_size)[0, 0])
+    if view == "same batch":
+        return -after_history(estimator, state, reference_batch(group_size), group_size)
+    return -float(limit_advantages(estimator, here, group_size)[0, 0])
+
+
+def _simulated_spread(context: Context, subject: Any, view: str, exact: float) -> Check | None:
+    """The same difference after simulated histories; the raw view's and the same batch's, replicate by replicate."""
+    size, found = context.reference_size, []
+    for mean in (MEANS[0], MEANS[-1]):
+        here = world(f"beta:{CONCENTRATION * mean:g},{CONCENTRATION * (1 - mean):g}")
+        estimator = subject(rule(here, size))
+        stream = simulate_stream(here, size, context.design, context.threads)
+        if view == "batch of the same world":
+            found.append(-all_fail_advantages(estimator, stream, size, context.design.burn_in))
+            continue
+        values = []
+        for replicate in range(stream.shape[0]):
+            state = estimator.init()
+            for sums in stream[replicate]:
+                state = estimator.update(state, count_groups(size, sums[0]))
+            if view == "raw":
+                values.append(float(baseline_table(estimator.baseline, state, size)[0, 0]))
+            else:
+                values.append(-after_history(estimator, state, reference_batch(size), size))
+        found.append(np.asarray(values))
+    simulated = mean_with_error(found[1] - found[0])
+    return Check(exact, simulated.value, simulated.se)
+
+
+def direction_of_penalty(context: Context) -> list[Finding]:
+    """Ours: does a penalty on a saturated failure say where to go? effect: signal to noise less 1, p -> 0."""
+    cases = [
+        Case(f"failure_study --group-size {g}: snr_exact, p {p:g}", signal_to_noise(p, g, ARMS) - 1, False, p)
+        for g in context.group_sizes
+        for p in sorted(SNR_P)
+    ]
+    design = Design(context.design.prompts, 2, 0, context.design.replicates, context.design.seed)
+    row = direction(0.05, context.reference_size, ARMS, design)
+    check = Check(row["snr_exact"], row["snr_mc"], row["snr_mc_se"])
+    name = f"signal-to-noise ratio at p = 0.05, G={context.reference_size}, {ARMS} arms"
+    return [
+        Finding("any constant penalty", cases, f"p > √((K-2)/K)/√G, K = {ARMS} arms", name, row["snr_exact"], check)
+    ]
+
+
+CLAIMS = (
+    Claim(
+        "T1",
+        "EBPO Theorem 3.2",
+        "An all-fail group keeps a negative advantage where GRPO's is zero",
+        "S > 0 and mu_glob > 0; stated before normalisation",
+        "Small batches of hard prompts can still be silent: centring takes the signal away when nobody succeeds.",
+        non_vanishing,
+    ),
+    Claim(
+        "C1",
+        "EBPO Corollary 3.5",
+        "The penalty of an all-fail group grows with mu_glob: failing the easy costs more than failing the hard",
+        "raw advantage, S fixed",
+        "After batch centring the penalty follows the batch's mean, not the policy's history.",
+        growing_penalty,
+    ),
+    Claim(
+        "O3",
+        "this project (theory item 14)",
+        "The penalty of a failed group is a direction: its signal exceeds its noise",
+        "constant penalty, wrong answers equally likely",
+        "On hopeless prompts the penalty only flattens the policy; it does not point to the answer.",
+        direction_of_penalty,
+    ),
+)

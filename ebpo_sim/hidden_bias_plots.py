@@ -1,0 +1,118 @@
+"""The figures of the hidden-bias study, drawn from its long table alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from ebpo_sim import bias
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Rows = list[dict[str, Any]]
+COLOURS = ("tab:blue", "tab:red", "tab:green", "tab:orange", "tab:purple")
+
+
+def plots(rows: Sequence[dict[str, Any]]) -> dict[str, Figure]:
+    """The three figures by file name, drawn from the table alone."""
+    return {"prefix.png": _plot_prefix(rows), "adamw.png": _plot_adamw(rows), "overshoot.png": _plot_overshoot(rows)}
+
+
+def _series(rows: Sequence[dict[str, Any]], part: str, panel: str) -> dict[str, Rows]:
+    found: dict[str, Rows] = {}
+    for r in rows:
+        if (r["part"], r["id"]) == (part, panel):
+            found.setdefault(r["series"], []).append(r)
+    return found
+
+
+def _panels(width: float, columns: int) -> tuple[Figure, Sequence[Axes]]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, 4.6), layout="constrained")
+    return figure, list(figure.subplots(1, columns))
+
+
+def _columns(lines: Rows, name: str = "computed") -> tuple[list[float], list[float]]:
+    pairs = [(r["x"], r[name]) for r in lines if r[name] is not None]
+    return [x for x, _ in pairs], [y for _, y in pairs]
+
+
+METHOD_COLOURS = dict(zip(("grpo", "grpo_v3.2", "cppo", "dapo", "dr_grpo"), COLOURS, strict=True))
+SAME = {"grpo": "grpo = gspo", "cppo": "cppo, γ = 1/2", "dr_grpo": "dr_grpo = gcpo", "dapo": "dapo = cispo"}
+
+
+def _plot_prefix(rows: Sequence[dict[str, Any]]) -> Figure:
+    figure, (left, middle, right) = _panels(15, 3)
+    for axis, panel in ((left, "weight"), (middle, "all share f"), (right, "only f")):
+        for method, lines in _series(rows, "prefix", panel).items():
+            style = "--" if method == "dapo" else "-"
+            axis.plot(*_columns(lines), style, color=METHOD_COLOURS[method], label=SAME.get(method, method))
+        axis.axhline(0, color="black", lw=0.6, zorder=0)
+        axis.axvline(1, color="black", lw=0.6, ls=":", zorder=0)
+        axis.set_xscale("log")
+        axis.set_xticks([0.25, 0.5, 1, 2, 4], labels=["1/4", "1/2", "1", "2", "4"])
+        axis.minorticks_off()
+    for lines in _series(rows, "prefix", "all groups").values():
+        axis_handle = middle.plot(*_columns(lines), "o", color="black", ms=3.5, zorder=3)
+    axis_handle[0].set_label("expected drift over all groups,\nevery method: 0")
+    for i, lines in enumerate(s for s in _series(rows, "prefix", "only f").values() if s[0]["predicted"] is not None):
+        right.plot(*_columns(lines, "predicted"), "x", color="black", ms=4, label=None if i else "closed form")
+    left.set(title="One group, all share the prefix (p = 3/8)", ylabel="$W_{agg}$")
+    middle.set(title="Control: f and g have the same outcomes", ylabel="drift of logit f given that all share f")
+    right.set(title="f changes only the length of wrong answers", ylabel="expected drift of logit f, exact, G = 4")
+    left.set_xlabel("length of wrong / length of correct answers")
+    middle.set_xlabel("length of wrong / length of correct answers")
+    right.set_xlabel("the same, for answers that start with f")
+    for axis in (left, middle, right):
+        axis.legend(frameon=False, fontsize=8.5)
+    figure.suptitle("Finding (i): what W_agg of one group shows, and what happens over all groups")
+    return figure
+
+
+CASES = ("tab:blue", "tab:orange", "tab:red", "black", "tab:gray")
+
+
+def _plot_adamw(rows: Sequence[dict[str, Any]]) -> Figure:
+    figure, (left, right) = _panels(12, 2)
+    colours = dict(zip(_series(rows, "adamw", "phi"), CASES, strict=True))
+    for name, lines in _series(rows, "adamw", "phi").items():
+        left.plot(*_columns(lines), "o-", color=colours[name], ms=3, lw=1.3, label=name)
+    for name, (edge,) in _series(rows, "adamw", "edge").items():
+        left.axvline(edge["x"], color=colours[name], ls=":", lw=1.2)
+        right.axvline(edge["computed"], color="black", ls=":", lw=1.2)
+    for name, lines in _series(rows, "adamw", "eps/phi").items():
+        right.plot(*_columns(lines), "o", color=colours[name], ms=4, label=name)
+    left.plot([], [], color="black", ls=":", label="φ = ε/√v; insensitive far to its right")
+    right.plot([], [], color="black", ls=":", label="ε/φ = √v (median of the run)")
+    left.set(xlabel="reward scale φ", ylabel="max |θ(φ) - θ(1)| after the run", title="Distance from the run at φ = 1")
+    right.set(xlabel="ε/φ", ylabel="max |θ(φ, ε) - θ(1, ε → 0)|", title="(φ, ε) matter through ε/φ only")
+    for axis in (left, right):
+        axis.set(xscale="log", yscale="log")
+    left.legend(fontsize=8.5, loc="lower left", framealpha=1, edgecolor="white")
+    right.legend(frameon=False, fontsize=8.5, loc="upper left")
+    figure.suptitle("Finding (ii): reward scale under Adam, softmax bandit, advantages without std")
+    return figure
+
+
+def _plot_overshoot(rows: Sequence[dict[str, Any]]) -> Figure:
+    figure, (left, right) = _panels(12, 2)
+    for colour, (name, lines) in zip(COLOURS, _series(rows, "overshoot", "ratio").items(), strict=False):
+        left.plot(*_columns(lines), color=colour, label=name)
+        left.plot(*_columns(lines, "predicted"), "x", color=colour, ms=8, mew=2, clip_on=False)
+    left.axhline(1.2, color="black", lw=1, ls="--", label="clip bound 1 + ε_up")
+    left.plot([], [], "x", color="black", ms=7, mew=2, ls="none", label="predicted end (Eq. 36)")
+    left.set(xlabel="inner step", ylabel="ratio s = π/π_old", title="One logit, A = 1: the ratio passes the bound")
+    for colour, (name, lines) in zip(COLOURS, _series(rows, "overshoot", "step").items(), strict=False):
+        right.plot(*_columns(lines), "o", color=colour, ms=3.5, label=f"{name}, measured")
+        right.plot(*_columns(lines, "predicted"), color=colour, lw=1)
+    rho = bias.limit_ratio(0.9, 0.95)
+    right.plot(range(40), [rho ** (k + 1) for k in range(40)], ":", color="black", lw=1.5, label=r"$\rho^{k+1}$, T → ∞")
+    right.plot([], [], color="gray", lw=1, label="Eq. 36")
+    right.set(xlabel="k", ylabel="$C_{T,k}$", yscale="log", title="Step T+k over step T-1, betas (0.9, 0.95)")
+    for axis in (left, right):
+        axis.legend(frameon=False, fontsize=8.5)
+    figure.suptitle("Finding (iii): Adam moves on after the gradient is clipped away")
+    return figure
