@@ -61,7 +61,7 @@ def parse_study(study: str, about: str, argv: Sequence[str]) -> StudyArguments:
         action="append",
         default=[],
         metavar="NAME",
-        help="registered estimator (repeatable); a wrong name lists the right ones",
+        help="registered estimator, or NAME:setting=value,... (repeatable); a wrong name lists the right ones",
     )
     add("--prompts", type=int, metavar="M", help="prompts per batch of the simulation")
     add("--steps", type=int, metavar="T", help="batches per replicate")

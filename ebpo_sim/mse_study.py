@@ -18,6 +18,7 @@ from ebpo_sim.estimators import Baseline, Estimator, make, names, needs_prior
 from ebpo_sim.exact import LimitRisk, limit_risk, rule
 from ebpo_sim.mixing import Prior
 from ebpo_sim.montecarlo import Design, mean_with_error, paired_ratio, simulate_errors
+from ebpo_sim.policy_gradient import gradient_noise, raw_table
 from ebpo_sim.splitcheck import SplitRatio, split_ratio
 from ebpo_sim.study import Rows, Settings, Study, run
 from ebpo_sim.worlds import (
@@ -95,12 +96,17 @@ def _cell(
     icc = intra_class_correlation(world)
     reference = limit_risk(estimators[0], world, group_size)
     rows = []
-    known: dict[Baseline, tuple[LimitRisk, SplitRatio | None]] = {}  # presets that share a baseline share its error
+    fine = rule(world, max(group_size, 32))
+    plain_noise = gradient_noise(raw_table(estimators[0], world, group_size), fine)
+    known: dict[
+        Baseline, tuple[LimitRisk, SplitRatio | None, float]
+    ] = {}  # presets that share a baseline share its error
     for estimator, error_R in zip(estimators[1:], errors[1:], strict=True):
         if estimator.baseline not in known:
             split = None if counts is None else split_ratio(estimator, counts, group_size)
-            known[estimator.baseline] = limit_risk(estimator, world, group_size), split
-        limit, split = known[estimator.baseline]
+            noise = gradient_noise(raw_table(estimator, world, group_size), fine)
+            known[estimator.baseline] = limit_risk(estimator, world, group_size), split, noise / plain_noise
+        limit, split, noise_ratio = known[estimator.baseline]
         if counts is not None and limit.shrinkage is None and max(counts.rollouts) <= group_size:
             # n rollouts a prompt determine n moments of p: enough for a line, but the error of a curve in k = 0..G
             # would rest on the shape of the deconvolution alone.
@@ -120,6 +126,7 @@ def _cell(
                 "ratio_mc_se": _exists(ratio.se),
                 "ratio_split": None if split is None else split.ratio,
                 "ratio_split_se": None if split is None else split.se,
+                "gradient_noise_ratio": _exists(noise_ratio),
                 "verdict": verdict(ratio_exact),
             }
         )
@@ -135,7 +142,7 @@ def _row(text: str, icc: float, counts: Counts | None, group_size: int, estimato
         "icc_se": None if counts is None else _exists(variance_components(counts).icc_se),
         "group_size": group_size,
         "estimator": estimator.name,
-        **dict.fromkeys((*missing, "ratio_split", "ratio_split_se", "verdict")),
+        **dict.fromkeys((*missing, "ratio_split", "ratio_split_se", "gradient_noise_ratio", "verdict")),
     }
 
 

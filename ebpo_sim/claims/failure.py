@@ -9,7 +9,7 @@ import numpy as np
 from ebpo_sim.claims.base import Case, Check, Claim, Context, Finding
 from ebpo_sim.claims.family import cells, world
 from ebpo_sim.estimators import Estimator, baseline_table
-from ebpo_sim.exact import limit_state, rule
+from ebpo_sim.exact import POPULATION, limit_state, rule
 from ebpo_sim.failure_study import (
     ARMS,
     SNR_P,
@@ -109,17 +109,17 @@ def growing_penalty(context: Context) -> list[Finding]:
                     "",
                     f"penalty at mu_glob 0.95 less penalty at 0.05, G={size}",
                     spread,
-                    _simulated_spread(context, subject, view, spread),
+                    _simulated_spread(context, subject, view),
                     "ebpo_debiased",
                 )
             )
     return findings
 
 
-def _penalty(subject: Any, mean: float, group_size: int, view: str) -> float:
+def _penalty(subject: Any, mean: float, group_size: int, view: str, groups: float = POPULATION) -> float:
     here = world(f"beta:{CONCENTRATION * mean:g},{CONCENTRATION * (1 - mean):g}")
     estimator = subject(rule(here, group_size))
-    state = limit_state(estimator, here, group_size)
+    state = limit_state(estimator, here, group_size, groups)
     if view == "raw":
         return float(baseline_table(estimator.baseline, state, group_size)[0, 0])
     if view == "same batch":
@@ -127,8 +127,12 @@ def _penalty(subject: Any, mean: float, group_size: int, view: str) -> float:
     return -float(limit_advantages(estimator, here, group_size)[0, 0])
 
 
-def _simulated_spread(context: Context, subject: Any, view: str, exact: float) -> Check | None:
-    """The same difference after simulated histories; the raw view's and the same batch's, replicate by replicate."""
+def _simulated_spread(context: Context, subject: Any, view: str) -> Check:
+    """The same difference after simulated histories, beside the exact one for a history of that length."""
+    design = context.design
+    seen = float(design.prompts * design.steps) if view != "batch of the same world" else POPULATION
+    ends = [_penalty(subject, mean, context.reference_size, view, seen) for mean in (MEANS[0], MEANS[-1])]
+    exact = ends[1] - ends[0]
     size, found = context.reference_size, []
     for mean in (MEANS[0], MEANS[-1]):
         here = world(f"beta:{CONCENTRATION * mean:g},{CONCENTRATION * (1 - mean):g}")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from ebpo_sim.errors import InputError, unknown_name
@@ -36,24 +38,46 @@ def names() -> tuple[str, ...]:
 
 
 def make(name: str, **settings: Any) -> Estimator:
-    """The preset `name` with `settings` over its defaults. Raises InputError for unknown names or settings."""
-    if name not in _PRESETS:
-        raise unknown_name("estimator", name, _PRESETS)
-    known = inspect.signature(_PRESETS[name]).parameters
+    """The preset `name` with `settings` over its defaults; "name:setting=value,..." carries settings in the text.
+
+    make("ebpo", memory=0.9) and make("ebpo:memory=0.9") are the same rule; the latter is named by its text.
+    Raises InputError for unknown names or settings, and for an oracle without its prior.
+    """
+    preset, colon, body = name.partition(":")
+    if preset not in _PRESETS:
+        raise unknown_name("estimator", preset, _PRESETS)
+    known = inspect.signature(_PRESETS[preset]).parameters
+    settings = {**_parse_settings(name, body), **settings} if colon else settings
     for setting in settings:
         if setting not in known:
-            raise unknown_name(f"setting of {name}", setting, known)
+            raise unknown_name(f"setting of {preset}", setting, known)
     missing = [n for n, p in known.items() if p.default is inspect.Parameter.empty and n not in settings]
     if missing:
-        raise InputError(f"estimator {name!r} needs {', '.join(missing)}: an oracle is given the true prior")
-    return _PRESETS[name](**settings)
+        raise InputError(f"estimator {preset!r} needs {', '.join(missing)}: an oracle is given the true prior")
+    made = _PRESETS[preset](**settings)
+    return replace(made, name=name) if colon else made
+
+
+def _parse_settings(name: str, body: str) -> dict[str, Any]:
+    """`a=1,b=True,c=word` as {"a": 1, "b": True, "c": "word"}."""
+    found: dict[str, Any] = {}
+    for part in body.split(","):
+        setting, equals, value = part.partition("=")
+        if not equals or not setting:
+            raise InputError(f"estimator {name!r}: {part!r} is not setting=value, as in ebpo:memory=0.9")
+        try:
+            found[setting] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            found[setting] = value
+    return found
 
 
 def needs_prior(name: str) -> bool:
-    """Whether the preset is an oracle: `make(name, prior=...)`."""
-    if name not in _PRESETS:
-        raise unknown_name("estimator", name, _PRESETS)
-    parameter = inspect.signature(_PRESETS[name]).parameters.get("prior")
+    """Whether the preset is an oracle: `make(name, prior=...)`. Raises InputError for unknown names."""
+    preset = name.partition(":")[0]
+    if preset not in _PRESETS:
+        raise unknown_name("estimator", preset, _PRESETS)
+    parameter = inspect.signature(_PRESETS[preset]).parameters.get("prior")
     return parameter is not None and parameter.default is inspect.Parameter.empty
 
 
