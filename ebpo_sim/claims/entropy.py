@@ -6,7 +6,7 @@ import numpy as np
 
 from ebpo_sim.claims.base import Case, Check, Claim, Context, Finding
 from ebpo_sim.claims.family import cells, world
-from ebpo_sim.entropy_study import ARMS
+from ebpo_sim.entropy_study import ARMS, double_ratio
 from ebpo_sim.estimators import make
 from ebpo_sim.exact import rule
 from ebpo_sim.montecarlo import paired_ratio
@@ -52,8 +52,9 @@ def slower_entropy_loss(context: Context) -> list[Finding]:
                 per_reward,
             )
             check = None
-            if optimiser in sampled and not per_reward and exact is not None:
-                simulated = paired_ratio(sampled[optimiser][i, 1], sampled[optimiser][0, 1])
+            if optimiser in sampled and exact is not None:
+                (gain, loss), (gain_0, loss_0) = sampled[optimiser][i], sampled[optimiser][0]
+                simulated = double_ratio(loss, loss_0, gain, gain_0) if per_reward else paired_ratio(loss, loss_0)
                 check = Check(exact, simulated.value, simulated.se)
             named = f"{variant}, {option}" if option else variant
             findings.append(Finding(named, cases, "", name, float("nan") if exact is None else exact, check))

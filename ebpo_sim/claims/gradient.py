@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +16,7 @@ from ebpo_sim.exact import POPULATION, count_distribution, limit_risk, rule
 from ebpo_sim.groups import Groups, count_groups, group_rewards
 from ebpo_sim.kernels import STATE_WORDS, count_successes
 from ebpo_sim.mixing import Prior
-from ebpo_sim.montecarlo import mean_with_error, stream_seed
+from ebpo_sim.montecarlo import mean_with_error, paired_ratio, stream_seed
 from ebpo_sim.policy_gradient import advantage_gap, gradient_noise, raw_table
 from ebpo_sim.worlds import World
 
@@ -104,13 +105,8 @@ def _world_factor(table: Array, prior: Prior) -> float:
 
 def _sampled_factor(context: Context, table: Array, exact: float) -> Check:
     """sum A_i (r_i - p) / sum p(1-p) over sampled groups of the reference world; one-logit policies."""
-    here, size, design = world(context.reference), context.reference_size, context.design
-    found = []
-    for seed in stream_seed(design.seed, f"gradient {here.name}", size).spawn(design.replicates):
-        rng = np.random.default_rng(seed)
-        p = here.sample(rng, 4 * design.prompts)
-        k = np.empty(len(p), dtype=np.int64)
-        count_successes(p, size, seed.generate_state(STATE_WORDS, np.uint64).astype(np.uint64), k)
+    size, found = context.reference_size, []
+    for p, k in _sampled_groups(context):
         gradient = (k * table[k, 1] * (1 - p) - (size - k) * table[k, 0] * p) / size
         found.append(gradient.sum() / (p * (1 - p)).sum())
     simulated = mean_with_error(np.asarray(found))
@@ -136,8 +132,33 @@ def error_and_noise(context: Context) -> list[Finding]:
         plain = gradient_noise(raw_table(make("dr_grpo"), reference, size), prior)
         ratio = gradient_noise(raw_table(subject(rule(reference, size)), reference, size), prior) / plain
         name = f"relative gradient variance / group mean's, {context.reference}, G={size}"
-        findings.append(Finding(variant, cases, "", name, ratio))
+        table = raw_table(subject(rule(reference, size)), reference, size)
+        findings.append(Finding(variant, cases, "", name, ratio, _sampled_noise(context, table, ratio)))
     return findings
+
+
+def _sampled_noise(context: Context, table: Array, exact: float) -> Check:
+    """The same ratio from sampled groups: (mean g^2 - mean E[g | p]^2)/(mean E[g | p])^2 over the group mean's."""
+    here, size = world(context.reference), context.reference_size
+    tables = table, raw_table(make("dr_grpo"), here, size)
+    found: list[list[float]] = [[], []]
+    for p, k in _sampled_groups(context):
+        for t, values in zip(tables, found, strict=True):
+            gradient = (k * t[k, 1] * (1 - p) - (size - k) * t[k, 0] * p) / size
+            mean = advantage_gap(t, p) * p * (1 - p)
+            values.append(float(np.mean(gradient**2 - mean**2) / np.mean(mean) ** 2))
+    simulated = paired_ratio(np.asarray(found[0]), np.asarray(found[1]))
+    return Check(exact, simulated.value, simulated.se)
+
+
+def _sampled_groups(context: Context) -> Iterator[tuple[Array, NDArray[np.int64]]]:
+    """(p, k) of sampled groups of the reference world, one batch a replicate."""
+    here, size, design = world(context.reference), context.reference_size, context.design
+    for seed in stream_seed(design.seed, f"gradient {here.name}", size).spawn(design.replicates):
+        p = here.sample(np.random.default_rng(seed), 4 * design.prompts)
+        k = np.empty(len(p), dtype=np.int64)
+        count_successes(p, size, seed.generate_state(STATE_WORDS, np.uint64).astype(np.uint64), k)
+        yield p, k
 
 
 CLAIMS = (
