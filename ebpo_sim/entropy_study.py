@@ -98,8 +98,9 @@ def _one_step(text: str, world: World, group_size: int, settings: Settings) -> R
                 row["per_reward_exact"] = row["loss_ratio_exact"] / (exact.reward / reference.reward)
             if optimiser in sampled and row["loss_ratio_exact"] is not None:
                 (gain, change), (gain_0, change_0) = sampled[optimiser][i], sampled[optimiser][0]
-                row["loss_ratio_mc"], row["loss_ratio_mc_se"] = paired_ratio(change, change_0)
-                row["per_reward_mc"], row["per_reward_mc_se"] = _double_ratio(change, change_0, gain, gain_0)
+                loss, per_reward = paired_ratio(change, change_0), double_ratio(change, change_0, gain, gain_0)
+                row["loss_ratio_mc"], row["loss_ratio_mc_se"] = map(exists, loss)
+                row["per_reward_mc"], row["per_reward_mc_se"] = map(exists, per_reward)
             rows.append(row)
     return rows
 
@@ -108,24 +109,29 @@ def _ratio(a: float, b: float) -> float | None:
     return None if b == 0 else a / b
 
 
-def _double_ratio(a: Any, b: Any, c: Any, d: Any) -> Mean:
+def double_ratio(a: Any, b: Any, c: Any, d: Any) -> Mean:
     """(mean a / mean b) / (mean c / mean d) over paired replicates, delta method on the logarithm."""
+    if min(abs(x.mean()) for x in (a, b, c, d)) == 0:
+        return Mean(float("nan"), float("nan"))  # no group was mixed: nothing moved
     value = (a.mean() / b.mean()) / (c.mean() / d.mean())
     influence = a / a.mean() - b / b.mean() - c / c.mean() + d / d.mean()
     return Mean(float(value), float(abs(value) * np.std(influence, ddof=1) / np.sqrt(len(a))))
 
 
+def exists(x: float) -> float | None:
+    return None if np.isnan(x) else x
+
+
 def _long_runs(text: str, world: World, group_size: int, settings: Settings) -> Rows:
     """Entropy left at equal mean reward; difference to the reference, paired by seed."""
     start_p = _start(world)
-    quick = settings.design.replicates < SETTINGS.design.replicates
     rows: Rows = []
     for optimiser, learning_rate in RUNS:
         paths: dict[str, Path] = {}
         for estimator in _estimators(settings, world, group_size):
             paths[estimator.name] = train(
                 estimator, start_p, group_size=group_size, arms=LONG["arms"], optimiser=optimiser,
-                steps=LONG["steps"] // (2 if quick else 1), learning_rate=learning_rate,
+                steps=LONG["steps"], learning_rate=learning_rate,
                 replicates=LONG["replicates"], seed=settings.design.seed,
             )  # fmt: skip
         first = float(np.mean(start_p))
@@ -232,7 +238,9 @@ def plot(rows: Rows) -> dict[str, Figure]:
         ("natural", "per_reward", "entropy loss per reward gained / GRPO's"),
         ("adam", "loss_ratio", "entropy loss / GRPO's, Adam (per logit)"),
     )
-    step = [r for r in rows if r["part"] == "step" and r["estimator"] == "ebpo"]
+    named = [r["estimator"] for r in rows if r["estimator"] != REFERENCE]
+    shown = "ebpo" if "ebpo" in named or not named else named[0]
+    step = [r for r in rows if r["part"] == "step" and r["estimator"] == (shown if named else REFERENCE)]
     for panel, (optimiser, what, title) in zip(panels, views, strict=True):
         for world in dict.fromkeys(r["world"] for r in step):
             mine = [
@@ -255,8 +263,9 @@ def plot(rows: Rows) -> dict[str, Figure]:
         panel.set(xscale="log", xlabel="group size G", title=title)
         panel.set_xticks(sorted({r["group_size"] for r in step}), labels=sorted({r["group_size"] for r in step}))
         panel.minorticks_off()
-    panels[0].set_ylabel("EBPO (Algorithm 1); points: simulated, 2 se")
-    panels[0].legend(fontsize=8, frameon=False)
+    panels[0].set_ylabel(f"{step[0]['estimator']}; points: simulated, 2 se" if step else "")
+    if panels[0].get_legend_handles_labels()[0]:
+        panels[0].legend(fontsize=8, frameon=False)
     return {"entropy.png": figure}
 
 

@@ -17,7 +17,7 @@ from scipy.special import xlogy
 
 from ebpo_sim.errors import InputError
 from ebpo_sim.estimators import Estimator, baseline_table
-from ebpo_sim.exact import POPULATION, count_distribution, limit_state, rule
+from ebpo_sim.exact import POPULATION, count_distribution, limit_state
 from ebpo_sim.groups import Groups, count_groups
 from ebpo_sim.mixing import Prior, count_pmf
 from ebpo_sim.worlds import World
@@ -150,7 +150,7 @@ def rates(estimator: Estimator, world: World, group_size: int, arms: int, optimi
 
     optimiser: "natural", "vanilla" (SGD on the logits) or "adam" (per logit, each prompt its own).
     """
-    prior = rule(world, max(group_size, 64))
+    prior = world.fine()
     p, weights = np.asarray(prior.nodes), np.asarray(prior.weights)
     table = limit_advantages(estimator, world, group_size)
     if optimiser == "adam":
@@ -170,6 +170,6 @@ def proof_entropy_ratio(world: World) -> float:
     sigma = sqrt(p(1-p)); assumes the covariance of log-probability and reward, divided by sigma, independent
     of sigma. At most 1, and 1 only if sigma is constant and p does not vary.
     """
-    prior = rule(world, 256)
+    prior = world.fine()
     p, weights = np.asarray(prior.nodes), np.asarray(prior.weights)
     return float(weights @ np.sqrt(p * (1 - p)) / np.sqrt(prior.within + prior.between))

@@ -25,29 +25,36 @@ class Settings:
     design: Design
 
 
+def one_table(settings: Settings, found: Rows) -> dict[str, Rows]:
+    return {"table.csv": found}
+
+
 class Study(NamedTuple):
     """A study is its settings, full and quick, and four functions.
 
     simulate(settings, threads) -> one long table. score(settings, rows) -> what the summary says beside settings
-    and rows. show(rows, summary) -> text for the reader. plot(rows) -> figures by file name.
+    and rows. show(settings, rows, summary) -> text for the reader. plot(rows) -> figures by file name.
+    A study of several tables simulates anything, makes tables(settings, found) of it by file name, and plots them all;
+    the first is `rows`.
     """
 
     name: str
     about: str
     full: Settings
     quick: Settings
-    simulate: Callable[[Settings, int], Rows]
+    simulate: Callable[[Settings, int], Any]
     score: Callable[[Settings, Rows], dict[str, Any]]
     show: Callable[[Settings, Rows, Mapping[str, Any]], str]
-    plot: Callable[[Rows], dict[str, Figure]]
+    plot: Callable[..., dict[str, Figure]]
+    tables: Callable[[Settings, Any], dict[str, Rows]] = one_table
 
 
 def settings_from(args: cli.StudyArguments, base: Settings) -> Settings:
-    """`base` with what the command line names in its place; burn-in follows --steps unless given."""
+    """`base` with what the command line names in its place; --steps without --burn-in halves it for burn-in, if any."""
     plan = base.design
     burn_in = args.burn_in
     if burn_in is None:
-        burn_in = plan.burn_in if args.steps is None else args.steps // 2
+        burn_in = plan.burn_in if args.steps is None or plan.burn_in == 0 else args.steps // 2
     given = {"prompts": args.prompts, "steps": args.steps, "replicates": args.replicates}
     design = plan._replace(seed=args.seed, burn_in=burn_in, **{k: v for k, v in given.items() if v is not None})
     design.check()
@@ -61,12 +68,14 @@ def run(study: Study, argv: Sequence[str]) -> None:
     args = cli.parse_study(study.name, study.about, argv)
     settings = settings_from(args, study.quick if args.quick else study.full)
     out = report.writable_folder(args.out)
-    rows = study.simulate(settings, args.threads)
+    tables = study.tables(settings, study.simulate(settings, args.threads))
+    rows = next(iter(tables.values()))
     described = {**asdict(settings), "design": settings.design._asdict()}
     summary = {"settings": described, **study.score(settings, rows), "rows": rows}
     text = report.to_json(summary)
-    figures = study.plot(rows)
-    report.write_csv(out / "table.csv", rows)
+    figures = study.plot(*tables.values())
+    for name, table in tables.items():
+        report.write_csv(out / name, table)
     report.write_bytes(out / "summary.json", text.encode())
     for name, figure in figures.items():
         report.save_figure(out / name, figure)
@@ -74,4 +83,5 @@ def run(study: Study, argv: Sequence[str]) -> None:
         report.say(text)
         return
     report.say(study.show(settings, rows, summary))
-    report.say(f"All {len(rows)} rows: {out / 'table.csv'}; figures: {', '.join(str(out / name) for name in figures)}")
+    written, drawn = (", ".join(str(out / name) for name in names) for names in (tables, figures))
+    report.say(f"All {len(rows)} rows: {written}; figures: {drawn}")

@@ -135,8 +135,12 @@ def entropy_at_reward(path: Path, reward: float) -> Array:
     found = np.full(len(path.reward), np.nan)
     for i, (r, h) in enumerate(zip(path.reward, path.entropy, strict=True)):
         above = np.flatnonzero(r >= reward)
-        if len(above) and above[0] > 0:
-            j = above[0]
-            share = (reward - r[j - 1]) / (r[j] - r[j - 1])
-            found[i] = h[j - 1] + share * (h[j] - h[j - 1])
+        if len(above) == 0 or (above[0] == 0 and r[0] > reward):
+            continue
+        j = above[0]
+        if r[j] == reward:
+            found[i] = h[j]
+            continue
+        share = (reward - r[j - 1]) / (r[j] - r[j - 1])
+        found[i] = h[j - 1] + share * (h[j] - h[j - 1])
     return found

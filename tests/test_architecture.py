@@ -20,7 +20,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 FOUNDATIONS = {"errors", "formulas", "host", "moments", "groups", "mixing"}
 SIMULATION = {"exact", "kernels", "montecarlo", "splitcheck", "worlds"}
-POLICIES = {"policy_gradient", "update_simulation"}
+DERIVED = {"policy_gradient", "update_simulation", "clustering_simulation"}  # built on the simulation
 MAY_IMPORT = {  # room -> the rooms it may import; what is not listed may not
     "errors": set(),
     "formulas": set(),
@@ -36,12 +36,18 @@ MAY_IMPORT = {  # room -> the rooms it may import; what is not listed may not
     "montecarlo": FOUNDATIONS | {"estimators", "worlds", "kernels", "exact"},
     "policy_gradient": FOUNDATIONS | {"estimators", "worlds", "exact"},
     "update_simulation": FOUNDATIONS | SIMULATION | {"estimators", "policy_gradient"},
+    "clustering_simulation": FOUNDATIONS | {"estimators", "worlds", "kernels", "montecarlo"},
     "bias": {"errors", "formulas", "bias"},
     "report": {"errors"},
     "cli": {"errors", "report", "estimators", "worlds"},
     "study": {"cli", "report", "montecarlo"},
-    "program": FOUNDATIONS | SIMULATION | POLICIES | {"estimators", "report", "cli", "study", "bias"},
-    "claims": FOUNDATIONS | SIMULATION | POLICIES | {"estimators", "report", "cli", "bias", "program", "claims"},
+    "program": FOUNDATIONS | SIMULATION | DERIVED | {"estimators", "report", "cli", "study", "bias", "program"},
+    "claims": {"study"}
+    | FOUNDATIONS
+    | SIMULATION
+    | DERIVED
+    | {"estimators", "report", "cli", "bias", "program", "claims"},
+    "diagnose": FOUNDATIONS | SIMULATION | {"estimators", "report", "cli", "diagnose"},
     "__init__": FOUNDATIONS | {"estimators"},
 }
 

@@ -12,24 +12,19 @@ import numpy as np
 import pytest
 from scipy.stats import t as student
 
+from ebpo_sim.clustering_simulation import MEMORIES, Keep, prior_error_exact, remember, simulate_epochs, walk
 from ebpo_sim.clustering_study import (
     FAMILY_WISE,
-    MEMORIES,
     QUICK,
     SETTINGS,
-    Keep,
     agreement,
     check,
     claim_rows,
     main,
     paths,
-    prior_error_exact,
-    remember,
     simulate,
-    simulate_epochs,
     table,
     verdict,
-    walk,
 )
 from ebpo_sim.errors import InputError
 from ebpo_sim.estimators import Estimator

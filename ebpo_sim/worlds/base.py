@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit, roots_jacobi
+from scipy.special import expit, log_expit, roots_jacobi
 
 from ebpo_sim.errors import InputError
 from ebpo_sim.mixing import Prior
@@ -24,6 +24,9 @@ class World(Protocol):
 
     def quadrature(self, degree: int) -> Prior:
         """Nodes and weights with which E f(p) is exact (to rounding) for polynomials up to `degree`."""
+
+    def fine(self) -> Prior:
+        """Nodes and weights for integrands with logarithms or roots at 0 and 1, such as p log p: exact to rounding."""
 
     def sample(self, rng: np.random.Generator, size: int) -> Array:
         """`size` draws of p, as an exchangeable collection (their order carries no information)."""
@@ -57,6 +60,11 @@ class Beta:
         """Gauss-Jacobi: n nodes are exact up to degree 2n - 1."""
         return _jacobi(self.a, self.b, max(2, degree // 2 + 1))
 
+    def fine(self) -> Prior:
+        """The trapezoidal rule in z = logit p, where the density p^a (1-p)^b/B(a, b) and log p are analytic for
+        |Im z| < pi; cut where p^a or (1-p)^b falls below 1e-17."""
+        return _logit_rule(self.a, self.b)
+
     def sample(self, rng: np.random.Generator, size: int) -> Array:
         return rng.beta(self.a, self.b, size)
 
@@ -84,6 +92,9 @@ class LogitNormal:
         weights = np.exp(-z * z / 2)
         return Prior(tuple(expit(self.m + self.s * z).tolist()), tuple((weights / weights.sum()).tolist()))
 
+    def fine(self) -> Prior:
+        return self.quadrature(0)
+
     def sample(self, rng: np.random.Generator, size: int) -> Array:
         return np.asarray(expit(self.m + self.s * rng.standard_normal(size)))
 
@@ -96,6 +107,9 @@ class Points:
     prior: Prior
 
     def quadrature(self, degree: int) -> Prior:
+        return self.prior
+
+    def fine(self) -> Prior:
         return self.prior
 
     def sample(self, rng: np.random.Generator, size: int) -> Array:
@@ -120,7 +134,12 @@ class Mixture:
         return "mix:" + "+".join(f"{_exact(w)}*{part.name}" for w, part in zip(self.weights, self.parts, strict=True))
 
     def quadrature(self, degree: int) -> Prior:
-        rules = [part.quadrature(degree) for part in self.parts]
+        return self._mixed([part.quadrature(degree) for part in self.parts])
+
+    def fine(self) -> Prior:
+        return self._mixed([part.fine() for part in self.parts])
+
+    def _mixed(self, rules: list[Prior]) -> Prior:
         nodes = tuple(p for rule in rules for p in rule.nodes)
         weights = tuple(w * v for w, rule in zip(self.weights, rules, strict=True) for v in rule.weights)
         return Prior(nodes, weights)
@@ -129,6 +148,16 @@ class Mixture:
         weights = np.asarray(self.weights)
         sizes = rng.multinomial(size, weights / weights.sum())
         return np.concatenate([part.sample(rng, int(n)) for n, part in zip(sizes, self.parts, strict=True)])
+
+
+@lru_cache(maxsize=64)
+def _logit_rule(a: float, b: float) -> Prior:
+    step = 0.2
+    z = np.arange(-np.ceil(39.0 / a / step) - 200, np.ceil(39.0 / b / step) + 201) * step
+    log_weight = a * log_expit(z) + b * log_expit(-z)
+    weights = np.exp(log_weight - log_weight.max())
+    keep = weights > 0
+    return Prior(tuple(expit(z[keep]).tolist()), tuple((weights[keep] / weights.sum()).tolist()))
 
 
 def _exact(x: float) -> str:
