@@ -10,17 +10,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import Any
 
 from ebpo_sim import cli, report
-from ebpo_sim.claims.base import Claim, Finding
 from ebpo_sim.claims.family import default_context
 from ebpo_sim.claims.ledger import FAMILY_WISE, agreement, choose, markdown, rows, run_ledger
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from ebpo_sim.claims.ledger_plots import plot
 
 
 def text_ledger(table: Sequence[dict[str, Any]]) -> str:
@@ -39,26 +34,6 @@ def text_ledger(table: Sequence[dict[str, Any]]) -> str:
     ]
     headers = ("id", "variant", "verdict", "effect", "simulated", "violated", "smallest counterexample")
     return report.text_table(headers, lines, ("left", "left", "left", "right", "right", "right", "left"))
-
-
-def plot(claim: Claim, findings: Sequence[Finding]) -> Figure:
-    """How far the claim holds in every case, variant by variant; below 0 it is violated."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 1.6 + 0.55 * len(findings)), layout="constrained")
-    axis = figure.subplots()
-    axis.axvline(0, color="black", lw=1)
-    for i, finding in enumerate(reversed(findings)):
-        effects = np.sort([c.effect for c in finding.cases])
-        spread = np.linspace(-0.25, 0.25, len(effects)) if len(effects) > 1 else np.zeros(1)
-        colours = np.where(effects > 1e-12, "tab:green", "tab:red")
-        axis.scatter(effects, i + spread, s=8, c=colours, alpha=0.6, linewidths=0)
-    labels = [f"{f.variant}\n{f.verdict.word}" for f in reversed(findings)]
-    axis.set_yticks(range(len(findings)), labels=labels, fontsize=8)
-    axis.set_xscale("symlog", linthresh=0.01)
-    axis.set_xlabel("margin of the claim in each case (left of 0: violated)")
-    axis.set_title(f"{claim.id}: {claim.statement}", fontsize=9, wrap=True)
-    return figure
 
 
 def main(argv: Sequence[str]) -> None:
