@@ -1,0 +1,131 @@
+"""Which baseline, group size and normalisation suit your rollouts?
+
+FILE: JSONL, CSV (both also .gz) or Parquet, one row a rollout (prompt id, reward; optional step, cluster, model,
+length) or one row a prompt (rollouts, successes), or a folder of such files. verl's rollout dumps and TRL's
+completion tables are read as they are written. Rewards may be any numbers; what needs two values says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from ebpo_sim import cli, report
+from ebpo_sim.diagnose import diagnosis_plots, text
+from ebpo_sim.diagnose.columns import Columns, detect, overrides
+from ebpo_sim.diagnose.diagnosis import Plan, as_json, as_rows, diagnose
+from ebpo_sim.diagnose.gathering import gather
+from ebpo_sim.diagnose.population import Population, populations
+from ebpo_sim.diagnose.ratios import selection
+from ebpo_sim.diagnose.reading import Chunk, chunks, expand, peek
+from ebpo_sim.errors import InputError, unknown_name
+
+
+def main(argv: Sequence[str]) -> None:
+    """Read, diagnose, then write; nothing is written unless everything succeeded."""
+    args = _parse(argv)
+    plan = Plan(
+        tuple(dict.fromkeys(args.group_size)), tuple(args.estimator), *((400, 40) if args.quick else (2000, 100)),
+        (args.by,) if args.by else ("cluster", "step"), args.seed,
+    )  # fmt: skip
+    for size in plan.group_sizes:
+        if not 1 <= size <= 1024:
+            raise InputError(f"--group-size must lie between 1 and 1024, got {size}: 2 to 32 are usual")
+    if args.seed < 0:
+        raise InputError(f"--seed must be at least 0, got {args.seed}")
+    chosen = selection(plan.estimators)
+    out = report.writable_folder(args.out)
+    columns, found = read(args.file, args.columns)
+    if args.by and args.by not in columns.role:
+        raise InputError(f"--by {args.by}: the log has no such column (read: {columns.said()}); name it with --columns")
+    found = _chosen(found, args.model)
+    with report.progress(len(found), "diagnose") as bar:
+        made = []
+        for population in found:
+            made.append(diagnose(population, columns.said(), plan, chosen))
+            bar.update(1)
+    content = report.to_json(
+        {"files": len(args.file), "seed": args.seed, "level": 0.95, "models": [as_json(d) for d in made]}
+    )
+    figures = diagnosis_plots.figures(made[0]) if len(made) == 1 else {}
+    rows = [row for d in made for row in as_rows(d)]
+    if rows:
+        report.write_csv(out / "ratios.csv", rows)
+    report.write_bytes(out / "diagnosis.json", content.encode())
+    for name, figure in figures.items():
+        report.save_figure(out / name, figure)
+    if args.json:
+        report.say(content)
+        return
+    report.say(text.full(made[0]) if len(made) == 1 else text.overview(made))
+    report.say(
+        f"Files: {', '.join(str(out / n) for n in ('diagnosis.json', *(['ratios.csv'] if rows else []), *figures))}"
+    )
+
+
+def read(files: Sequence[str], given: Sequence[str] = ()) -> tuple[Columns, list[Population]]:
+    """The columns found and each model's population. Raises InputError for anything that cannot be diagnosed."""
+    paths = expand(files)
+    names, first = peek(paths[0])
+    columns = detect(names, first, overrides(given), str(paths[0]))
+    with _no_collector():
+        log = gather(_all(paths, columns), columns)
+    return columns, populations(log)
+
+
+@contextmanager
+def _no_collector() -> Iterator[None]:
+    """Rows are millions of short-lived lists without a cycle: looking for one among them takes half of the time."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
+
+
+def _all(paths: Sequence[Path], columns: Columns) -> Iterator[Chunk]:
+    for path in paths:
+        yield from chunks(path, columns.wanted)
+
+
+def _chosen(found: list[Population], name: str) -> list[Population]:
+    if not name:
+        return found
+    exact = [p for p in found if p.name.lower() == name.lower()]
+    near = exact or [p for p in found if p.name.lower().split("/")[0] == name.lower()]
+    if not near:
+        raise unknown_name("--model", name, (p.name for p in found))
+    return near
+
+
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m ebpo_sim.diagnose", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("file", nargs="+", metavar="FILE", help="log of rollouts or counts; several, or a folder, are read as one")
+    add(
+        "--group-size", action="append", default=[], type=int, metavar="G",
+        help="G to evaluate (repeatable); the first is the one the recommendation is for",
+    )  # fmt: skip
+    add("--estimator", action="append", default=[], metavar="NAME", help="registered estimator (repeatable)")
+    add("--by", choices=("cluster", "step"), help="only this breakdown; default: both where the log has them")
+    add("--model", default="", metavar="NAME", help="one model of the log, as MODEL or MODEL/BENCHMARK")
+    add(
+        "--columns", action="append", default=[], metavar="ROLE=NAME,...",
+        help="override the columns found, as in reward=score,prompt=input; ROLE= leaves one out",
+    )  # fmt: skip
+    add("--quick", action="store_true", help="fewer bootstrap draws, for a first look")
+    add("--seed", type=int, default=0, help="same seed, same bytes (default 0)")
+    add("--out", default="results/diagnose", metavar="DIR", help="where files go (default results/diagnose)")
+    add("--json", action="store_true", help="print only the JSON")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,207 @@
+"""From numbers to a recommendation in plain language: what to do, how sure that is, what would change it.
+
+Everything here is text made from estimates: no data, no printing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Literal, NamedTuple
+
+from ebpo_sim import formulas
+from ebpo_sim.diagnose.intervals import Components, Estimate
+from ebpo_sim.diagnose.ratios import Ratio, Table
+
+Verdict = Literal["shrink", "shrink a little", "keep the group mean", "undecided", "no signal"]
+WORTH = 0.05  # a smaller gain in error than this does not pay for a prior that has to be learnt
+LARGE = 0.15  # from here on the gain is called large
+BETTER = 0.005  # a curve must beat the line by more than this, for certain, to be preferred to it
+LINE = "ebpo_debiased"
+FEW = 50  # prompts below which bootstrap intervals are rough
+
+
+class Advice(NamedTuple):
+    """verdict in a word, the baseline it names, its ratio, GRPO's matching G (None: no finite one), the text."""
+
+    verdict: Verdict
+    estimator: str
+    ratio: Estimate | None
+    matching_size: Estimate | None
+    certain: bool
+    sentences: tuple[str, ...]
+
+
+def advise(
+    table: Table, found: Components, group_size: int, prompts: int, zero: Estimate | None,
+    gap: list[float], notes: tuple[str, ...],
+) -> Advice:  # fmt: skip
+    """The recommendation at this group size."""
+    rows = {row.estimator: row for row in table.at(group_size) if row.best is not None}
+    if not found.within.value > 0:
+        said = "no group has two different rewards: no baseline and no normalisation makes a signal of that. "
+        said += "Change the prompts (easier or harder ones), the temperature or the reward."
+        return Advice("no signal", "grpo", None, None, True, (said,))
+    if not rows:
+        return Advice("undecided", "", None, None, False, ("none of the estimators asked for suits these rewards.",))
+    row = _preferred(rows, table, group_size)
+    ratio = row.best
+    assert ratio is not None
+    verdict, certain = _verdict(ratio)
+    matching = _matching(ratio, group_size)
+    sentences = [
+        _what(verdict, row, ratio, group_size),
+        _sure(verdict, certain, row, prompts, notes),
+        *_published(rows, group_size),
+        _size(verdict, matching, group_size, row.estimator),
+        _normalise(zero, gap, group_size),
+        _change(verdict, found.icc, group_size),
+    ]
+    named = row.estimator if verdict.startswith("shrink") else "grpo" if verdict != "undecided" else row.estimator
+    return Advice(verdict, named, ratio, matching, certain, tuple(s for s in sentences if s))
+
+
+def of_parts(gain: Estimate | None, first: Estimate | None, last: Estimate | None) -> tuple[str, ...]:
+    """What clusters and steps add: whether a prior for each cluster pays, and whether the policy moved."""
+    said = []
+    if gain is not None and gain.low is not None and gain.high is not None:
+        if gain.high < 1 - WORTH:
+            said.append(f"Clusters: keep a prior for each (per_cluster=True); it leaves {span(gain)} of the error.")
+        elif gain.low > 1 - WORTH:
+            said.append(f"Clusters: one prior for all is enough; one for each leaves {span(gain)} of the error.")
+        else:
+            said.append(f"Clusters: undecided; a prior for each leaves {span(gain)} of the error.")
+    if first is not None and last is not None and None not in (first.low, first.high, last.low, last.high):
+        apart = max(first.low or 0.0, last.low or 0.0) > min(first.high or 0.0, last.high or 0.0)
+        if apart:
+            said.append(
+                f"Training: the ICC moved from {span(first)} to {span(last)}. The recommendation is for all steps "
+                "together; look at the last ones, and let the prior forget (memory=0.95)."
+            )
+        else:
+            said.append("Training: the ICC of the first and the last steps is not told apart.")
+    return tuple(said)
+
+
+def span(e: Estimate | None, scale: float = 1.0, unit: str = "") -> str:
+    """`0.745 [0.739, 0.752]`, to the interval's leading digits."""
+    if e is None or not math.isfinite(e.value):
+        return "-"
+    if e.low is None or e.high is None:
+        return f"{e.value * scale:.3g}{unit} [no interval]"
+    half = (e.high - e.low) / 2 * scale
+    digits = 3 if half <= 1e-9 else min(4, max(0, 1 - math.floor(math.log10(half))))
+    if half <= 1e-9:
+        return f"{e.value * scale:.{digits}f}{unit}"
+    return f"{e.value * scale:.{digits}f}{unit} [{e.low * scale:.{digits}f}, {e.high * scale:.{digits}f}]"
+
+
+def _preferred(rows: Mapping[str, Ratio], table: Table, group_size: int) -> Ratio:
+    """The line, unless another rule is better for certain in a paired comparison; without the line, the best."""
+    usable = {n: r for n, r in rows.items() if not n.startswith("oracle_")}
+    best = min((usable or dict(rows)).values(), key=lambda r: r.best.value if r.best else math.inf)
+    line = rows.get(LINE)
+    if line is None or best is line:
+        return best
+    gain = table.gain(group_size, best.estimator, LINE)
+    return best if gain is not None and gain.low is not None and gain.low > BETTER else line
+
+
+def _verdict(ratio: Estimate) -> tuple[Verdict, bool]:
+    if ratio.low is None or ratio.high is None:
+        return "undecided", False
+    least, most = 1 - ratio.high, 1 - ratio.low
+    if least >= WORTH:
+        return ("shrink" if 1 - ratio.value >= LARGE else "shrink a little"), True
+    if most < WORTH:
+        return "keep the group mean", True
+    if least > 0:
+        return "shrink a little", False
+    return "undecided", False
+
+
+def _matching(ratio: Estimate, group_size: int) -> Estimate | None:
+    """Smallest G' with w/G' <= ratio w/G, and the same at the ends of the ratio's interval."""
+    if ratio.value <= 0 or ratio.low is None or ratio.high is None:
+        return None
+
+    def size(r: float) -> float:
+        return float(max(1, math.ceil(group_size / r - 1e-6))) if r > 0 else math.inf
+
+    return Estimate(size(ratio.value), size(ratio.high), size(ratio.low))
+
+
+def _what(verdict: Verdict, row: Ratio, ratio: Estimate, g: int) -> str:
+    numbers = f"its error is {span(ratio)} of the group mean's at G = {g}"
+    if verdict == "keep the group mean":
+        return (
+            f"Keep the group mean (GRPO, Dr. GRPO, RLOO): the best rule, {row.estimator}, gains too little; {numbers}."
+        )
+    if verdict == "undecided":
+        return f"Undecided: {row.estimator} may beat the group mean; {numbers}, which the log cannot tell from 1."
+    how = "Shrink" if verdict == "shrink" else "Shrinking helps a little"
+    return f"{how}: use {row.estimator} in place of the group mean; {numbers}."
+
+
+def _sure(verdict: Verdict, certain: bool, row: Ratio, prompts: int, notes: tuple[str, ...]) -> str:
+    source = "rollouts held back (no model)" if row.split is not None else row.basis
+    if row.best is None or row.best.low is None:
+        return "Confidence: none, too few groups have different rewards for an interval."
+    said = "Confidence: high" if certain else "Confidence: low"
+    if certain and (prompts < FEW or any("depend on the rewards" in n for n in notes)):
+        said = "Confidence: moderate"
+    side = f"one side of {1 - WORTH:g}" if certain else f"both sides of {1 - WORTH:g}"
+    said += f". The 95 % interval over {prompts} prompts, from {source}, lies on {side}, where the gain starts to pay."
+    if prompts < FEW:
+        said += f" Below {FEW} prompts intervals are rough."
+    return said
+
+
+def _published(rows: Mapping[str, Ratio], g: int) -> list[str]:
+    row = rows.get("ebpo")
+    if row is None or row.best is None or row.best.low is None or row.best.high is None:
+        return []
+    if row.best.low > 1:
+        return [f"Do not use EBPO as published: {span(row.best)} times the group mean's error at G = {g}."]
+    if row.best.high < 1:
+        return [f"EBPO as published also beats the group mean here: {span(row.best)}."]
+    return [f"EBPO as published is not told apart from the group mean: {span(row.best)}."]
+
+
+def _size(verdict: Verdict, matching: Estimate | None, g: int, name: str) -> str:
+    if matching is None or matching.low is None or matching.high is None or verdict in ("undecided", "no signal"):
+        return ""
+    if verdict == "keep the group mean":
+        return f"Group size: shrinking would be worth less than going from G = {g} to {matching.value:.0f} with GRPO."
+    if matching.low == matching.high:
+        return f"Group size: GRPO needs G = {matching.value:.0f} to match {name} at G = {g}."
+    ends = (
+        f"{matching.low:.0f} to {matching.high:.0f}" if math.isfinite(matching.high) else f"at least {matching.low:.0f}"
+    )
+    return f"Group size: GRPO needs G = {matching.value:.0f} ({ends}) to match {name} at G = {g}."
+
+
+def _normalise(zero: Estimate | None, gap: list[float], g: int) -> str:
+    if zero is None:
+        return ""
+    said = f"Normalisation: {span(zero, 100, ' %')} of groups of {g} have all rewards equal; a group's own std gives "
+    said += "them nothing"
+    if len(gap) == 2 and gap[1] > gap[0] > 0:
+        said += ", and the others a gap between right and wrong answers that differs from prompt to prompt"
+    if zero.value > 0.5:
+        return said + ". One scale for the batch is the safer choice; other prompts would help more than any baseline."
+    if zero.value > 0.2:
+        return said + ". One scale for the batch keeps the gap equal."
+    return said + ". Group std or one scale for the batch: little depends on it."
+
+
+def _change(verdict: Verdict, icc: Estimate, g: int) -> str:
+    pays = (1 - WORTH) / (1 + WORTH * (g - 1))  # S* = WORTH
+    loses = formulas.critical_icc(g)
+    said = (
+        f"What would change it: the ICC is {span(icc)}. Shrinking pays (by {WORTH:.0%} at G = {g}) below {pays:.2f}, "
+    )
+    said += f"EBPO as published loses to the group mean above {loses:.2f}; a smaller G moves both up."
+    if verdict == "undecided":
+        said += " More prompts would decide it."
+    return said

@@ -1,0 +1,184 @@
+"""One model's diagnosis, put together, and the same as JSON and as a long table."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ebpo_sim.diagnose.advice import Advice, advise, of_parts
+from ebpo_sim.diagnose.breakdown import Part, by_cluster, by_step, cluster_gain
+from ebpo_sim.diagnose.intervals import MIXED, Components, Estimate, components
+from ebpo_sim.diagnose.population import Population
+from ebpo_sim.diagnose.ratios import Table, ratios
+from ebpo_sim.diagnose.shape import Shape, advantage_gap, shape, zero_signal
+
+USUAL = (2, 4, 8, 16, 32)
+ASSUMED = 8  # the current G where the log does not show one
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is asked for: group sizes and estimators (empty: the default), bootstrap draws, breakdowns, seed."""
+
+    group_sizes: tuple[int, ...] = ()
+    estimators: tuple[str, ...] = ()
+    draws: int = 2000
+    fits: int = 100
+    by: tuple[str, ...] = ("cluster", "step")
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """All that the report says about one model. current: the G that the recommendation is for."""
+
+    name: str
+    columns: str
+    prompts: int
+    groups: int
+    sizes: tuple[int, int, int]
+    binary: bool
+    components: Components
+    saturated: tuple[Estimate, Estimate]
+    length: Estimate | None
+    group_sizes: tuple[int, ...]
+    current: int
+    zero: dict[int, tuple[Estimate, str]]
+    table: Table
+    shape: Shape | None
+    rates: tuple[np.ndarray, np.ndarray]
+    clusters: tuple[Part, ...]
+    cluster_gain: Estimate | None
+    steps: tuple[Part, ...]
+    notes: tuple[str, ...]
+    advice: Advice
+
+
+def diagnose(population: Population, columns: str, plan: Plan, chosen: Sequence[str]) -> Diagnosis:
+    """The diagnosis of a population with at least two prompts of at least two rollouts."""
+    notes = list(population.notes)
+    current, said = _current(population, plan)
+    if said:
+        notes.append(said)
+    sizes = plan.group_sizes or tuple(sorted({*USUAL, current}))
+    found = components(population, plan.draws, plan.seed)
+    if found.icc.low is None and found.within.value > 0:
+        notes.append(f"fewer than {MIXED} groups have different rewards: no intervals, log more prompts")
+    if population.prompts < 30:
+        notes.append(f"{population.prompts} prompts: intervals are rough below 30")
+    if population.prompts < population.groups:
+        notes.append(
+            "prompts recur at several steps: intervals that cannot keep their visits together count each prompt once, "
+            "which makes them wide"
+        )
+    counts, alone = population.counts, population.independent
+    shaped = None if counts is None or not found.within.value > 0 else shape(counts, plan.fits, plan.seed, alone)
+    table = ratios(population, found, shaped, sizes, chosen, plan.draws, plan.seed)
+    zero = {g: z for g in sizes if (z := zero_signal(counts, shaped, g, alone)) is not None}
+    gap = [] if shaped is None else advantage_gap(shaped.prior, current)
+    clusters = by_cluster(population, current, plan.draws, plan.seed) if "cluster" in plan.by else []
+    steps = by_step(population, current, plan.draws, plan.seed) if "step" in plan.by else []
+    gain = cluster_gain(found, clusters, current)
+    ends = (steps[0].found.icc, steps[-1].found.icc) if len(steps) > 1 else (None, None)
+    advice = advise(table, found, current, population.prompts, zero.get(current, (None, ""))[0], gap, tuple(notes))
+    n = population.n
+    median = int(np.median(np.repeat(n, population.weight.astype(np.int64))))
+    return Diagnosis(
+        population.name, columns, population.prompts, population.groups, (int(n.min()), int(n.max()), median),
+        population.successes is not None, found, _saturated(population), _length(population), sizes, current, zero,
+        table, shaped, (population.rate, population.weight), tuple(clusters), gain, tuple(steps), tuple(notes),
+        advice._replace(sentences=(*advice.sentences, *of_parts(gain, *ends))),
+    )  # fmt: skip
+
+
+def _current(population: Population, plan: Plan) -> tuple[int, str]:
+    if plan.group_sizes:
+        return plan.group_sizes[0], ""
+    if population.step is not None:
+        sizes, how_often = np.unique(population.n, return_counts=True)
+        return int(sizes[np.argmax(how_often)]), ""
+    return (
+        ASSUMED,
+        f"the log has no training steps, so the recommendation is for G = {ASSUMED}: --group-size changes it",
+    )
+
+
+def _length(population: Population) -> Estimate | None:
+    """Mean length of a group's rollouts, with a normal interval over groups."""
+    x, weight = population.length, population.weight
+    if x is None:
+        return None
+    mean = float(weight @ x / weight.sum())
+    half = 1.959964 * math.sqrt(float(weight @ (x - mean) ** 2) / weight.sum() / max(weight.sum() - 1, 1))
+    return Estimate(mean, mean - half, mean + half)
+
+
+def _saturated(population: Population) -> tuple[Estimate, Estimate]:
+    """Shares of groups whose logged rewards are all 0 and all 1 (binary), or all equal (then the second is 0)."""
+    weight = population.weight * population.independent
+    if population.successes is None:
+        return _share(population.flat, weight), Estimate(0.0, 0.0, 0.0)
+    return _share(population.successes == 0, weight), _share(population.successes == population.n, weight)
+
+
+def _share(hit: np.ndarray, weight: np.ndarray) -> Estimate:
+    """Wilson's interval for a proportion."""
+    total, p, z = float(weight.sum()), float(weight @ hit / weight.sum()), 1.959964
+    centre = (p + z * z / (2 * total)) / (1 + z * z / total)
+    half = z / (1 + z * z / total) * math.sqrt(p * (1 - p) / total + z * z / (4 * total**2))
+    return Estimate(p, max(0.0, centre - half), min(1.0, centre + half))
+
+
+def as_json(d: Diagnosis) -> dict[str, Any]:
+    """Everything but the curves of the prior, JSON-able; estimates as [value, low, high]."""
+    c = d.components
+    return {
+        "model": d.name, "columns": d.columns, "prompts": d.prompts, "groups": d.groups, "rollouts": d.sizes,
+        "mean": plain(c.mean), "within": plain(c.within), "between": plain(c.between), "icc": plain(c.icc),
+        "never_rewarded" if d.binary else "all_equal": plain(d.saturated[0]),
+        "length": plain(d.length),
+        "always_rewarded": plain(d.saturated[1]) if d.binary else None,
+        "current_group_size": d.current,
+        "zero_signal": {str(g): {"probability": plain(z), "basis": how} for g, (z, how) in d.zero.items()},
+        "clusters": [_part(p) for p in d.clusters], "cluster_prior_gain": plain(d.cluster_gain),
+        "steps": [_part(p) for p in d.steps], "restrictions": d.notes,
+        "recommendation": {
+            "verdict": d.advice.verdict, "estimator": d.advice.estimator, "certain": d.advice.certain,
+            "ratio": plain(d.advice.ratio), "matching_group_size": plain(d.advice.matching_size),
+            "text": d.advice.sentences,
+        },
+    }  # fmt: skip
+
+
+def as_rows(d: Diagnosis) -> list[dict[str, Any]]:
+    """The long table of error ratios."""
+    return [
+        {
+            "model": d.name, "group_size": r.group_size, "estimator": r.estimator, "same_as": r.same_as,
+            "shrinkage": r.shrinkage, **_columns("ratio", r.long_run), "basis": r.basis,
+            **_columns("model_free", r.split), "missing": r.why,
+        }
+        for r in d.table.rows
+    ]  # fmt: skip
+
+
+def plain(e: Estimate | None) -> list[float | None] | None:
+    """[value, low, high]; None for what does not exist or is not finite."""
+    if e is None or not math.isfinite(e.value):
+        return None
+    return [e.value, *(x if x is not None and math.isfinite(x) else None for x in (e.low, e.high))]
+
+
+def _columns(name: str, e: Estimate | None) -> dict[str, float | None]:
+    return dict(zip((name, f"{name}_low", f"{name}_high"), plain(e) or (None,) * 3, strict=True))
+
+
+def _part(p: Part) -> dict[str, Any]:
+    return {
+        "name": p.name, "groups": p.groups, "mean": plain(p.found.mean), "icc": plain(p.found.icc),
+        "zero_signal": plain(p.zero_signal), "ratio": {n: plain(e) for n, e in p.ratio.items()},
+    }  # fmt: skip

@@ -1,0 +1,236 @@
+"""Rows of any table as groups: the rollouts of one prompt (at one step), reduced to their sufficient statistics.
+
+Memory grows with the number of groups, not of rows. Results do not depend on where chunks begin.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ebpo_sim.diagnose.columns import Columns
+from ebpo_sim.diagnose.reading import Chunk, Coded, Column
+from ebpo_sim.diagnose.values import number, numbers, present
+from ebpo_sim.errors import InputError
+
+Array = NDArray[np.float64]
+Ints = NDArray[np.int64]
+SHIFT = 24  # a group's key is prompt * 2^24 + stratum
+PENDING = 2_000_000  # partial groups that may wait before they are merged
+
+
+class Stratum(NamedTuple):
+    """What distinguishes groups besides the prompt; empty text or None where the log has no such column."""
+
+    model: str
+    cluster: str
+    step: float | None
+
+
+class Partial(NamedTuple):
+    """Groups, or parts of them: rollouts, mean, sum of squared deviations, least and greatest reward, multiplicity,
+    summed lengths; `key` says whose part it is."""
+
+    key: Ints
+    n: Array
+    mean: Array
+    m2: Array
+    low: Array
+    high: Array
+    weight: Array
+    length: Array
+
+
+class Log(NamedTuple):
+    """All groups of a log. left_out: rows without a reward."""
+
+    groups: Partial
+    strata: tuple[Stratum, ...]
+    columns: Columns
+    rows: int
+    left_out: int
+
+    @property
+    def stratum(self) -> Ints:
+        return self.groups.key & ((1 << SHIFT) - 1)
+
+    @property
+    def prompt(self) -> Ints:
+        return self.groups.key >> SHIFT
+
+
+@dataclass
+class _Coder:
+    """Values to consecutive codes in order of appearance; long texts are held as a digest."""
+
+    table: dict[Any, int] = field(default_factory=dict)
+
+    def codes(self, column: Column) -> Ints:
+        if isinstance(column, Coded):
+            return self._known(column.values)[column.codes]
+        values = column.tolist() if isinstance(column, np.ndarray) else column
+        try:
+            distinct = dict.fromkeys(values)
+        except TypeError:  # a conversation, given as a list of messages
+            values = [json.dumps(v, sort_keys=True, default=str) for v in values]
+            distinct = dict.fromkeys(values)
+        local = dict(zip(distinct, self._known(list(distinct)).tolist(), strict=True))
+        return np.fromiter(map(local.__getitem__, values), np.int64, len(values))
+
+    def _known(self, values: list[Any]) -> Ints:
+        table = self.table
+        return np.array([table.setdefault(_short(v), len(table)) for v in values], dtype=np.int64)
+
+
+def _short(value: Any) -> str | bytes:
+    text = str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+    return text if len(text) <= 48 else hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def gather(chunks: Iterator[Chunk], columns: Columns, pending: int = PENDING) -> Log:
+    """All groups in the chunks. Raises InputError for impossible values, naming the row, and for no row at all."""
+    prompts = _Coder()
+    strata: dict[Stratum, int] = {}
+    parts: list[Partial] = []
+    rows = left_out = waiting = 0
+    for chunk in chunks:
+        stratum = _strata(chunk, columns, strata)
+        partial, missing = _rollouts(chunk, columns, prompts, stratum)
+        parts.append(partial if columns.kind == "rollouts" else _prompts(chunk, columns, prompts, stratum))
+        rows, left_out, waiting = rows + chunk.size, left_out + missing, waiting + len(parts[-1].key)
+        if columns.kind == "rollouts" and waiting > pending:
+            parts = [merged(parts)]
+            waiting = 0
+    if not parts or not sum(len(p.key) for p in parts):
+        raise InputError("the log holds no rollout with a reward: give one row a rollout or a prompt")
+    whole = merged(parts) if columns.kind == "rollouts" else _joined(parts)
+    if columns.kind == "prompts" and "prompt" in columns.role:
+        _refuse_duplicates(whole.key, prompts, columns)
+    return Log(whole, tuple(strata), columns, rows, left_out)
+
+
+def merged(parts: Sequence[Partial]) -> Partial:
+    """Parts of the same group put together: Chan's merge, in order of keys.
+
+    n = sum n_i, mean = sum n_i mean_i / n, m2 = sum m2_i + sum n_i (mean_i - mean)^2.
+    """
+    whole = _joined(parts)
+    order = np.argsort(whole.key, kind="stable")
+    key = whole.key[order]
+    n, mean, m2, low, high, _, length = (x[order] for x in whole[1:])
+    start = np.flatnonzero(np.diff(key, prepend=-1))
+    each = np.diff(start, append=len(key))
+    total = np.add.reduceat(n, start)
+    low, high = np.minimum.reduceat(low, start), np.maximum.reduceat(high, start)
+    centre = np.where(low == high, low, np.add.reduceat(n * mean, start) / total)
+    spread = np.add.reduceat(m2 + n * (mean - np.repeat(centre, each)) ** 2, start)
+    spread = np.where(low == high, 0.0, spread)  # equal rewards have no spread, whatever rounding says
+    return Partial(key[start], total, centre, spread, low, high, np.ones(len(start)), np.add.reduceat(length, start))
+
+
+def _joined(parts: Sequence[Partial]) -> Partial:
+    key = np.concatenate([part.key for part in parts])
+    return Partial(key, *(np.concatenate(fields) for fields in zip(*(part[1:] for part in parts), strict=True)))
+
+
+def _strata(chunk: Chunk, columns: Columns, strata: dict[Stratum, int]) -> Ints:
+    """The stratum of each row, strata numbered in order of appearance."""
+    role = columns.role
+    local = [(_Coder(), name) for r in ("model", "benchmark", "cluster", "step") if (name := role.get(r))]
+    if not local:
+        strata.setdefault(Stratum("", "", None), 0)
+        return np.zeros(chunk.size, dtype=np.int64)
+    coded = np.stack([coder.codes(chunk.columns[name]) for coder, name in local])
+    combined = np.zeros(chunk.size, dtype=np.int64)
+    for codes in coded:
+        combined = combined * (int(codes.max()) + 1) + codes
+    _, first, inverse = np.unique(combined, return_index=True, return_inverse=True)
+    place_of = np.empty(len(first), dtype=np.int64)
+    for place in np.argsort(first):  # order of appearance, so that a file's order is the report's
+        row = int(first[place])
+
+        def value(name: str, row: int = row) -> Any:
+            column = chunk.columns[role[name]]
+            return column.values[column.codes[row]] if isinstance(column, Coded) else column[row]
+
+        model = "/".join(str(value(r)) for r in ("model", "benchmark") if r in role)
+        step = None
+        if "step" in role:
+            step = number(value("step"))
+            if step is None or not math.isfinite(step):
+                raise InputError(f"{chunk.path}, row {chunk.row + row}: step must be a number, got {value('step')!r}")
+        stratum = Stratum(model, str(value("cluster")) if "cluster" in role else "", step)
+        place_of[place] = strata.setdefault(stratum, len(strata))
+    if len(strata) >= 1 << SHIFT:
+        raise InputError(f"{len(strata)} combinations of model, cluster and step: --columns cluster= leaves one out")
+    return place_of[inverse.reshape(-1)]
+
+
+def _rollouts(chunk: Chunk, columns: Columns, prompts: _Coder, stratum: Ints) -> tuple[Partial, int]:
+    """The chunk's groups, and how many of its rows have no reward."""
+    if columns.kind != "rollouts":
+        return _NOTHING, 0
+    total, known = np.zeros(chunk.size), np.zeros(chunk.size, dtype=bool)
+    for name in columns.rewards:  # TRL: a function that does not apply to a row leaves it empty
+        values = numbers(chunk, name, "reward")
+        known |= ~np.isnan(values)
+        total += np.where(np.isnan(values), 0.0, values)
+    key = (prompts.codes(present(chunk, columns.role["prompt"])) << SHIFT) | stratum
+    length = numbers(chunk, columns.role["length"], "length") if "length" in columns.role else np.zeros(chunk.size)
+    key, x, length = key[known], total[known], length[known]
+    if not len(key):
+        return _NOTHING, chunk.size
+    if np.any(key[1:] < key[:-1]):
+        order = np.argsort(key, kind="stable")
+        key, x, length = key[order], x[order], length[order]
+    start = np.flatnonzero(np.diff(key, prepend=-1))
+    n = np.diff(start, append=len(key)).astype(np.float64)
+    low, high = np.minimum.reduceat(x, start), np.maximum.reduceat(x, start)
+    mean = np.where(low == high, low, np.add.reduceat(x, start) / n)
+    m2 = np.add.reduceat((x - np.repeat(mean, n.astype(np.int64))) ** 2, start)
+    lengths = np.add.reduceat(length, start)
+    return Partial(key[start], n, mean, m2, low, high, np.ones(len(n)), lengths), int(chunk.size - known.sum())
+
+
+def _prompts(chunk: Chunk, columns: Columns, prompts: _Coder, stratum: Ints) -> Partial:
+    """Rows of counts as groups; without ids every row is a prompt of its own."""
+    n, s = (numbers(chunk, columns.role[r], r) for r in ("rollouts", "successes"))
+    weight = numbers(chunk, columns.role["prompts"], "prompts") if "prompts" in columns.role else np.ones(chunk.size)
+    whole = (n == np.rint(n)) & (s == np.rint(s)) & (weight == np.rint(weight))
+    bad = ~(whole & (n >= 1) & (s >= 0) & (s <= n) & (weight >= 1))
+    if np.any(bad):
+        i = int(np.argmax(bad))
+        raise InputError(
+            f"{chunk.path}, row {chunk.row + i}: needs whole numbers 0 <= successes <= rollouts and prompts >= 1, "
+            f"got {s[i]:g} of {n[i]:g} for {weight[i]:g}"
+        )
+    if "prompt" in columns.role:
+        code = prompts.codes(present(chunk, columns.role["prompt"]))
+    else:
+        code = len(prompts.table) + np.arange(chunk.size)
+        prompts.table.update({("row", int(c)): int(c) for c in code})
+    mean = s / n
+    low, high = (s == n).astype(np.float64), (s > 0).astype(np.float64)
+    return Partial((code << SHIFT) | stratum, n, mean, s * (n - s) / n, low, high, weight, np.zeros(chunk.size))
+
+
+def _refuse_duplicates(key: Ints, prompts: _Coder, columns: Columns) -> None:
+    ordered = np.sort(key)
+    twice = ordered[1:][ordered[1:] == ordered[:-1]]
+    if len(twice):
+        code = int(twice[0]) >> SHIFT
+        name = next(str(k) for k, v in prompts.table.items() if v == code)
+        raise InputError(
+            f"{len(twice)} rows repeat a prompt id, first {name!r}: one row a prompt is expected (a column model, "
+            "benchmark, cluster or step may tell them apart), or leave the id out with --columns prompt="
+        )
+
+
+_NOTHING = Partial(np.zeros(0, dtype=np.int64), *(np.zeros(0) for _ in range(7)))

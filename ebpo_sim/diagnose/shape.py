@@ -1,0 +1,130 @@
+"""What needs the distribution of p and not only its moments: zero-signal groups, and rules that are no line.
+
+The distribution is deconvolved from binary counts; its uncertainty is that of the same fit (fewer steps) on bootstrap
+samples of the prompts. n rollouts a prompt determine n moments of p and no more, so at G above n a rule's error would
+rest on the smoothness of the fit alone and is not given.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import gammaln
+
+from ebpo_sim import formulas
+from ebpo_sim.diagnose.intervals import LEVEL, Estimate
+from ebpo_sim.errors import InputError
+from ebpo_sim.estimators import Estimator, baseline_table
+from ebpo_sim.exact import POPULATION, limit_risk
+from ebpo_sim.groups import count_groups
+from ebpo_sim.mixing import Prior, arcsine_grid, beta_on_grid, count_pmf, fit_weights
+from ebpo_sim.worlds import Counts, Points, deconvolve
+
+Array = NDArray[np.float64]
+GRID, STEPS, CELLS = 101, 300, 600
+
+
+class Shape(NamedTuple):
+    """The deconvolved prior, and the same fit on bootstrap samples: weights (B, J) on nodes (J,)."""
+
+    prior: Prior
+    nodes: Array
+    weights: Array
+
+
+def shape(counts: Counts, draws: int, seed: int, independent: float = 1.0) -> Shape | None:
+    """The prior behind the counts with `draws` replicates; None where no prior has the counts' moments."""
+    try:
+        prior = deconvolve(counts)
+    except InputError:  # too few prompts for any prior to have their unbiased moments
+        return None
+    n, s, c = counts.arrays
+    nodes = arcsine_grid(GRID)
+    if len(c) > CELLS:
+        draws = max(20, draws * CELLS // len(c))
+    drawn = (
+        np.random.default_rng(seed)
+        .multinomial(max(2, int(c.sum() * independent)), c / c.sum(), size=draws)
+        .astype(np.float64)
+    )
+    start = beta_on_grid(prior.mean, max(prior.between, 1e-9), nodes)
+    return Shape(prior, nodes, fit_weights(count_pmf(nodes, n, s), drawn, start, STEPS))
+
+
+def zero_signal(
+    counts: Counts | None, found: Shape | None, group_size: int, independent: float = 1.0
+) -> tuple[Estimate, str] | None:
+    """P(all G rewards equal) with its interval, and how it was found.
+
+    Where every prompt has G rollouts: "counted", avg [C(s, G) + C(n-s, G)]/C(n, G), unbiased. Otherwise "modelled".
+    """
+    if counts is None:
+        return None
+    n, s, c = counts.arrays
+    if n.min() >= group_size:
+        each = _all_of(s, n, group_size) + _all_of(n - s, n, group_size)
+        total = c.sum()
+        value = float(c @ each / total)
+        half = 1.959964 * float(np.sqrt(c @ (each - value) ** 2 / total / max(total * independent - 1, 1)))
+        return Estimate(value, value - half, value + half).clipped(0, 1), "counted"
+    if found is None:
+        return None
+    value = float(np.dot(found.prior.weights, formulas.degenerate_probability(np.array(found.prior.nodes), group_size)))
+    replicates = found.weights @ formulas.degenerate_probability(found.nodes, group_size)
+    return Estimate(value, *_around(value, replicates)).clipped(0, 1), "modelled"
+
+
+def curved_ratio(estimator: Estimator, counts: Counts, found: Shape, group_size: int) -> Estimate | None:
+    """Long-run error of a rule that is no line, relative to the group mean; None where n determines too little."""
+    n, _, c = counts.arrays
+    if c[n > group_size].sum() < 0.5 * c.sum() or not found.prior.within > 0:
+        return None
+    world = Points("deconvolved", found.prior)
+    value = limit_risk(estimator, world, group_size).mse / (found.prior.within / group_size)
+    k = np.arange(group_size + 1)
+    pmf = count_pmf(found.nodes, group_size, k)
+    state = estimator.update(estimator.init(), count_groups(group_size, POPULATION * (found.weights @ pmf)))
+    table = np.broadcast_to(
+        baseline_table(estimator.baseline, state, group_size), (len(found.weights), group_size + 1, 2)
+    )
+    share = np.stack([1 - k / group_size, k / group_size], axis=-1)
+    error = np.sum(share * (table[:, None] - found.nodes[:, None, None]) ** 2, axis=-1)
+    mse = np.einsum("bj,jk,bjk->b", found.weights, pmf, error)
+    within = found.weights @ (found.nodes * (1 - found.nodes)) / group_size
+    ratios = mse[within > 0] / within[within > 0]
+    return Estimate(value, *_around(value, ratios)) if len(ratios) > 10 else Estimate(value, None, None)
+
+
+def _around(value: float, replicates: Array) -> tuple[float, float]:
+    """Percentiles of the replicates, shifted so that their median falls on the value."""
+    low, middle, high = np.quantile(replicates, [(1 - LEVEL) / 2, 0.5, (1 + LEVEL) / 2])
+    return float(value + low - middle), float(value + high - middle)
+
+
+def _all_of(good: Array, n: Array, group_size: int) -> Array:
+    """C(good, G)/C(n, G): the chance that G of n rollouts, drawn without replacement, are all among the good."""
+    kept = np.maximum(good, group_size)
+    log = gammaln(kept + 1) - gammaln(kept - group_size + 1) - gammaln(n + 1) + gammaln(n - group_size + 1)
+    return np.asarray(np.where(good >= group_size, np.exp(log), 0.0))
+
+
+def advantage_gap(prior: Prior, group_size: int) -> list[float]:
+    """[least, greatest] delta(p) = E[A | r=1] - E[A | r=0] under GRPO's group std, over the middle 90 % of the prompts
+    with 0.01 < p < 0.99, in order of delta. A constant delta moves every prompt at the same pace."""
+    nodes, weights = np.asarray(prior.nodes), np.asarray(prior.weights)
+    inner = (nodes > 0.01) & (nodes < 0.99)
+    if weights[inner].sum() < 0.01 or group_size < 2:
+        return []
+    p = nodes[inner]
+    k = np.arange(1, group_size)
+    right = np.asarray(formulas.grpo_advantage_right(k, group_size, 1))
+    wrong = np.asarray(formulas.grpo_advantage_wrong(k, group_size, 1))
+    joint = count_pmf(p, group_size, k)
+    rewarded = (joint * right * k / group_size).sum(axis=1) / p
+    failed = (joint * wrong * (1 - k / group_size)).sum(axis=1) / (1 - p)
+    gap = rewarded - failed
+    order = np.argsort(gap)
+    below = np.cumsum(weights[inner][order])
+    return [float(gap[order[min(int(np.searchsorted(below, q * below[-1])), len(gap) - 1)]]) for q in (0.05, 0.95)]

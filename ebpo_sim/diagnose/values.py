@@ -1,0 +1,66 @@
+"""Cells of a chunk as numbers, with refusals that name row and value."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ebpo_sim.diagnose.reading import Chunk, Coded, Column
+from ebpo_sim.errors import InputError
+
+Array = NDArray[np.float64]
+WORDS = {"true": 1.0, "false": 0.0, "": math.nan, "nan": math.nan, "null": math.nan, "none": math.nan}
+
+
+def numbers(chunk: Chunk, name: str, role: str) -> Array:
+    """A column as float64, NaN where it is empty. Raises InputError, naming row and value, for text and infinity."""
+    column = chunk.columns[name]
+    if isinstance(column, np.ndarray) and column.dtype.kind in "fiub":
+        found = column.astype(np.float64)
+    else:
+        values = [column.values[i] for i in column.codes] if isinstance(column, Coded) else list(column)
+        text_is_number = chunk.path.removesuffix(".gz").endswith((".csv", ".tsv"))
+        try:
+            if not text_is_number and any(isinstance(v, str) for v in values):
+                raise ValueError
+            found = np.fromiter(map(float, values), np.float64, len(values))
+        except (TypeError, ValueError):
+            found = np.empty(len(values))
+            for i, value in enumerate(values):
+                one = number(value) if text_is_number or not isinstance(value, str) else None
+                if one is None:
+                    raise InputError(
+                        f"{chunk.path}, row {chunk.row + i}: {role} must be a number, got {value!r} in column {name!r}"
+                    ) from None
+                found[i] = one
+    if np.any(np.isinf(found)):
+        i = int(np.argmax(np.isinf(found)))
+        raise InputError(f"{chunk.path}, row {chunk.row + i}: {role} must be finite, got {found[i]}")
+    return found
+
+
+def number(value: Any) -> float | None:
+    """A cell as a float: NaN where it is empty, None where it is no number."""
+    if value is None:
+        return math.nan
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return WORDS.get(str(value).strip().lower())
+
+
+def present(chunk: Chunk, name: str) -> Column:
+    """The column, refused where a cell is empty."""
+    column = chunk.columns[name]
+    values = column.values if isinstance(column, Coded) else column
+    if isinstance(values, np.ndarray):
+        missing = bool(np.any(np.isnan(values))) if values.dtype.kind == "f" else False
+    else:
+        missing = None in values or "" in values
+    if missing:
+        row = next(i for i, v in enumerate(column) if v is None or v == "" or v != v) if column is values else 0
+        raise InputError(f"{chunk.path}, row {chunk.row + row}: the prompt id in column {name!r} is empty")
+    return column
