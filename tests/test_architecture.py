@@ -30,6 +30,7 @@ MAY_IMPORT = {  # room -> the rooms it may import; what is not listed may not
     "groups": {"errors", "host"},
     "estimators": FOUNDATIONS | {"estimators"},
     "kernels": {"formulas"},
+    "kernels_training": {"formulas"},
     "worlds": FOUNDATIONS | {"worlds", "estimators"},
     "exact": FOUNDATIONS | {"estimators", "worlds"},
     "splitcheck": FOUNDATIONS | {"estimators", "worlds"},
@@ -37,11 +38,16 @@ MAY_IMPORT = {  # room -> the rooms it may import; what is not listed may not
     "policy_gradient": FOUNDATIONS | {"estimators", "worlds", "exact"},
     "update_simulation": FOUNDATIONS | SIMULATION | {"estimators", "policy_gradient"},
     "clustering_simulation": FOUNDATIONS | {"estimators", "worlds", "kernels", "montecarlo"},
+    "training_measures": FOUNDATIONS | {"estimators", "worlds", "kernels_training"},
+    "training": FOUNDATIONS | {"estimators", "worlds", "kernels_training", "training_measures", "report"},
     "bias": {"errors", "formulas", "bias"},
     "report": {"errors"},
     "cli": {"errors", "report", "estimators", "worlds"},
     "study": {"cli", "report", "montecarlo"},
-    "program": FOUNDATIONS | SIMULATION | DERIVED | {"estimators", "report", "cli", "study", "bias", "program"},
+    "program": FOUNDATIONS
+    | SIMULATION
+    | DERIVED
+    | {"estimators", "report", "cli", "study", "bias", "training", "program"},
     "claims": {"study"}
     | FOUNDATIONS
     | SIMULATION
@@ -57,8 +63,11 @@ def room(path: Path) -> str:
     return shared(path.relative_to(PACKAGE).parts[0].removesuffix(".py"))
 
 
+PROGRAMS = {"bench", "training_bench", "training_cells", "training_findings"}
+
+
 def shared(name: str) -> str:
-    return "program" if name.endswith(("_study", "_plots")) or name == "bench" else name
+    return "program" if name.endswith(("_study", "_plots")) or name in PROGRAMS else name
 
 
 def imports(path: Path) -> Iterator[str]:
@@ -106,7 +115,7 @@ def users_of(library: str) -> set[str]:
 
 def test_heavy_libraries_have_one_door() -> None:
     """Guards optional weight: numba only in kernels, torch only at the edge, matplotlib only where figures are made."""
-    assert users_of("numba") == {"kernels.py"}
+    assert users_of("numba") == {"kernels.py", "kernels_training.py"}
     assert users_of("torch") == {"host.py"}
     assert {name for name in users_of("matplotlib") if not name.endswith(("_study.py", "_plots.py"))} == {
         "report.py",

@@ -1,0 +1,125 @@
+"""Curves over training with bands, and the frame that figures 3 to 7 share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from paper_figures import reported, style, verdicts
+from paper_figures.data import Data, steps
+from paper_figures.verdicts import Test, Verdict, select
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+MAIN = ("grpo", "ebpo", "ebpo_debiased")  # with bands; the others thin
+GROUP_SIZE = 4
+MEASURES = {
+    verdicts.at_end: "at the end, paired",
+    verdicts.over_training: "mean, paired",
+    verdicts.kept: "log(last / first record)",
+}
+RUNG = "Rung 2: synthetic skill-chain prompts, softmax policies that learn"
+READING = (
+    "Thick: each method at its own best learning rate, band = 2 standard errors; dotted: all at one shared learning "
+    "rate. Differences ± 2 standard errors, which do not cover the choice of rates from a grid."
+)
+
+
+def cell(data: Data, optimiser: str, metric: str, tuning: str = "own", order: str = "shuffled") -> dict[str, Any]:
+    """What names a cell of the training table at G = 4."""
+    return {
+        "world": data.world, "group_size": GROUP_SIZE, "optimiser": optimiser, "order": order, "tuning": tuning,
+        "metric": metric,
+    }  # fmt: skip
+
+
+def judged(data: Data, name: str, metric: str, test: Test = verdicts.at_end) -> list[Verdict]:
+    """EBPO against GRPO under both optimisers and tunings, by the test's measure."""
+    sign = reported.CLAIMS[name].sign
+    found = []
+    for optimiser, label in style.OPTIMISERS.items():
+        for tuning in ("own", "shared"):
+            where = cell(data, optimiser, metric, tuning)
+            what = f"{label}, {tuning} learning rate{'s' if tuning == 'own' else ''}{rates(data, where)}"
+            found.append(test(data.training, sign, what, **where))
+    return found
+
+
+def rates(data: Data, where: dict[str, Any]) -> str:
+    """The learning rates of a cell: where they differ, so may all that follows from the size of a step."""
+    rows = [verdicts.last(data.training, estimator=name, **where) for name in ("ebpo", "grpo")]
+    both = [f"{r['learning_rate']:g}" for r in rows if r is not None]
+    if len(both) < 2:
+        return ""
+    return f" ({both[0]})" if both[0] == both[1] else f" (EBPO {both[0]}, GRPO {both[1]})"
+
+
+def draw_metric(axis: Axes, data: Data, optimiser: str, metric: str, order: str = "shuffled") -> None:
+    """All estimators of one cell over the steps."""
+    present = dict.fromkeys(r["estimator"] for r in select(data.training, **cell(data, optimiser, metric)))
+    for name in sorted(present, key=lambda n: n in MAIN):  # the main ones on top
+        for tuning in ("own", "shared"):
+            rows = select(data.training, estimator=name, **cell(data, optimiser, metric, tuning, order))
+            rows = [r for r in rows if r["value"] is not None]
+            if not rows or (tuning == "shared" and name not in ("grpo", "ebpo")):
+                continue
+            x, y = [r["step"] for r in rows], [r["value"] for r in rows]
+            colour = style.COLOURS.get(name, style.SOFT)
+            if tuning == "shared":
+                axis.plot(x, y, color=colour, lw=1.1, ls=":", alpha=0.9)
+                continue
+            thick = name in MAIN
+            axis.plot(x, y, color=colour, lw=2.0 if thick else 0.9, alpha=1 if thick else 0.75,
+                      label=style.NAMES.get(name, name), zorder=3 if thick else 2)  # fmt: skip
+            if thick:
+                half = [2 * (r["se"] or 0.0) for r in rows]
+                low, high = ([v + s * h for v, h in zip(y, half, strict=True)] for s in (-1, 1))
+                axis.fill_between(x, low, high, color=colour, alpha=0.18, lw=0, zorder=1)
+    if metric == "gradient_cosine":
+        axis.set_ylim(top=min(1.0, axis.get_ylim()[1]))  # a band's upper half knows no such bound
+    axis.set_xlabel("step", fontsize=8.5, labelpad=1)
+
+
+def seeds(data: Data) -> str:
+    """For captions: the version, seeds, group size, world and length."""
+    return f"{data.scale}; G = {GROUP_SIZE}, {steps(data.training)} steps, {data.world_text}"
+
+
+Panel = Callable[["Axes", Data, str], str]  # draws for an optimiser, returns the panel's title
+
+
+def over_training(
+    data: Data,
+    name: str,
+    heading: str,
+    about: str,
+    metrics: Sequence[str],
+    test: Test = verdicts.at_end,
+    extra: Panel | None = None,
+) -> Figure:
+    """A row of panels for each metric, SGD and Adam side by side, with paper and verdicts beside them.
+
+    `extra` adds a row that no verdict is passed on: what the paper does not show but one needs to read the rest.
+    """  # fmt: skip
+    lines = len(metrics) + (extra is not None)
+    figure = style.figure(height=4.9 if lines == 1 else 6.6)
+    style.title(figure, heading)
+    found = []
+    grid = style.panels(figure, lines, 2)
+    for line, metric in zip(grid, metrics, strict=False):
+        all_four = judged(data, name, metric, test)
+        label = style.METRICS[metric]
+        # With two metrics the strip has room for the main comparison only; captions.md has all.
+        found += all_four if len(metrics) == 1 else [v._replace(what=f"{label}, {v.what}") for v in all_four[::2]]
+        for axis, optimiser, verdict in zip(line, style.OPTIMISERS, all_four[::2], strict=True):
+            draw_metric(axis, data, optimiser, metric)
+            style.panel_title(axis, f"{label}, {style.OPTIMISERS[optimiser]}", verdict)
+    if extra is not None:
+        for axis, optimiser in zip(grid[-1], style.OPTIMISERS, strict=True):
+            style.panel_title(axis, extra(axis, data, optimiser))
+    style.key(figure, grid[0][0])
+    style.beside(figure, reported.CLAIMS[name].text, found, MEASURES[test])
+    style.caption(figure, f"{about} {READING} {seeds(data)}.")
+    return figure

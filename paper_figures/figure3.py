@@ -1,0 +1,37 @@
+"""The paper's figure 3: the norm of the gradient over training."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from paper_figures import curves, style
+from paper_figures.data import TRAINING, Data
+from paper_figures.verdicts import Verdict, kept
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+NAME = "figure3"
+TITLE = "Figure 3. Gradient norm over training"
+CAPTION = (
+    f"{curves.RUNG}. A norm depends on the advantages' scale, which each method sets differently, so the verdict is on "
+    "log(last / first record), EBPO's minus GRPO's, errors added as if independent. Below: the cosine between sampled "
+    "and true gradient, free of scale (not in the paper)."
+)
+NEEDS = (TRAINING,)
+
+
+def verdicts(data: Data) -> list[Verdict]:
+    """What each keeps of its norm, EBPO against GRPO."""
+    return curves.judged(data, NAME, "grad_norm", test=kept)
+
+
+def draw(data: Data) -> Figure:
+    """The curves, the claim and the verdicts."""
+    return curves.over_training(data, NAME, TITLE, CAPTION, ("grad_norm",), test=kept, extra=_extra)
+
+
+def _extra(axis: Axes, data: Data, optimiser: str) -> str:
+    curves.draw_metric(axis, data, optimiser, "gradient_cosine")
+    return f"cosine to the true gradient, {style.OPTIMISERS[optimiser]}"

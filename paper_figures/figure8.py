@@ -1,0 +1,80 @@
+"""The paper's figure 8: the difficulty curriculum, EBPO against GRPO."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from paper_figures import curves, reported, style
+from paper_figures.data import TRAINING, Data, steps
+from paper_figures.verdicts import Verdict, at_end, last
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+NAME = "figure8"
+TITLE = "Figure 8. Difficulty curriculum: easy to hard, EBPO against GRPO"
+CAPTION = (
+    f"{curves.RUNG}. pass@1 in percent at the end, each method at its own best learning rate, ± 2 standard errors; "
+    "prompts in 16 bands of starting success, easy to hard, and for comparison shuffled. Right panel: differences "
+    "EBPO − GRPO in points, the paper's on its benchmarks (single runs, no interval) beside ours: compare signs, not "
+    "sizes."
+)
+NEEDS = (TRAINING,)
+ORDERS = {"easy_to_hard": "easy to hard", "shuffled": "shuffled"}
+METRIC, POINTS = "pass1", 100.0
+
+
+def verdicts(data: Data) -> list[Verdict]:
+    """EBPO minus GRPO at the end, easy to hard, under both optimisers (shuffled: table_group_sizes, G = 4)."""
+    found = []
+    for optimiser, label in style.OPTIMISERS.items():
+        where = curves.cell(data, optimiser, METRIC, order="easy_to_hard")
+        what = f"{label}, easy to hard, points; learning rates{curves.rates(data, where)}"
+        found.append(at_end(data.training, reported.CLAIMS[NAME].sign, what, POINTS, **where))
+    return found
+
+
+def draw(data: Data) -> Figure:
+    """Bars by order for each optimiser, and the differences beside the paper's."""
+    figure = style.figure()
+    style.title(figure, TITLE)
+    axes = style.panels(figure, 1, 3)[0]
+    found = verdicts(data)
+    for axis, optimiser, verdict in zip(axes, style.OPTIMISERS, found, strict=False):
+        _bars(axis, data, optimiser)
+        style.panel_title(axis, f"pass@1, %, {style.OPTIMISERS[optimiser]}", verdict, below=True)
+    _differences(axes[2], found)
+    style.panel_title(axes[2], "EBPO − GRPO, points", below=True)
+    style.key(figure, axes[0])
+    style.beside(figure, reported.CLAIMS[NAME].text, found, "at the end")
+    style.caption(figure, f"{CAPTION} {data.scale}; {steps(data.training)} steps, {data.world_text}.")
+    return figure
+
+
+def _bars(axis: Axes, data: Data, optimiser: str) -> None:
+    for i, order in enumerate(ORDERS):
+        for j, name in enumerate(("grpo", "ebpo")):
+            row = last(data.training, estimator=name, **curves.cell(data, optimiser, METRIC, order=order))
+            if row is None:
+                continue
+            axis.bar(
+                i + 0.36 * (j - 0.5), POINTS * row["value"], 0.34, yerr=2 * POINTS * (row["se"] or 0.0), capsize=3,
+                color=style.COLOURS[name], ecolor=style.SOFT, label=style.NAMES[name] if i == 0 else None,
+            )  # fmt: skip
+    axis.set_xticks(range(len(ORDERS)), labels=list(ORDERS.values()))
+    axis.grid(visible=False, axis="x")
+
+
+def _differences(axis: Axes, found: list[Verdict]) -> None:
+    names = [f"paper\n{task}" for task in reported.CURRICULUM] + [f"ours\n{o}" for o in style.OPTIMISERS.values()]
+    axis.bar(range(2), list(reported.CURRICULUM.values()), 0.6, color="#c9b99a")
+    for x, verdict in enumerate(found, start=2):
+        if verdict.difference is not None:
+            axis.bar(
+                x, POINTS * verdict.difference, 0.6, yerr=POINTS * (verdict.half_width or 0.0), capsize=3,
+                color=style.STAMPS[verdict.word], ecolor=style.SOFT,
+            )  # fmt: skip
+    axis.axhline(0, color=style.INK, lw=0.8)
+    axis.set_xticks(range(4), labels=names, fontsize=7)
+    axis.grid(visible=False, axis="x")

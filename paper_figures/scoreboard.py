@@ -1,0 +1,101 @@
+"""All verdicts on one page: what held and what did not."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from paper_figures import reported, style
+from paper_figures.data import FAILURE, TRAINING, Data
+from paper_figures.verdicts import Verdict
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+NAME = "scoreboard"
+TITLE = "What the paper shows, and what appears on our ladder"
+CAPTION = (
+    "Each stamp is computed: EBPO − GRPO with an interval of two standard errors, one at a time. Covering zero: no "
+    "difference seen; within 1 % of GRPO's value: does not appear; else its sign decides. Rung 0 is exact sums "
+    "(figure 2), rung 2 synthetic skill-chain prompts (the rest): no language model."
+)
+NEEDS = (FAILURE, TRAINING)
+LINE = 0.3  # inches
+LEFT, WIDTH = 0.385, 0.6  # of the chips
+Lines = Mapping[str, tuple[str, str, Callable[[Data], list[Verdict]]]]
+
+
+def pages() -> Lines:
+    """What is on the board, in order: title, the claim in short, and verdicts by name."""
+    from paper_figures import (
+        figure2,
+        figure3,
+        figure4,
+        figure5,
+        figure6,
+        figure7,
+        figure8,
+        table_group_sizes,
+        table_methods,
+        table_order,
+    )
+
+    modules = (
+        figure2, figure3, figure4, figure5, figure6, figure7, figure8, table_methods, table_group_sizes, table_order,
+    )  # fmt: skip
+    shorts = {m.NAME: reported.CLAIMS[m.NAME if m is not figure2 else "figure2_raw"].short for m in modules}
+    return {m.NAME: (m.TITLE.split(".")[0], shorts[m.NAME], m.verdicts) for m in modules}
+
+
+def verdicts(data: Data) -> list[Verdict]:
+    """Every verdict there is, named by its figure."""
+    return [v._replace(what=f"{name}: {v.what}") for name, (_, _, find) in pages().items() for v in find(data)]
+
+
+def draw(data: Data) -> Figure:
+    """A line for each figure and table; its verdicts as stamps, in the order of captions.md."""
+    board = [(title, short, find(data)) for title, short, find in pages().values()]
+    height = 1.75 + LINE * len(board)
+    figure = style.figure(height=height)
+    style.title(figure, TITLE)
+    y = 1 - 0.68 / height
+    for title, short, found in board:
+        figure.text(0.02, y, title, fontsize=8.5, weight="bold", va="center", color=style.INK)
+        figure.text(0.095, y, short, fontsize=8.5, va="center", color=style.INK)
+        _chips(figure, y, found, 0.16 / height)
+        y -= LINE / height
+    _key(figure, y - 0.1 / height)
+    style.caption(figure, f"{CAPTION} {data.scale}.")
+    return figure
+
+
+def _chips(figure: Figure, y: float, found: list[Verdict], tall: float) -> None:
+    from matplotlib.patches import Rectangle
+
+    one, size = WIDTH / max(1, len(found)), 6.4 if len(found) < 8 else 5.6
+    for i, verdict in enumerate(found):
+        figure.add_artist(
+            Rectangle(
+                (LEFT + i * one, y - 0.7 * tall), one - 0.003, 1.4 * tall, facecolor=style.STAMPS[verdict.word],
+                edgecolor="none", transform=figure.transFigure,
+            )
+        )  # fmt: skip
+        figure.text(
+            LEFT + (i + 0.5) * one - 0.0015, y, _label(verdict.what, len(found)), fontsize=size, color="white",
+            ha="center", va="center",
+        )  # fmt: skip
+
+
+def _label(what: str, neighbours: int) -> str:
+    """What a chip is about, shorter where chips are many."""
+    label = re.sub(r"^(Left|Middle|Right): | learning rates?.*|, (EBPO|topic) −.*|, points.*", "", what)
+    return label if neighbours < 6 else label.replace(",", "").replace(" = ", "=").replace("shared", "shar.")
+
+
+def _key(figure: Figure, y: float) -> None:
+    x = 0.0225
+    for word in style.STAMPS:
+        style.figure_stamp(figure, x, y, word)
+        x += 0.03 + 0.0076 * len(word)
+    figure.text(x, y, "own, shared: learning rates", fontsize=8, va="center", color=style.SOFT)

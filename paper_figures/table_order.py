@@ -1,0 +1,97 @@
+"""The paper's third table: prompts by topic against shuffled."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from paper_figures import curves, reported, style, tables
+from paper_figures.data import TRAINING, Data, Rows, steps
+from paper_figures.tables import Table
+from paper_figures.verdicts import Verdict, between_orders, last
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+NAME = "table_order"
+TITLE = "Table 3. Topic order against shuffled (G = 4)"
+CAPTION = (
+    f"{curves.RUNG}. Ours: pass@1 in percent at the end, ± 2 standard errors, each method at its own best learning "
+    "rate. Topic − shuffled compares runs on differently ordered prompts, intervals as if independent. Paper: average "
+    "of five benchmarks recomputed from its rows, single runs."
+)
+NEEDS = (TRAINING,)
+ORDERS = ("topic", "shuffled")
+METHODS = ("grpo", "ebpo", "ebpo_released", "ebpo_debiased")
+METRIC = "pass1"
+MODELS = ("Qwen3-8B", "Qwen3-14B")  # those reported in both orders
+
+
+def _difference(data: Data, optimiser: str, name: str, what: str) -> Verdict:
+    cell = curves.cell(data, optimiser, METRIC)
+    del cell["order"]
+    return between_orders(data.training, reported.CLAIMS[NAME].sign, what, 100, ORDERS, estimator=name, **cell)
+
+
+def verdicts(data: Data) -> list[Verdict]:
+    """Topic minus shuffled for EBPO, in points (the table has GRPO's, which has no prior to gain by it)."""
+    return [
+        _difference(data, optimiser, "ebpo", f"EBPO, {label}, topic − shuffled, points")
+        for optimiser, label in style.OPTIMISERS.items()
+    ]
+
+
+def table(data: Data) -> Table:
+    """Methods by optimiser and order, then the paper's two models."""
+    rows = []
+    for name in data.trained(METHODS):
+        cells = []
+        for optimiser in style.OPTIMISERS:
+            for order in ORDERS:
+                cell = curves.cell(data, optimiser, METRIC, order=order)
+                cells.append(tables.percent(last(data.training, estimator=name, **cell)))
+            cells.append(_difference(data, optimiser, name, "").numbers or "–")
+        for model in MODELS:
+            cells += _reported(model, {"grpo": "GRPO", "ebpo": "EBPO"}.get(name, ""))
+        rows.append((style.NAMES[name], *cells))
+    headers = ("method", *[*ORDERS, "difference"] * 4)
+    groups = (("", 1), ("ours, SGD", 3), ("ours, Adam", 3), *((f"paper, {model}", 3) for model in MODELS))
+    return Table(TITLE, headers, rows, groups)
+
+
+def _reported(model: str, method: str) -> list[str]:
+    """The paper's averages in both orders and their difference."""
+    means = [None if r is None else r.mean for r in (reported.result(model, method, order) for order in ORDERS)]
+    both = [m for m in means if m is not None]
+    shown = ["–" if m is None else f"{m:.2f}" for m in means]
+    return [*shown, f"{both[0] - both[1]:+.2f}" if len(both) == 2 else "–"]
+
+
+def all_tables(data: Data) -> list[Table]:
+    return [table(data)]
+
+
+def records(data: Data) -> Rows:
+    """The long table: ours at the end of training, and the paper's tasks."""
+    found: Rows = []
+    for r in data.training:
+        if r["metric"] == METRIC and r["order"] in ORDERS and (r["group_size"], r["step"]) == (4, steps(data.training)):
+            found.append({
+                "source": "ours", "world_or_model": r["world"], "method": r["estimator"], "optimiser": r["optimiser"],
+                "tuning": r["tuning"], "order": r["order"], "task": METRIC,
+                "percent": None if r["value"] is None else 100 * r["value"],
+                "half_width": None if r["se"] is None else 200 * r["se"],
+            })  # fmt: skip
+    for p in reported.G4:
+        if p.method == "EBPO" and p.model in MODELS:
+            for task, score in zip(reported.TASKS, p.scores, strict=True):
+                found.append({
+                    "source": "paper", "world_or_model": p.model, "method": "EBPO", "optimiser": "", "tuning": "",
+                    "order": p.order, "task": task, "percent": score, "half_width": None,
+                })  # fmt: skip
+    return found
+
+
+def draw(data: Data) -> Figure:
+    """The table as a picture."""
+    caption = f"{CAPTION} {curves.seeds(data)}."
+    return tables.draw(TITLE, table(data), reported.CLAIMS[NAME].text, verdicts(data), caption)

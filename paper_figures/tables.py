@@ -1,0 +1,95 @@
+"""Tables as a picture, as Markdown and as CSV."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from paper_figures import style
+from paper_figures.verdicts import Verdict
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+LINE = 0.235  # inches
+
+
+class Table(NamedTuple):
+    """Cells as text; groups are (title, number of columns) over the headers."""
+
+    title: str
+    headers: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+    groups: tuple[tuple[str, int], ...] = ()
+
+
+def percent(row: dict[str, Any] | None) -> str:
+    """A rate as percent with two standard errors; a dash where there is none."""
+    if row is None or row["value"] is None:
+        return "–"
+    return f"{100 * row['value']:.1f} ± {200 * (row['se'] or 0.0):.1f}"
+
+
+def markdown(table: Table) -> str:
+    """The table in Markdown, group titles in front of the headers."""
+    spread = [title for title, columns in table.groups for _ in range(columns)] or [""] * len(table.headers)
+    headers = [f"{group}: {name}" if group else name for group, name in zip(spread, table.headers, strict=True)]
+    lines = [headers, ["---"] * len(headers), *table.rows]
+    body = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return f"**{table.title}**\n\n{body}\n"
+
+
+def draw(heading: str, table: Table, claim: str, found: Sequence[Verdict], caption: str) -> Figure:
+    """The table with its verdicts and caption; the row of EBPO and of GRPO stand out by colour."""
+    columns = 1 if len(found) <= 4 else 2
+    verdict_lines = -(-len(found) // columns)
+    height = 1.7 + LINE * (len(table.rows) + (3 if table.groups else 2) + verdict_lines)
+    figure = style.figure(height=height)
+    style.title(figure, heading)
+    widths = [max(len(table.headers[i]), *(len(row[i]) for row in table.rows)) + 2.2 for i in range(len(table.headers))]
+    scale = 0.955 / sum(widths)
+    left = [0.025 + scale * sum(widths[:i]) for i in range(len(widths))]
+    right = [x + scale * (w - 1.4) for x, w in zip(left, widths, strict=True)]
+    y = 1 - 0.62 / height
+    step = LINE / height
+    start = 0
+    for title, columns in table.groups:
+        if title:
+            x0, x1 = left[start], right[start + columns - 1]
+            figure.text((x0 + x1) / 2, y, title, fontsize=8.5, weight="bold", ha="center", va="center")
+            _rule(figure, x0, x1, y - 0.55 * step)
+        start += columns
+    y -= step if table.groups else 0
+    for i, name in enumerate(table.headers):
+        figure.text(
+            left[i] if i == 0 else right[i], y, name, fontsize=8, ha="left" if i == 0 else "right", va="center",
+            color=style.SOFT,
+        )  # fmt: skip
+    _rule(figure, left[0], 0.985, y - 0.55 * step)
+    y -= 0.2 * step
+    for row in table.rows:
+        y -= step
+        method = row[0].removeprefix("paper: ").removesuffix(", SGD").removesuffix(", Adam")
+        strong = method in (style.NAMES["grpo"], style.NAMES["ebpo"])
+        colour = style.COLOURS["ebpo"] if method == style.NAMES["ebpo"] else style.INK
+        for i, cell in enumerate(row):
+            figure.text(
+                left[i] if i == 0 else right[i], y, cell, fontsize=8.5, ha="left" if i == 0 else "right", va="center",
+                color=colour, weight="bold" if strong else "normal",
+            )  # fmt: skip
+    _rule(figure, left[0], 0.985, y - 0.6 * step)
+    y -= 1.5 * step
+    figure.text(0.025, y, f"The paper: {claim}", fontsize=8.5, va="center", color=style.INK)
+    for i, verdict in enumerate(found):
+        x, at = 0.0275 + 0.49 * (i // verdict_lines), y - step * (1 + i % verdict_lines)
+        style.figure_stamp(figure, x, at, verdict.word)
+        text = f"{verdict.what}  {verdict.numbers}"
+        figure.text(x + 0.135, at, text, fontsize=8.5, va="center", color=style.INK)
+    style.caption(figure, caption)
+    return figure
+
+
+def _rule(figure: Figure, x0: float, x1: float, y: float) -> None:
+    from matplotlib.lines import Line2D
+
+    figure.add_artist(Line2D([x0, x1], [y, y], color=style.SOFT, lw=0.7, transform=figure.transFigure))

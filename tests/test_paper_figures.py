@@ -1,0 +1,318 @@
+"""The figures and tables: drawn from a small made-up table, verdicts on constructed rows, reported numbers."""
+
+from __future__ import annotations
+
+import ast
+import io
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ebpo_sim import failure_study, training_study
+from ebpo_sim.errors import InputError
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))  # paper_figures runs from the checkout; it is not installed
+
+from paper_figures import __main__ as program  # noqa: E402
+from paper_figures import data, reported, style, tables, verdicts  # noqa: E402
+from paper_figures.data import Data  # noqa: E402
+
+ESTIMATORS = ("grpo", "dr_grpo", "rloo", "grpo_batch_norm", "ebpo", "ebpo_released", "ebpo_debiased")
+SWEPT = ("grpo", "ebpo", "ebpo_debiased")
+METRICS = (
+    "reward", "pass1", "maj16", "pass16", "entropy", "grad_norm", "kl", "shrinkage", "zero_signal", "gradient_cosine",
+    "gradient_variance",
+)  # fmt: skip
+STEPS = (0, 20, 40, 60)
+
+
+def training_rows(
+    effect: float = 0.05, se: float = 0.01, worlds: tuple[str, ...] = ("chains",)
+) -> list[dict[str, Any]]:
+    """A long table of the training study's shape: curves that rise or fall, EBPO `effect` above GRPO."""
+    cells = [(4, order, ESTIMATORS) for order in ("shuffled", "topic", "easy_to_hard")]
+    cells += [(size, "shuffled", SWEPT) for size in (2, 8, 16, 32)]
+    found = []
+    for world in worlds:
+        for size, order, names in cells:
+            for optimiser in ("sgd", "adam"):
+                for tuning in ("own", "shared"):
+                    for name in names:
+                        for metric in METRICS:
+                            for step in STEPS:
+                                found.append(
+                                    _row(world, size, order, optimiser, tuning, name, metric, step, effect, se)
+                                )
+    return found
+
+
+def _row(
+    world: str, size: int, order: str, optimiser: str, tuning: str, name: str, metric: str, step: int, effect: float,
+    se: float,
+) -> dict[str, Any]:  # fmt: skip
+    progress = 1 - math.exp(-step / 30)
+    value = 2 - 1.5 * progress if metric in ("entropy", "grad_norm", "kl") else 0.2 + 0.6 * progress
+    shift = 0.0 if name == "grpo" else effect * progress * (1 + 0.3 * ESTIMATORS.index(name) / 7)
+    first = name == "grpo"
+    return {
+        "world": world, "estimator": name, "group_size": size, "optimiser": optimiser, "order": order,
+        "tuning": tuning, "learning_rate": 0.1, "metric": metric, "step": step, "value": value + shift, "se": se,
+        "difference": None if first else shift, "difference_se": None if first else se, "seeds": 4,
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def made_up() -> Data:
+    settings = failure_study.QUICK
+    return Data(failure_study.simulate(settings), training_rows(), quick=True)
+
+
+def png(module: Any, found: Data) -> bytes:
+    content = io.BytesIO()
+    module.draw(found).savefig(content, format="png", dpi=50, metadata={"Software": None})
+    return content.getvalue()
+
+
+@pytest.mark.parametrize("name", program.MODULES)
+def test_every_figure_draws(name: str, made_up: Data) -> None:
+    """Guards drawing: a picture comes of a small table, without a warning (warnings are errors)."""
+    module = program.MODULES[name]
+    assert name == module.NAME and module.CAPTION and module.TITLE
+    assert png(module, made_up).startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("name", ["figure2", "figure5", "table_methods", "scoreboard"])
+def test_same_rows_same_bytes(name: str, made_up: Data) -> None:
+    """Guards reproducibility: drawing twice gives the same bytes."""
+    assert png(program.MODULES[name], made_up) == png(program.MODULES[name], made_up)
+
+
+@pytest.mark.parametrize("name", program.MODULES)
+def test_missing_cells_are_shown_as_missing(name: str) -> None:
+    """Guards partial tables: with no rows at all a figure still draws, and claims nothing."""
+    module, empty = program.MODULES[name], Data([], [])
+    if name not in ("figure2", "scoreboard"):
+        assert png(module, empty).startswith(b"\x89PNG")
+        assert {v.word for v in module.verdicts(empty)} <= {verdicts.MISSING}
+
+
+def end(rows: list[dict[str, Any]], sign: int) -> verdicts.Verdict:
+    return verdicts.at_end(
+        rows, sign, "x", world="chains", group_size=4, optimiser="sgd", order="shuffled", tuning="own", metric="pass1"
+    )
+
+
+@pytest.mark.parametrize(
+    ("effect", "se", "sign", "word"),
+    [
+        (0.05, 0.01, 1, verdicts.APPEARS),
+        (0.05, 0.01, -1, verdicts.OPPOSITE),
+        (-0.05, 0.01, 1, verdicts.OPPOSITE),
+        (0.002, 0.0001, 1, verdicts.ABSENT),  # seen, but below 1 % of GRPO's 0.72
+        (-0.002, 0.0001, 1, verdicts.ABSENT),
+        (0.05, 0.1, 1, verdicts.UNSEEN),
+        (0.0, 0.01, 1, verdicts.UNSEEN),
+    ],
+)
+def test_verdicts(effect: float, se: float, sign: int, word: str) -> None:
+    """Guards the rule: each word comes out where it should, at the end and over the whole training."""
+    rows = training_rows(effect, se)
+    assert end(rows, sign).word == word
+    cell = {"world": "chains", "group_size": 4, "optimiser": "adam", "order": "topic", "tuning": "own"}
+    whole = verdicts.over_training(rows, sign, "x", metric="reward", **cell)
+    assert whole.word == word
+    assert verdicts.between_orders(rows, sign, "x", estimator="ebpo", metric="pass1", world="chains").word in (
+        verdicts.UNSEEN, verdicts.MISSING,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("difference", [-0.3, -0.01, 0.0, 0.01, 0.3])
+@pytest.mark.parametrize("ratio", [0.5, 0.51, 2.0])
+@pytest.mark.parametrize("sign", [-1, 1])
+@pytest.mark.parametrize("reference", [0.0, 0.5, 1000.0])
+def test_no_verdict_when_the_interval_covers_zero(difference: float, ratio: float, sign: int, reference: float) -> None:
+    """Guards modesty: within two standard errors of zero nothing is said, however large the reference."""
+    se = max(abs(difference), 1e-9) * ratio
+    assert verdicts.judge(difference, se, sign, reference, "x").word == verdicts.UNSEEN
+
+
+def test_missing_and_exact_verdicts() -> None:
+    """Guards the edges: no number, no verdict; an exact zero is an absence, an exact number has no interval."""
+    assert verdicts.judge(None, None, 1, 1.0, "x").word == verdicts.MISSING
+    assert verdicts.judge(0.5, None, 1, 1.0, "x").word == verdicts.MISSING
+    assert verdicts.judge_exact(0.0, -1, "x").word == verdicts.ABSENT
+    assert verdicts.judge_exact(-0.1, -1, "x").word == verdicts.APPEARS
+    assert verdicts.judge_exact(0.1, -1, "x").word == verdicts.OPPOSITE
+    assert verdicts.judge(0.0512, 0.01, 1, 1.0, "x").numbers == "+0.051 ± 0.020"
+    assert verdicts.judge(0.0512, 0.01, 1, 1.0, "x", 100).numbers == "+5.1 ± 2.0"
+
+
+def test_the_mean_over_steps_never_understates_its_error() -> None:
+    """Guards the interval over training: the mean of the steps' errors, as for fully correlated steps."""
+    rows = training_rows(0.05, 0.01)
+    cell = {"world": "chains", "group_size": 4, "optimiser": "sgd", "order": "shuffled", "tuning": "own"}
+    found = verdicts.over_training(rows, 1, "x", metric="kl", **cell)
+    assert found.half_width == pytest.approx(0.02)
+    shifts = [r["difference"] for r in verdicts.select(rows, metric="kl", estimator="ebpo", **cell)]
+    assert found.difference == pytest.approx(sum(shifts) / len(STEPS))
+
+
+def test_what_is_kept_is_free_of_scale() -> None:
+    """Guards the measure of figure 3: log(last / first) against GRPO's, unchanged when EBPO's values are scaled."""
+    cell = {"world": "chains", "group_size": 4, "optimiser": "sgd", "order": "shuffled", "tuning": "own"}
+    rows = training_rows(0.3, 0.01)
+    ends = {
+        name: verdicts.select(rows, metric="grad_norm", estimator=name, **cell)[:: len(STEPS) - 1]
+        for name in ("ebpo", "grpo")
+    }
+    ratio = {name: math.log(last["value"] / first["value"]) for name, (first, last) in ends.items()}
+    found = verdicts.kept(rows, 1, "x", metric="grad_norm", **cell)
+    assert found.difference == pytest.approx(ratio["ebpo"] - ratio["grpo"])
+    assert found.word == verdicts.APPEARS and verdicts.kept(rows, -1, "x", metric="grad_norm", **cell).word == (
+        verdicts.OPPOSITE
+    )
+    square = sum((r["se"] / r["value"]) ** 2 for pair in ends.values() for r in pair)
+    assert found.half_width == pytest.approx(2 * math.sqrt(square))
+    scaled = [r | {"value": 7 * r["value"], "se": 7 * r["se"]} if r["estimator"] == "ebpo" else r for r in rows]
+    again = verdicts.kept(scaled, 1, "x", metric="grad_norm", **cell)
+    assert again.difference == pytest.approx(found.difference) and again.half_width == pytest.approx(found.half_width)
+
+
+def test_figure_2_says_what_theory_says(made_up: Data) -> None:
+    """Guards the exact verdicts: the raw penalty is there, the history's effect and the silent batch's are not."""
+    words = [v.word for v in program.MODULES["figure2"].verdicts(made_up)]
+    assert words == [verdicts.APPEARS, verdicts.ABSENT, verdicts.ABSENT]
+
+
+@pytest.mark.parametrize(
+    "row", [r for r in reported.G4 if r.average is not None], ids=lambda r: f"{r.model}-{r.method}"
+)
+def test_reported_averages(row: reported.Result) -> None:
+    """Guards the transcription: averages are those of their rows, except for the paper's slips."""
+    assert row.average is not None
+    slip = reported.SLIPS.get((row.model, row.method))
+    if slip is None:
+        assert row.mean == pytest.approx(row.average, abs=0.0051)
+    else:
+        assert row.mean == pytest.approx(slip, abs=0.0051)
+        assert abs(row.mean - row.average) > 0.3
+
+
+def test_reported_numbers_agree_with_each_other() -> None:
+    """Guards the transcription: four slips; the group-size table starts with the main table's averages."""
+    assert len(reported.SLIPS) == 4
+    for method, by_size in reported.BY_GROUP_SIZE.items():
+        row = reported.result("Qwen3-8B", method)
+        assert row is not None and by_size[4] == row.average
+    assert all(r.draft == (r.model == "LLaMA3.1-8B" and r.method == "EBPO") for r in reported.G4)
+
+
+def test_tables_as_text(made_up: Data) -> None:
+    """Guards Markdown and CSV: every row has every column, ours and the paper's are both there."""
+    for name in ("table_methods", "table_group_sizes", "table_order"):
+        module = program.MODULES[name]
+        for table in module.all_tables(made_up):
+            assert all(len(row) == len(table.headers) for row in table.rows)
+            assert len({line.count("|") for line in tables.markdown(table).splitlines() if "|" in line}) == 1
+        records = module.records(made_up)
+        assert {r["source"] for r in records} == {"ours", "paper"}
+        assert len({tuple(r) for r in records}) == 1
+
+
+def run(*arguments: str, out: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "paper_figures", *arguments, "--out", str(out)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_unknown_names_are_refused(tmp_path: Path) -> None:
+    """Guards the command line: one line, a near name, exit code 2, and nothing written."""
+    with pytest.raises(InputError, match="figure5"):
+        program.chosen(["figur5"])
+    found = run("figur5", out=tmp_path / "out")
+    assert (found.returncode, found.stdout) == (2, "")
+    assert found.stderr.startswith("error: unknown figure or table 'figur5': did you mean")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_command_line_draws_and_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards the way from command to files: same bytes on the second run, which simulates nothing."""
+    program.main(["--quick", "figure1", "figure2", "--threads", "1", "--out", str(tmp_path)])
+    first = {p.name: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    assert {"figure1.png", "figure2.png"} <= first.keys() and "captions.md" not in first
+    monkeypatch.setattr(failure_study, "simulate", lambda *_: pytest.fail("the table was there"))
+    program.main(["--quick", "figure1", "figure2", "--threads", "1", "--out", str(tmp_path)])
+    assert first == {p.name: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+
+
+def test_other_settings_never_reuse_a_table(tmp_path: Path) -> None:
+    """Guards against stale tables: another seed gets a table of its own."""
+    one = data.load({data.FAILURE}, True, tmp_path, 0, 1).failure
+    assert data.load({data.FAILURE}, True, tmp_path, 0, 1).failure == one
+    assert data.load({data.FAILURE}, True, tmp_path, 1, 1).failure != one
+    assert len(list((tmp_path / "tables").glob("failure_study-*.json"))) == 2
+
+
+@pytest.mark.parametrize("quick", [True, False])
+def test_the_training_study_is_asked_for_once(quick: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards the way to the study: quick or full settings with the seed, every order, its files inside --out."""
+    asked: list[Any] = []
+    monkeypatch.setattr(training_study, "rows", lambda *given: asked.append(given) or training_rows())
+    found = data.load({data.TRAINING}, quick, tmp_path, 7, 1)
+    ((settings, folder, threads),) = asked
+    assert (settings.seed, threads) == (7, 1) and folder.is_relative_to(tmp_path)
+    assert {"shuffled", "topic", "easy_to_hard"} <= set(settings.orders) and {"grpo", "ebpo"} <= set(
+        settings.estimators
+    )
+    assert quick or settings.seeds >= 20
+    assert (tmp_path / "tables" / "training_study.csv").exists()
+    assert found.training == training_rows() and "4 seeds a cell" in found.scale
+
+
+def test_captions_tell_rung_version_and_verdicts(made_up: Data) -> None:
+    """Guards captions.md: every figure with its caption, every verdict, and which version it is from."""
+    text = program.captions(list(program.MODULES.values()), made_up)
+    assert "From the quick version" in text and "Rung 0: exact sums" in text and "Rung 2: synthetic skill-chain" in text
+    for module in program.MODULES.values():
+        assert module.CAPTION in text
+        assert all(v.line in text for v in module.verdicts(made_up) if module.NAME != "scoreboard")
+
+
+def test_gallery_pictures_are_small(made_up: Data) -> None:
+    """Guards the repository's size: a gallery picture stays below 120 kB, those committed too."""
+    assert len(program.small_png(program.MODULES["figure3"].draw(made_up))) < program.SMALL
+    assert not [
+        p.name for p in program.GALLERY.glob("*.png") if p.stem in program.MODULES and p.stat().st_size > 120_000
+    ]
+
+
+def imported(path: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found |= {(node.module or "").split(".")[0]}
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def test_imports_point_down() -> None:
+    """Guards the layers: nothing below imports paper_figures, and nothing here touches pyplot or prints."""
+    below = [p for folder in ("ebpo_sim", "llm") for p in (ROOT / folder).rglob("*.py")]
+    assert below and not [p for p in below if "paper_figures" in imported(p)]
+    for path in (ROOT / "paper_figures").glob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        assert not {"matplotlib.pyplot", "llm", "torch"} & imported(path)
+        assert "pyplot." not in text and "print(" not in text
+        assert text.count("\n") < 200
+
+
+def test_every_word_has_a_colour() -> None:
+    """Guards the stamps: each verdict has one, all different."""
+    words = {verdicts.APPEARS, verdicts.ABSENT, verdicts.OPPOSITE, verdicts.UNSEEN, verdicts.MISSING}
+    assert style.STAMPS.keys() == words and len(set(style.STAMPS.values())) == len(words)
