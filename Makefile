@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: study test lint bench clean
+.PHONY: study test lint bench llm clean
 
 study: .venv/core          ## the main job: baselines on real pass rates, table and figure
 	$(BIN)/python -m ebpo_sim.mse_study
@@ -16,6 +16,9 @@ lint: .venv/test
 bench: .venv/core          ## the Monte Carlo engine against NumPy
 	$(BIN)/python -m ebpo_sim.bench
 
+llm: .venv/llm             ## RLVR of a tiny language model on two cores, nothing downloaded
+	$(BIN)/python llm/train.py
+
 .venv/made:
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.11 ..." if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv .venv
@@ -28,6 +31,11 @@ bench: .venv/core          ## the Monte Carlo engine against NumPy
 .venv/test: .venv/made pyproject.toml .ci/constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint .ci/constraints.txt torch==2.13.0
 	$(BIN)/python -m pip install --quiet --constraint .ci/constraints.txt --editable ".[test]"
+	touch $@
+
+.venv/llm: .venv/made pyproject.toml .ci/constraints.txt
+	$(BIN)/python -m pip install --quiet --constraint .ci/constraints.txt torch==2.13.0
+	$(BIN)/python -m pip install --quiet --constraint .ci/constraints.txt --editable ".[llm]"
 	touch $@
 
 clean:

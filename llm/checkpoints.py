@@ -1,0 +1,56 @@
+"""Checkpoints: whole or absent, complete, and refused when they do not belong to the run.
+
+Every random draw of a run comes from a generator seeded by (seed, step, purpose), so no generator's state has to be
+kept; what is kept is the step, the weights, the optimizer, the estimator's state, the curriculum's ranking, the
+settings, and how long the logs were.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ebpo_sim import report
+from ebpo_sim.errors import InputError
+
+FORMAT, VERSION = "ebpo llm checkpoint", 1
+PARTS = ("step", "settings", "model", "reference", "optimizer", "estimator", "ranking", "start", "log_bytes")
+
+
+def save(path: Path, content: Mapping[str, Any]) -> None:
+    """Write all PARTS to a temporary file, then rename: a reader never sees half a checkpoint."""
+    assert set(content) == set(PARTS), f"a checkpoint has exactly {PARTS}"
+    buffer = io.BytesIO()
+    torch.save({"format": FORMAT, "version": VERSION, **content}, buffer)
+    report.write_bytes(path, buffer.getvalue())
+
+
+def load(path: Path) -> dict[str, Any]:
+    """What `save` wrote. Raises InputError for a missing, damaged or foreign file."""
+    if not path.is_file():
+        raise InputError(f"checkpoint {str(path)!r} does not exist: name one, or start without --resume")
+    try:
+        content = torch.load(path, weights_only=True)
+        written = content["format"], content["version"]
+    except Exception as error:  # a truncated archive shows as one of many exceptions
+        raise InputError(
+            f"checkpoint {str(path)!r} is damaged ({type(error).__name__}): restore an intact one or start again"
+        ) from error
+    if written != (FORMAT, VERSION) or not set(PARTS) <= set(content):
+        raise InputError(f"checkpoint {str(path)!r} is {written}, this code reads {(FORMAT, VERSION)}: start again")
+    return content
+
+
+def check_settings(saved: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """Raises InputError for the first setting in which a run differs from the checkpoint it wants to resume."""
+    for name in sorted(set(saved) | set(given)):
+        if saved.get(name) != given.get(name):
+            option = "--" + name.replace("_", "-")
+            raise InputError(
+                f"{option} is {given.get(name)!r}, the checkpoint was written with {saved.get(name)!r}: "
+                f"resume with {option} {saved.get(name)}, or start a new run with another --out"
+            )

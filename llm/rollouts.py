@@ -1,0 +1,168 @@
+"""Sampling with a key-value cache, and the training forward that its log-probabilities must equal.
+
+Prompts are padded on the left, so all end in the same column; positions are counted from the mask. A prompt is
+read once and its cache repeated for the G answers. The mask of an answer includes the end token and nothing after.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel
+
+from ebpo_sim.errors import InputError
+from llm.tasks import CharTokenizer, Problem, score
+
+KEEP_FINISHED = 0.25  # finished rows are dropped from the cache once they are more than this share of it
+
+
+class Rollouts(NamedTuple):
+    """N = P * G answers, the G answers of a prompt together.
+
+    prompt_NL, prompt_mask_NL: left-padded prompts. tokens_NT, mask_NT: answers with their end token, right-padded.
+    log_prob_NT, entropy_NT: of each token, and of its distribution, when it was sampled, nats, 0 where masked.
+    finished_N: whether the end token came.
+    """
+
+    prompt_NL: Tensor
+    prompt_mask_NL: Tensor
+    tokens_NT: Tensor
+    mask_NT: Tensor
+    log_prob_NT: Tensor
+    entropy_NT: Tensor
+    finished_N: Tensor
+
+    def rows(self, index: Tensor) -> Rollouts:
+        """The chosen rows, answers trimmed to the longest of them."""
+        chosen = Rollouts(*(part[index] for part in self))
+        width = int(chosen.mask_NT.sum(dim=1).max()) if len(index) else 0
+        return chosen._replace(
+            tokens_NT=chosen.tokens_NT[:, :width],
+            mask_NT=chosen.mask_NT[:, :width],
+            log_prob_NT=chosen.log_prob_NT[:, :width],
+            entropy_NT=chosen.entropy_NT[:, :width],
+        )
+
+
+def positions(mask_NL: Tensor) -> Tensor:
+    """Position of every token, counted over the unpadded ones."""
+    return (mask_NL.long().cumsum(dim=1) - 1).clamp(min=0)
+
+
+@torch.no_grad()
+def sample(
+    model: PreTrainedModel,
+    prompt_PL: Tensor,
+    mask_PL: Tensor,
+    group_size: int,
+    max_new: int,
+    tokenizer: CharTokenizer,
+    generator: torch.Generator,
+    temperature: float = 1.0,
+) -> Rollouts:
+    """G answers of up to `max_new` tokens to each of P left-padded prompts; temperature 0 is greedy.
+
+    Raises InputError for a group size or length below 1 and for a negative temperature.
+    """
+    if group_size < 1 or max_new < 1 or temperature < 0:
+        raise InputError(
+            f"group_size and max_new must be at least 1 and temperature at least 0, got {group_size}, {max_new}, "
+            f"{temperature}"
+        )
+    device = prompt_PL.device
+    cache = DynamicCache(config=model.config)
+    logits = _forward(model, prompt_PL, mask_PL, positions(mask_PL), cache)
+    cache.batch_repeat_interleave(group_size)
+    logits = logits.repeat_interleave(group_size, dim=0)
+    prompt_NL, prompt_mask_NL = (x.repeat_interleave(group_size, dim=0) for x in (prompt_PL, mask_PL))
+    n = len(prompt_NL)
+    tokens_NT = torch.full((n, max_new), tokenizer.pad_id, device=device)
+    mask_NT = torch.zeros((n, max_new), dtype=torch.bool, device=device)
+    log_prob_NT, entropy_NT = torch.zeros((2, n, max_new), device=device)
+    finished_N = torch.zeros(n, dtype=torch.bool, device=device)
+    row, live, seen = torch.arange(n, device=device), ~finished_N, prompt_mask_NL  # of the rows in the cache
+    for t in range(max_new):
+        token, log_prob, entropy = _choose(logits, temperature, generator)
+        now = row[live], t
+        tokens_NT[now], log_prob_NT[now], entropy_NT[now] = token[live], log_prob[live], entropy[live]
+        mask_NT[now] = True
+        live = live & (token != tokenizer.eos_id)
+        finished_N[row] = ~live
+        if t + 1 == max_new or not live.any():
+            break
+        if (~live).float().mean() > KEEP_FINISHED:
+            keep = torch.nonzero(live)[:, 0]
+            cache.batch_select_indices(keep)
+            row, seen, token, live = row[keep], seen[keep], token[keep], live[keep]
+        seen = torch.cat([seen, torch.ones_like(seen[:, :1])], dim=1)
+        logits = _forward(model, token[:, None], seen, positions(seen)[:, -1:], cache)
+    width = int(mask_NT.sum(dim=1).max())
+    parts = (part[:, :width] for part in (tokens_NT, mask_NT, log_prob_NT, entropy_NT))
+    return Rollouts(prompt_NL, prompt_mask_NL, *parts, finished_N)
+
+
+def _forward(model: PreTrainedModel, ids: Tensor, mask: Tensor, position: Tensor, cache: DynamicCache) -> Tensor:
+    """Logits (N, V) after the last column; the cache grows in place."""
+    said = model(
+        input_ids=ids,
+        attention_mask=mask.long(),
+        position_ids=position,
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=1,
+    )
+    return said.logits[:, -1].float()
+
+
+def _choose(logits: Tensor, temperature: float, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """A token a row, its log-probability and the entropy at the temperature it was drawn at (greedy: at 1)."""
+    log_probs = torch.log_softmax(logits / (temperature or 1.0), dim=-1)
+    probabilities = log_probs.exp()
+    if temperature == 0:
+        token = log_probs.argmax(dim=-1)
+    else:
+        token = torch.multinomial(probabilities, 1, generator=generator)[:, 0]
+    return token, log_probs.gather(1, token[:, None])[:, 0], -(probabilities * log_probs).sum(dim=-1)
+
+
+def log_probs(
+    model: PreTrainedModel,
+    prompt_NL: Tensor,
+    prompt_mask_NL: Tensor,
+    tokens_NT: Tensor,
+    mask_NT: Tensor,
+    temperature: float = 1.0,
+) -> Tensor:
+    """Log-probability of every answer token, (N, T), nats; what stands where the mask is False is noise.
+
+    The training forward: one pass over prompt and answer, with gradients.
+    """
+    seen = torch.cat([prompt_mask_NL, mask_NT], dim=1)
+    said = model(
+        input_ids=torch.cat([prompt_NL, tokens_NT], dim=1),
+        attention_mask=seen.long(),
+        position_ids=positions(seen),
+        use_cache=False,
+        logits_to_keep=tokens_NT.shape[1] + 1,
+    )
+    all_NTV = torch.log_softmax(said.logits[:, :-1].float() / temperature, dim=-1)
+    return all_NTV.gather(2, tokens_NT[..., None])[..., 0]
+
+
+def answers(rollouts: Rollouts, tokenizer: CharTokenizer) -> list[str | None]:
+    """The text of each answer before its end token; None where the end token never came."""
+    length_N = rollouts.mask_NT.sum(dim=1).tolist()
+    return [
+        tokenizer.decode(tokens[: length - 1]) if finished else None
+        for tokens, length, finished in zip(
+            rollouts.tokens_NT.tolist(), length_N, rollouts.finished_N.tolist(), strict=True
+        )
+    ]
+
+
+def rewards(texts: list[str | None], problems: list[Problem], group_size: int) -> Tensor:
+    """(P, G) float64 verdicts of the verifier."""
+    verdicts = [score(text, problems[i // group_size].answer) for i, text in enumerate(texts)]
+    return torch.tensor(verdicts, dtype=torch.float64).view(len(problems), group_size)

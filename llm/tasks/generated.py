@@ -1,0 +1,157 @@
+"""A generated family of problems: seven topics, levels from trivial to hopeless, splits by hash of the prompt.
+
+    topic    prompt        answer   level = size, difficulty grows with it
+    add      12+7=         19       digits of the larger operand, 1 to 4
+    sub      12-7=         5        the same; never negative
+    mul      12*7=         84       digits of the first factor, 1 to 3
+    mod      12%7=         5        digits of the dividend, 1 to 4; divisor 2 to 9
+    reverse  <abc=         cba      letters, 3 to 8
+    sort     >cab=         abc      letters, 3 to 8
+    count    #a:abca=      2        letters, 3, 5, 7 or 9
+
+Pass rates of a briefly warm-started model spread over [0, 1]; topics, levels and warm-up steps shift them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Callable, Iterator, Sequence
+from typing import Literal, NamedTuple
+
+from ebpo_sim.errors import InputError, unknown_name
+
+Split = Literal["train", "validation", "heldout"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "heldout")
+MAX_ANSWER = 8  # characters of the longest gold answer
+LETTERS = "abcdefghij"
+
+
+class Cell(NamedTuple):
+    """A topic at a level."""
+
+    topic: str
+    level: int
+
+
+class Problem(NamedTuple):
+    """A prompt, its only right answer, and where it belongs."""
+
+    prompt: str
+    answer: str
+    cell: Cell
+
+
+def _number(rng: random.Random, digits: int) -> int:
+    return rng.randrange(0 if digits == 1 else 10 ** (digits - 1), 10**digits)
+
+
+def _letters(rng: random.Random, length: int, alphabet: str = LETTERS) -> str:
+    return "".join(rng.choices(alphabet, k=length))
+
+
+def _add(rng: random.Random, level: int) -> tuple[str, str]:
+    a, b = _number(rng, level), rng.randrange(10**level)
+    if rng.random() < 0.5:
+        a, b = b, a
+    return f"{a}+{b}=", str(a + b)
+
+
+def _sub(rng: random.Random, level: int) -> tuple[str, str]:
+    a = _number(rng, level)
+    b = rng.randrange(a + 1)
+    return f"{a}-{b}=", str(a - b)
+
+
+def _mul(rng: random.Random, level: int) -> tuple[str, str]:
+    a, b = _number(rng, level), rng.randrange(10)
+    return f"{a}*{b}=", str(a * b)
+
+
+def _mod(rng: random.Random, level: int) -> tuple[str, str]:
+    a, b = _number(rng, level), rng.randrange(2, 10)
+    return f"{a}%{b}=", str(a % b)
+
+
+def _reverse(rng: random.Random, level: int) -> tuple[str, str]:
+    text = _letters(rng, level)
+    return f"<{text}=", text[::-1]
+
+
+def _sort(rng: random.Random, level: int) -> tuple[str, str]:
+    text = _letters(rng, level)
+    return f">{text}=", "".join(sorted(text))
+
+
+def _count(rng: random.Random, level: int) -> tuple[str, str]:
+    text = _letters(rng, level, LETTERS[:4])
+    letter = rng.choice(LETTERS[:4])
+    return f"#{letter}:{text}=", str(text.count(letter))
+
+
+_MAKERS: dict[str, tuple[Callable[[random.Random, int], tuple[str, str]], tuple[int, ...]]] = {
+    "add": (_add, (1, 2, 3, 4)),
+    "sub": (_sub, (1, 2, 3, 4)),
+    "mul": (_mul, (1, 2, 3)),
+    "mod": (_mod, (1, 2, 3, 4)),
+    "reverse": (_reverse, (3, 4, 5, 6, 7, 8)),
+    "sort": (_sort, (3, 4, 5, 6, 7, 8)),
+    "count": (_count, (3, 5, 7, 9)),
+}
+TOPICS = tuple(_MAKERS)
+CELLS = tuple(Cell(topic, level) for topic, (_, levels) in _MAKERS.items() for level in levels)
+
+
+def cells(topics: str = "all", max_level: int = 9) -> tuple[Cell, ...]:
+    """The cells of the named topics ("add,sub", or "all") up to a level.
+
+    Raises InputError for an unknown topic, and where no cell is left.
+    """
+    wanted = TOPICS if topics == "all" else tuple(topics.split(","))
+    for topic in wanted:
+        if topic not in TOPICS:
+            raise unknown_name("topic", topic, TOPICS)
+    found = tuple(cell for cell in CELLS if cell.topic in wanted and cell.level <= max_level)
+    if not found:
+        raise InputError(f"no level of {topics!r} is at most {max_level}: raise --max-level (letters start at 3)")
+    return found
+
+
+def draw(rng: random.Random, cell: Cell) -> Problem:
+    """A random problem of the cell, of any split."""
+    return Problem(*_MAKERS[cell.topic][0](rng, cell.level), cell)
+
+
+def split_of(prompt: str) -> Split:
+    """Which split a prompt belongs to: 80 % train, 10 % validation, 10 % held out, by its hash alone."""
+    bucket = int.from_bytes(hashlib.sha256(prompt.encode()).digest()[:8]) % 10
+    return "train" if bucket < 8 else "validation" if bucket == 8 else "heldout"
+
+
+def stream(split: Split, chosen: Sequence[Cell], rng: random.Random) -> Iterator[Problem]:
+    """Endless problems of a split, balanced over cells: a pool of distinct ones would starve the smallest cells."""
+    while True:
+        cell = rng.choice(chosen)
+        problem = next(p for p in (draw(rng, cell) for _ in range(1000)) if split_of(p.prompt) == split)
+        yield problem
+
+
+def pool(split: Split, chosen: Sequence[Cell], per_cell: int, seed: int) -> list[Problem]:
+    """Up to `per_cell` distinct problems of every cell; cells with fewer in the split give what they have.
+
+    Tries are capped (a cell of one-digit sums has about a hundred prompts in all), so this always ends.
+    """
+    if per_cell < 1:
+        raise InputError(f"problems per cell must be at least 1, got {per_cell}")
+    found: list[Problem] = []
+    for cell in chosen:
+        rng = random.Random(f"{seed} {split} {cell.topic} {cell.level}")
+        distinct: dict[str, Problem] = {}
+        for _ in range(200 + 30 * per_cell):
+            problem = draw(rng, cell)
+            if split_of(problem.prompt) == split:
+                distinct.setdefault(problem.prompt, problem)
+            if len(distinct) == per_cell:
+                break
+        found += distinct.values()
+    return found

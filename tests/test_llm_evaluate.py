@@ -1,0 +1,79 @@
+"""pass@k and maj@k of llm/ by enumeration, and the evaluation program on a checkpoint."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import math
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("transformers")
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # llm runs from the checkout; it is not installed
+
+from ebpo_sim import InputError
+from llm import evaluate, train
+from llm.evaluate import maj_at_k, mean_and_error, pass_at_k
+from llm.settings import Settings
+
+
+@pytest.mark.parametrize("p", [0.0, 0.1, 0.5, 1.0])
+@pytest.mark.parametrize(("n", "k"), [(1, 1), (4, 1), (4, 3), (6, 2), (6, 6)])
+def test_pass_at_k_is_unbiased(p: float, n: int, k: int) -> None:
+    """Guards pass@k: over every outcome of n draws its expectation is 1 - (1-p)^k."""
+    expected = sum(math.comb(n, c) * p**c * (1 - p) ** (n - c) * pass_at_k(n, c, k) for c in range(n + 1))
+    assert expected == pytest.approx(1 - (1 - p) ** k, abs=1e-12)
+
+
+def test_maj_at_k_is_unbiased() -> None:
+    """Guards maj@k: over every sequence of 6 answers its expectation is that of one vote of 3."""
+    chance = {"a": 0.5, "b": 0.2, None: 0.2, "": 0.1}
+
+    def expected(n: int) -> float:
+        return sum(
+            math.prod(chance[t] for t in texts) * maj_at_k(texts, "a", 3)
+            for texts in itertools.product(chance, repeat=n)
+        )
+
+    assert expected(6) == pytest.approx(expected(3), abs=1e-12)
+
+
+def test_votes() -> None:
+    """Guards the vote: missing and empty answers do not vote, ties are shared, no vote is no point."""
+    assert maj_at_k(["a", "a", "b"], "a", 3) == 1
+    assert maj_at_k([None, None, "a"], "a", 3) == 1
+    assert maj_at_k(["a", "b", None], "a", 3) == 0.5
+    assert maj_at_k([None, "", None], "", 3) == 0
+    assert maj_at_k(["a", "b", "b", "a"], "a", 1) == 0.5
+    assert mean_and_error([0.0, 1.0]) == (0.5, 0.5)
+    for bad in (lambda: pass_at_k(4, 5, 1), lambda: pass_at_k(4, 1, 5), lambda: maj_at_k(["a"], "a", 2)):
+        with pytest.raises(InputError):
+            bad()
+
+
+def test_evaluation_of_a_checkpoint(tmp_path: Path) -> None:
+    """Guards the program: scores agree with the rollouts it writes, and bad arguments are refused."""
+    tiny = Settings(
+        prompts=4, steps=1, topics="count", max_level=3, per_cell=24, eval_per_cell=2, eval_samples=2, sft_steps=30,
+        sft_batch=64, hidden=16, layers=1, heads=2, kv_heads=1, threads=1,
+    )  # fmt: skip
+    train.train(replace(tiny), tmp_path / "run", tmp_path / "cache")
+    argv = [str(tmp_path / "run/checkpoint.pt"), "--per-cell", "5", "--samples", "6", "--threads", "1"]
+    argv += ["--out", str(tmp_path / "out")]
+    evaluate.main([*argv, "--k", "1,3"])
+    with (tmp_path / "out/rollouts.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    with (tmp_path / "out/scores.csv").open() as file:
+        scores = list(csv.DictReader(file))
+    assert len(rows) == 5 * 6 and len({row["prompt_id"] for row in rows}) == 5
+    assert {row["cluster"] for row in rows} == {"count"}
+    assert [(row["topic"], row["level"]) for row in scores] == [("all", "all"), ("count", "all"), ("count", "3")]
+    assert float(scores[0]["pass@1"]) == pytest.approx(sum(float(row["reward"]) for row in rows) / 30)
+    assert float(scores[0]["pass@3"]) >= float(scores[0]["pass@1"]) and "maj@3 se" in scores[0]
+    with pytest.raises(InputError, match="--k"):
+        evaluate.main([*argv, "--k", "1,7"])
+    with pytest.raises(InputError, match="whole numbers"):
+        evaluate.main([*argv, "--k", "two"])

@@ -1,0 +1,115 @@
+"""The sampler of llm/ against the training forward, and its masks."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("transformers")
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # llm runs from the checkout; it is not installed
+import torch
+
+from ebpo_sim import InputError
+from llm import policy, rollouts
+from llm.tasks import CELLS, CharTokenizer, pool
+
+TOKENIZER = CharTokenizer()
+SHAPES = {
+    "qwen3": policy.Shape("qwen3", 32, 2, 4, 4),
+    "qwen3 grouped": policy.Shape("qwen3", 32, 2, 4, 2),
+    "llama grouped": policy.Shape("llama", 32, 2, 4, 1),
+}
+
+
+def rolled(shape: policy.Shape, group_size: int = 3, temperature: float = 1.0, max_new: int = 9):
+    torch.set_num_threads(1)
+    model = policy.build(shape, 1)
+    with torch.no_grad():  # a bias to the end token, so that rows finish at many lengths
+        model.get_input_embeddings().weight[TOKENIZER.eos_id] *= 4
+    problems = pool("train", CELLS, 1, 0)
+    ids, mask = TOKENIZER.pad_left([p.prompt for p in problems])
+    generator = torch.Generator().manual_seed(5)
+    found = rollouts.sample(model, ids, mask, group_size, max_new, TOKENIZER, generator, temperature)
+    return model, problems, found
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_sampler_log_probabilities_are_those_of_the_training_forward(shape: policy.Shape, temperature: float) -> None:
+    """Guards the ratio: it is 1 at the first update, whatever was padded, finished or dropped from the cache."""
+    model, _, found = rolled(shape, temperature=temperature)
+    lengths = found.mask_NT.sum(dim=1)
+    assert lengths.min() < lengths.max() and found.finished_N.any()  # rows were dropped on the way
+    with torch.no_grad():
+        trained = rollouts.log_probs(
+            model, found.prompt_NL, found.prompt_mask_NL, found.tokens_NT, found.mask_NT, temperature
+        )
+    assert ((trained - found.log_prob_NT) * found.mask_NT).abs().max() < 1e-5
+
+
+def test_padding_does_not_change_a_prompts_log_probabilities() -> None:
+    """Guards positions: a row alone, without its padding, has the same log-probabilities."""
+    model, problems, found = rolled(SHAPES["qwen3"])
+    for i in (0, 10, 30):
+        own, mask = TOKENIZER.pad_left([problems[i // 3].prompt])
+        n = int(found.mask_NT[i].sum())
+        tokens = found.tokens_NT[i : i + 1, :n]
+        with torch.no_grad():
+            alone = rollouts.log_probs(model, own, mask, tokens, torch.ones_like(tokens, dtype=torch.bool))
+        assert (alone[0] - found.log_prob_NT[i, :n]).abs().max() < 1e-5
+
+
+def test_masks_end_with_the_end_token() -> None:
+    """Guards the mask: the end token is in it and nothing after, and an answer without one is a missing answer."""
+    _, problems, found = rolled(SHAPES["qwen3"])
+    texts = rollouts.answers(found, TOKENIZER)
+    assert {text is None for text in texts} == {True, False}
+    for tokens, mask, finished, text in zip(*(x.tolist() for x in found[2:4]), found.finished_N, texts, strict=True):
+        n = sum(mask)
+        assert mask == [True] * n + [False] * (len(mask) - n)
+        assert (TOKENIZER.eos_id in tokens) == finished == (text is not None)
+        if finished:
+            assert tokens.index(TOKENIZER.eos_id) == n - 1
+        assert set(tokens[n:]) <= {TOKENIZER.pad_id}
+    rewards = rollouts.rewards(texts, problems, 3)
+    assert rewards.shape == (len(problems), 3) and rewards.dtype == torch.float64
+    gold = [p.answer for p in problems for _ in range(3)]
+    assert rollouts.rewards(gold, problems, 3).min() == 1.0
+
+
+def test_greedy_sampling_is_the_argmax_without_a_cache() -> None:
+    """Guards the cache: a hand loop that recomputes everything finds the same greedy answer."""
+    model, problems, found = rolled(SHAPES["llama grouped"], group_size=1, temperature=0.0)
+    for i in (0, 7, 20):
+        ids = TOKENIZER.encode(problems[i].prompt)
+        start = len(ids)
+        while len(ids) - start < 9 and ids[-1] != TOKENIZER.eos_id:
+            with torch.no_grad():
+                ids.append(int(model(input_ids=torch.tensor([ids])).logits[0, -1].argmax()))
+        assert found.tokens_NT[i][found.mask_NT[i]].tolist() == ids[start:]
+
+
+def test_sampling_follows_the_distribution() -> None:
+    """Guards the draw: first-token frequencies of 4000 answers agree with the model's probabilities (4.5 SE)."""
+    torch.set_num_threads(1)
+    model = policy.build(SHAPES["qwen3"], 1)
+    ids, mask = TOKENIZER.pad_left(["1+2="])
+    found = rollouts.sample(model, ids, mask, 4000, 1, TOKENIZER, torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        p = torch.softmax(model(input_ids=ids).logits[0, -1], dim=-1)
+    seen = torch.bincount(found.tokens_NT[:, 0], minlength=TOKENIZER.vocab_size) / 4000
+    assert ((seen - p).abs() / (p * (1 - p) / 4000).sqrt()).max() < 4.5
+
+
+@pytest.mark.parametrize(("group_size", "max_new", "temperature"), [(0, 9, 1.0), (2, 0, 1.0), (2, 9, -1.0)])
+def test_impossible_requests_are_refused(group_size: int, max_new: int, temperature: float) -> None:
+    with pytest.raises(InputError, match="at least"):
+        rolled(SHAPES["qwen3"], group_size, temperature, max_new)
+
+
+@pytest.mark.parametrize("shape", [policy.Shape("gpt"), policy.Shape(hidden=30), policy.Shape(kv_heads=3)], ids=str)
+def test_impossible_models_are_refused(shape: policy.Shape) -> None:
+    with pytest.raises(InputError):
+        policy.build(shape, 0)
