@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,36 +24,14 @@ from ebpo_sim.exact import limit_risk
 from ebpo_sim.groups import count_groups
 from ebpo_sim.kernels import STATE_WORDS, draw_and_tally
 from ebpo_sim.montecarlo import Design, batch_sums, mean_with_error, simulate_errors, simulate_stream, squared_error
+from ebpo_sim.timing import seconds, spread
+from ebpo_sim.training_bench import training_throughput
 from ebpo_sim.worlds import Beta, parse_world
 
 Array = NDArray[np.float64]
 PROMPTS = 1 << 16
 STREAMS = 64
 LARGE = 10**8
-
-
-class Spread(NamedTuple):
-    """Median and quartiles over rounds."""
-
-    median: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.median:.3g} [{self.low:.3g}, {self.high:.3g}]"
-
-
-def spread(values: Sequence[float]) -> Spread:
-    """Median and quartiles of `values`."""
-    low, median, high = np.quantile(values, [0.25, 0.5, 0.75])
-    return Spread(float(median), float(low), float(high))
-
-
-def seconds(work: Callable[[], object]) -> float:
-    """Wall-clock time of one call."""
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
 
 
 def engine_batch(p_P: Array, group_size: int, words: Sequence[NDArray[np.uint64]]) -> Array:
@@ -181,7 +159,7 @@ def peak_megabytes() -> float:
 def measure(quick: bool, seed: int) -> dict[str, Any]:
     """All parts of the benchmark."""
     rounds = 5 if quick else 15
-    with report.progress(9, "bench") as bar:
+    with report.progress(10, "bench") as bar:
 
         def done(part: Any) -> Any:
             bar.update()
@@ -192,6 +170,7 @@ def measure(quick: bool, seed: int) -> dict[str, Any]:
             "prompts": done(scaling_with_prompts(8, rounds, seed)),
             "threads": done(scaling_with_threads(8, rounds, seed)),
             "exact": done(exact_against_simulation(8, rounds, seed)),
+            "training": done(training_throughput(3 if quick else 7, seed)),
             "memory": done(bounded_memory(8, LARGE // 100 if quick else LARGE, seed)),
         }
 
@@ -211,6 +190,9 @@ def tables(found: dict[str, Any]) -> str:
     ):
         lines = [[f"{x:.3g}" if isinstance(x, float) else str(x) for x in row.values()] for row in rows]
         parts.append(f"{title}\n{report.text_table(list(rows[0]), lines)}")
+    training = [(name, str(value)) for name, value in found["training"].items()]
+    title = "Training: 1000 steps x 512 prompts x G = 4, ebpo, Adam, one core, CPU time"
+    parts.append(f"{title}\n{report.text_table(('', 'median [quartiles]'), training)}")
     return "\n\n".join(parts)
 
 

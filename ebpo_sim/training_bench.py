@@ -8,17 +8,15 @@ in CPU seconds, which other programs on the machine disturb less than wall-clock
 
 from __future__ import annotations
 
-import argparse
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ebpo_sim import cli, report
-from ebpo_sim.bench import spread
 from ebpo_sim.groups import group_rewards
+from ebpo_sim.timing import spread
 from ebpo_sim.training import State, TrainingConfig, advance, build_estimator, start, stream
 from ebpo_sim.worlds.policies import Ints, Prompts, step_distributions
 from ebpo_sim.worlds.prompts import SkillChain, skill_chain
@@ -135,16 +133,3 @@ def training_throughput(rounds: int, seed: int) -> dict[str, Any]:
         found[f"{name}, ms a step"] = spread([1e3 * t for t in values])
         found[f"{name} / engine"] = spread([t / e for t, e in zip(values, engine, strict=True)])
     return found
-
-
-def main(argv: Sequence[str]) -> None:
-    parser = argparse.ArgumentParser(prog="python -m ebpo_sim.training_bench", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seed", type=int, default=0, help="of the random draws (times vary all the same)")
-    args = parser.parse_args(argv)
-    found = training_throughput(args.rounds, args.seed)
-    report.say(report.text_table(("1000 x 512 x G = 4, ebpo, Adam", ""), [(k, str(v)) for k, v in found.items()]))
-
-
-if __name__ == "__main__":
-    cli.run(main)

@@ -42,12 +42,13 @@ MAY_IMPORT = {  # room -> the rooms it may import; what is not listed may not
     "training": FOUNDATIONS | {"estimators", "worlds", "kernels_training", "training_measures", "report"},
     "bias": {"errors", "formulas", "bias"},
     "report": {"errors"},
+    "timing": set(),
     "cli": {"errors", "report", "estimators", "worlds"},
     "study": {"cli", "report", "montecarlo"},
     "program": FOUNDATIONS
     | SIMULATION
     | DERIVED
-    | {"estimators", "report", "cli", "study", "bias", "training", "program"},
+    | {"estimators", "report", "cli", "study", "timing", "bias", "training", "program"},
     "claims": {"study"}
     | FOUNDATIONS
     | SIMULATION
