@@ -81,9 +81,10 @@ def title(on: Figure, text: str) -> None:
     on.text(0.02, 1 - 0.16 / on.get_figheight(), text, fontsize=13, weight="bold", va="top", color=INK)
 
 
-def caption(on: Figure, text: str, width: int = 190) -> None:
+def caption(on: Figure, text: str) -> None:
     """The caption strip along the bottom: the rung that made it, seeds, how to read it."""
-    on.text(0.02, 0.09 / on.get_figheight(), textwrap.fill(text, width), fontsize=8, va="bottom", color=SOFT)
+    characters = int(15.2 * on.get_figwidth())  # of 8 points on a line
+    on.text(0.02, 0.09 / on.get_figheight(), textwrap.fill(text, characters), fontsize=8, va="bottom", color=SOFT)
 
 
 def panel_title(axis: Axes, text: str, verdict: Verdict | None = None, below: bool = False) -> None:
