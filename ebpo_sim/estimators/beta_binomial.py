@@ -10,12 +10,12 @@ import numpy as np
 from ebpo_sim import moments
 from ebpo_sim.estimators import components
 from ebpo_sim.estimators.base import Domain, Evaluation
-from ebpo_sim.estimators.components import Bank, Memory
+from ebpo_sim.estimators.components import Bank, BankMemory, Memory
 from ebpo_sim.groups import Groups
 
 
 @dataclass(frozen=True)
-class BetaBinomial:
+class BetaBinomial(BankMemory):
     """V = (nu m + successes)/(nu + n), nu = m(1-m)/v - 1: the posterior mean under Beta(nu m, nu (1-m)).
 
     m and v are the mean and ddof variance of the group means seen so far, v raw (sampling noise not removed).
@@ -32,18 +32,6 @@ class BetaBinomial:
 
     def __post_init__(self) -> None:
         components.retention(self.memory)
-
-    def init(self) -> Bank:
-        return {}
-
-    def observe(self, groups: Groups) -> Bank:
-        return components.observe_bank(groups, self.per_cluster)
-
-    def forget(self, state: Bank) -> Bank:
-        return components.forget_bank(state, components.retention(self.memory))
-
-    def merge(self, a: Bank, b: Bank) -> Bank:
-        return components.merge_banks(a, b)
 
     def evaluate(self, state: Bank, groups: Groups) -> Evaluation:
         known = components.rows(state, groups, self.per_cluster).means

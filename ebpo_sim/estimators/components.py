@@ -157,6 +157,25 @@ def rows(bank: Bank, groups: Groups, per_cluster: bool) -> Components:
     return Components(Moments(*f[0:4]), Moments(*f[4:8]), f[8], f[9], f[10])
 
 
+class BankMemory:
+    """The memory half of a baseline whose state is a `Bank`; the dataclass that inherits has these two settings."""
+
+    memory: Memory
+    per_cluster: bool
+
+    def init(self) -> Bank:
+        return {}
+
+    def observe(self, groups: Groups) -> Bank:
+        return observe_bank(groups, self.per_cluster)
+
+    def forget(self, state: Bank) -> Bank:
+        return forget_bank(state, retention(self.memory))
+
+    def merge(self, a: Bank, b: Bank) -> Bank:
+        return merge_banks(a, b)
+
+
 def _per_row(x: Real) -> Array:
     return np.asarray(x)[..., None]
 

@@ -12,7 +12,7 @@ from ebpo_sim import moments
 from ebpo_sim.errors import InputError
 from ebpo_sim.estimators import components
 from ebpo_sim.estimators.base import Domain, Evaluation
-from ebpo_sim.estimators.components import Bank, Components, Memory
+from ebpo_sim.estimators.components import Bank, BankMemory, Components, Memory
 from ebpo_sim.estimators.group_mean import others_mean
 from ebpo_sim.groups import Groups
 from ebpo_sim.mixing import Prior
@@ -24,7 +24,7 @@ PriorMean = Literal["rewards", "group_means"]
 
 
 @dataclass(frozen=True)
-class Shrinkage:
+class Shrinkage(BankMemory):
     """V = (1-S) group mean + S mu, S = (sigma2/n) / (sigma2/n + tau2), n the group's valid rollouts.
 
     sigma2: "total", the variance of ALL rewards (Algorithm 1), or "within", pooled within-group (ddof 1).
@@ -60,18 +60,6 @@ class Shrinkage:
         if self.fixed_shrinkage is not None and not 0 <= self.fixed_shrinkage <= 1:
             raise InputError(f"fixed_shrinkage must lie in [0, 1], got {self.fixed_shrinkage!r}")
         components.retention(self.memory)
-
-    def init(self) -> Bank:
-        return {}
-
-    def observe(self, groups: Groups) -> Bank:
-        return components.observe_bank(groups, self.per_cluster)
-
-    def forget(self, state: Bank) -> Bank:
-        return components.forget_bank(state, components.retention(self.memory))
-
-    def merge(self, a: Bank, b: Bank) -> Bank:
-        return components.merge_banks(a, b)
 
     def evaluate(self, state: Bank, groups: Groups) -> Evaluation:
         known = components.rows(state, groups, self.per_cluster)
