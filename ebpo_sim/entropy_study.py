@@ -99,8 +99,8 @@ def _one_step(text: str, world: World, group_size: int, settings: Settings) -> R
             if optimiser in sampled and row["loss_ratio_exact"] is not None:
                 (gain, change), (gain_0, change_0) = sampled[optimiser][i], sampled[optimiser][0]
                 loss, per_reward = paired_ratio(change, change_0), double_ratio(change, change_0, gain, gain_0)
-                row["loss_ratio_mc"], row["loss_ratio_mc_se"] = map(exists, loss)
-                row["per_reward_mc"], row["per_reward_mc_se"] = map(exists, per_reward)
+                row["loss_ratio_mc"], row["loss_ratio_mc_se"] = map(report.exists, loss)
+                row["per_reward_mc"], row["per_reward_mc_se"] = map(report.exists, per_reward)
             rows.append(row)
     return rows
 
@@ -116,10 +116,6 @@ def double_ratio(a: Any, b: Any, c: Any, d: Any) -> Mean:
     value = (a.mean() / b.mean()) / (c.mean() / d.mean())
     influence = a / a.mean() - b / b.mean() - c / c.mean() + d / d.mean()
     return Mean(float(value), float(abs(value) * np.std(influence, ddof=1) / np.sqrt(len(a))))
-
-
-def exists(x: float) -> float | None:
-    return None if np.isnan(x) else x
 
 
 def _long_runs(text: str, world: World, group_size: int, settings: Settings) -> Rows:

@@ -122,11 +122,11 @@ def _cell(
                 "mse_mc": simulated.value,
                 "mse_mc_se": simulated.se,
                 "ratio_exact": ratio_exact,
-                "ratio_mc": _exists(ratio.value),
-                "ratio_mc_se": _exists(ratio.se),
+                "ratio_mc": report.exists(ratio.value),
+                "ratio_mc_se": report.exists(ratio.se),
                 "ratio_split": None if split is None else split.ratio,
                 "ratio_split_se": None if split is None else split.se,
-                "gradient_noise_ratio": _exists(noise_ratio),
+                "gradient_noise_ratio": report.exists(noise_ratio),
                 "verdict": verdict(ratio_exact),
             }
         )
@@ -138,8 +138,8 @@ def _row(text: str, icc: float, counts: Counts | None, group_size: int, estimato
     missing = ("shrinkage", "mse_exact", "mse_mc", "mse_mc_se", "ratio_exact", "ratio_mc", "ratio_mc_se")
     return {
         "world": text,
-        "icc": _exists(icc),
-        "icc_se": None if counts is None else _exists(variance_components(counts).icc_se),
+        "icc": report.exists(icc),
+        "icc_se": None if counts is None else report.exists(variance_components(counts).icc_se),
         "group_size": group_size,
         "estimator": estimator.name,
         **dict.fromkeys((*missing, "ratio_split", "ratio_split_se", "gradient_noise_ratio", "verdict")),
@@ -258,10 +258,6 @@ def _three(row: dict[str, Any]) -> tuple[str, str, str]:
 
 def _order(icc: float | None) -> float:
     return 2.0 if icc is None else icc
-
-
-def _exists(x: float) -> float | None:
-    return None if np.isnan(x) else x
 
 
 CURVES = {  # colour, and what shares the curve in the limit

@@ -49,6 +49,11 @@ def number(x: float | None, digits: int = 3) -> str:
     return "-" if x is None or math.isnan(x) else f"{x:.{digits}f}"
 
 
+def exists(x: float) -> float | None:
+    """NaN as None: a quantity that does not exist is null in JSON and an empty cell in CSV."""
+    return None if math.isnan(x) else x
+
+
 def with_error(value: float | None, se: float | None) -> str:
     """value ± standard error, to the error's leading digit."""
     if value is None or se is None or math.isnan(value):
