@@ -126,12 +126,15 @@ def james_stein(*, finite_sample_factor: bool = True) -> Estimator:
 def ebpo(
     *, ddof: int = 0, memory: Memory = "cumulative", order: Order = "update_then_score",
     centre: Centre = "batch", scale: Scale = "batch", scale_ddof: int = 1, eps: float = 1e-6,
+    shrinkage: float | None = None,
 ) -> Estimator:  # fmt: skip
     """EBPO, Algorithm 1: total sigma2, raw tau2, cumulative trackers, batch standardisation (arXiv 2602.05165).
 
-    The paper leaves both ddof open; the defaults are those of the authors' public code.
+    The paper leaves both ddof open; the defaults are those of the authors' public code. shrinkage: a fixed weight
+    instead of the estimated one; 0 and 1 are the arms that tell what the adaptive weight itself is worth.
     """
-    return Estimator("ebpo", Shrinkage(ddof=ddof, memory=memory), Normalise(centre, scale, scale_ddof, eps), order)
+    baseline = Shrinkage(ddof=ddof, memory=memory, fixed_shrinkage=shrinkage)
+    return Estimator("ebpo", baseline, Normalise(centre, scale, scale_ddof, eps), order)
 
 
 @register
