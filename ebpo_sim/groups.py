@@ -211,6 +211,8 @@ def _labels(name: str, labels: Any) -> tuple[Any, ...] | None:
         return None
     if is_torch(labels):
         labels = labels.detach().cpu().numpy()
+    if isinstance(labels, list | tuple) and set(map(type, labels)) <= {str, int}:
+        return tuple(labels)
     array = np.asarray(labels)
     if array.ndim != 1:
         raise InputError(f"{name} must be one-dimensional, got shape {array.shape}")

@@ -47,8 +47,13 @@ def push(state: Moments, x: float) -> Moments:
 def push_many(state: Moments, xs: ArrayLike, multiplicity: ArrayLike = 1.0) -> Moments:
     """Add the observations along the last axis of `xs`, the i-th `multiplicity[i] >= 0` times.
 
-    Two passes over the batch, then `merge`; equals repeated `push` up to rounding.
+    `merge` with `of`; equals repeated `push` up to rounding.
     """
+    return merge(state, of(xs, multiplicity))
+
+
+def of(xs: ArrayLike, multiplicity: ArrayLike = 1.0) -> Moments:
+    """The moments of the observations along the last axis alone, in two passes; see `push_many`."""
     x, c = np.broadcast_arrays(np.asarray(xs, dtype=np.float64), np.asarray(multiplicity, dtype=np.float64))
     count = np.sum(c, axis=-1)
     safe = np.where(count > 0, count, 1.0)
@@ -59,7 +64,7 @@ def push_many(state: Moments, xs: ArrayLike, multiplicity: ArrayLike = 1.0) -> M
     deviation = np.where(c > 0, x - mean[..., None], 0.0)
     # The second term removes what the rounding of `mean` added (Chan, Golub and LeVeque's corrected two-pass).
     m2 = np.sum(c * deviation**2, axis=-1) - np.sum(c * deviation, axis=-1) ** 2 / safe
-    return merge(state, Moments(count, count, mean, np.maximum(m2, 0.0)))
+    return Moments(count, count, mean[()], np.maximum(m2, 0.0))
 
 
 def merge(a: Moments, b: Moments) -> Moments:

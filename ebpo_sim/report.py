@@ -25,8 +25,8 @@ Row = Mapping[str, Any]
 
 
 def say(text: str = "") -> None:
-    """A line for the reader, on standard output."""
-    print(text)
+    """A line for the reader, on standard output, above any progress bar."""
+    tqdm.write(text)
 
 
 def fail(text: str) -> None:

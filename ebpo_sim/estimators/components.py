@@ -58,8 +58,8 @@ def observe(groups: Groups) -> Components:
     rewards_PG = np.broadcast_to(groups.rewards_PG, weight_PG.shape)
     flat = (*weight_PG.shape[:-2], -1)
     return Components(
-        moments.push_many(moments.zero(), rewards_PG.reshape(flat), weight_PG.reshape(flat)),
-        moments.push_many(moments.zero(), groups.mean_P, count_P),
+        moments.of(rewards_PG.reshape(flat), weight_PG.reshape(flat)),
+        moments.of(groups.mean_P, count_P),
         np.sum(count_P * groups.within_ss_P, axis=-1),
         np.sum(count_P * np.maximum(groups.size_P - 1, 0.0), axis=-1),
         np.sum(count_P / np.maximum(groups.size_P, 1.0), axis=-1),
@@ -150,7 +150,7 @@ def rows(bank: Bank, groups: Groups, per_cluster: bool) -> Components:
 
     A cluster that the bank has not seen takes all clusters together; an empty bank gives empty components.
     """
-    everything = reduce(merge, bank.values(), Components())
+    everything = reduce(merge, bank.values()) if bank else Components()
     chosen = [bank.get(c, everything) for c in required_clusters(groups)] if per_cluster else [everything]
     flat = [(*c.rewards, *c.means, c.within_ss, c.within_df, c.inverse_sizes) for c in chosen]
     f = [np.stack(np.broadcast_arrays(*map(np.asarray, field)), axis=-1) for field in zip(*flat, strict=True)]
