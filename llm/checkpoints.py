@@ -8,6 +8,8 @@ settings, and how long the logs were.
 from __future__ import annotations
 
 import io
+import shutil
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,8 +18,9 @@ import torch
 
 from ebpo_sim import report
 from ebpo_sim.errors import InputError
+from llm.tasks.tokenizer import CharTokenizer, Tokenizer
 
-FORMAT, VERSION = "ebpo llm checkpoint", 1
+FORMAT, VERSION = "ebpo llm checkpoint", 2
 PARTS = ("step", "settings", "model", "reference", "optimizer", "estimator", "ranking", "start", "log_bytes")
 
 
@@ -34,7 +37,7 @@ def load(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"checkpoint {str(path)!r} does not exist: name one, or start without --resume")
     try:
-        content = torch.load(path, weights_only=True)
+        content = torch.load(path, weights_only=True, map_location="cpu")
         written = content["format"], content["version"]
     except Exception as error:  # a truncated archive shows as one of many exceptions
         raise InputError(
@@ -43,6 +46,41 @@ def load(path: Path) -> dict[str, Any]:
     if written != (FORMAT, VERSION) or not set(PARTS) <= set(content):
         raise InputError(f"checkpoint {str(path)!r} is {written}, this code reads {(FORMAT, VERSION)}: start again")
     return content
+
+
+def weights_of(model: Any) -> dict[str, Any]:
+    """The weights that training changes: all of them, or with LoRA those of the adapters."""
+    if all(p.requires_grad for p in model.parameters()):
+        return model.state_dict()
+    return {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+
+
+def put_weights(model: Any, weights: Mapping[str, Any]) -> None:
+    """Inverse of `weights_of`. Raises InputError where names or shapes do not fit the model."""
+    whole = {name for name, p in model.named_parameters() if p.requires_grad}
+    if not whole <= set(weights):
+        raise InputError(
+            f"the checkpoint has no weights for {sorted(whole - set(weights))[0]!r}: another --model wrote it"
+        )
+    try:
+        model.load_state_dict(weights, strict=len(whole) == len(list(model.parameters())))
+    except RuntimeError as error:
+        raise InputError(
+            f"the checkpoint's weights do not fit the model: {str(error).splitlines()[-1].strip()}"
+        ) from error
+
+
+def export(folder: Path, model: Any, tokenizer: Tokenizer) -> None:
+    """Write the model (with LoRA: its adapters) and its tokenizer as a folder for transformers, whole or not at all."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
+        made = Path(temporary) / "model"
+        model.save_pretrained(made)
+        wrapped = tokenizer.hugging_face() if isinstance(tokenizer, CharTokenizer) else tokenizer.wrapped
+        wrapped.save_pretrained(made)
+        if folder.exists():
+            shutil.rmtree(folder)
+        made.rename(folder)
 
 
 def check_settings(saved: Mapping[str, Any], given: Mapping[str, Any]) -> None:

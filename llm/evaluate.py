@@ -1,6 +1,7 @@
-"""pass@1, unbiased pass@k and maj@k of a checkpoint, with standard errors over prompts, by topic and level.
+"""pass@1, unbiased pass@k and maj@k of a checkpoint or model, with intervals over prompts, by topic and level.
 
     python llm/evaluate.py results/llm/train/checkpoint.pt --split heldout --samples 16
+    python llm/evaluate.py Qwen/Qwen3-0.6B --dataset math500.jsonl --device cuda --dtype bf16 --max-new 2048
 
 Writes rollouts.csv (one row a rollout: prompt_id, cluster, reward, level, length), which `python -m ebpo_sim.diagnose`
 reads, and scores.csv. Exit code 2 and one line for bad input.
@@ -11,8 +12,8 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,15 +21,17 @@ if not __package__:  # run as a script: the repository instead of this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import torch
-from transformers import PreTrainedModel
 
 from ebpo_sim import cli, report
 from ebpo_sim.errors import InputError
-from llm import checkpoints, policy, rollouts
-from llm.tasks import MAX_ANSWER, CharTokenizer, Problem, cells, pool, score
+from llm import checkpoints
+from llm.engines import Engine, answer, precision
+from llm.run import GENERATED, engine_of, instruction_of, load_policy, verifier_of
+from llm.settings import CHOICES, HELP, Settings, option
+from llm.tasks import Problem, Verifier, cells, load_problems, pool, split_of
 from llm.tasks.generated import SPLITS
 
-CHUNK = 512  # sequences sampled at once
+HELDOUT = "heldout"
 
 
 class Outcome(NamedTuple):
@@ -41,23 +44,21 @@ class Outcome(NamedTuple):
 
 
 def sampled_outcomes(
-    model: PreTrainedModel, problems: Sequence[Problem], samples: int, seed: int, temperature: float = 1.0
+    engine: Engine, verifier: Verifier, problems: Sequence[Problem], samples: int, seed: int, temperature: float = 1.0
 ) -> list[Outcome]:
     """`samples` answers to each problem; the same seed, the same draws."""
     if samples < 1:
         raise InputError(f"samples must be at least 1, got {samples}")
-    tokenizer, generator = CharTokenizer(), torch.Generator().manual_seed(seed)
     found = []
-    per_call = max(1, CHUNK // samples)
+    per_call = max(1, engine.chunk // samples)
     for start in range(0, len(problems), per_call):
         some = list(problems[start : start + per_call])
-        ids_PL, mask_PL = tokenizer.pad_left([p.prompt for p in some])
-        rolled = rollouts.sample(model, ids_PL, mask_PL, samples, MAX_ANSWER + 1, tokenizer, generator, temperature)
-        texts, lengths = rollouts.answers(rolled, tokenizer), rolled.mask_NT.sum(dim=1).tolist()
+        # a seed for each call, so that a problem's answers depend on nothing sampled before its own call
+        rolled, texts, reward_PG = answer(engine, verifier, some, samples, seed + start, temperature)
+        lengths = rolled.mask_NT.sum(dim=1).tolist()
         for i, problem in enumerate(some):
             part = slice(i * samples, (i + 1) * samples)
-            verdicts = tuple(score(text, problem.answer) for text in texts[part])
-            found.append(Outcome(problem, tuple(texts[part]), verdicts, tuple(lengths[part])))
+            found.append(Outcome(problem, tuple(texts[part]), tuple(reward_PG[i].tolist()), tuple(lengths[part])))
     return found
 
 
@@ -68,21 +69,40 @@ def pass_at_k(n: int, successes: int, k: int) -> float:
     return 1.0 - math.comb(n - successes, k) / math.comb(n, k)
 
 
-def maj_at_k(texts: Sequence[str | None], gold: str, k: int) -> float:
-    """Share of right majority votes over the n // k disjoint runs of k answers: unbiased for the vote of k.
+def maj_at_k(texts: Sequence[str | None], rewards: Sequence[float], k: int) -> float:
+    """Reward of the majority vote, averaged over the n // k disjoint runs of k answers: unbiased for the vote of k.
 
-    Answers that never ended or are empty do not vote; a tie counts as the chance to pick the right one of the tied.
+    Votes are counted by `final_answer`, spelled the same or not at all. Answers that never ended or are empty do not
+    vote; a tie is the mean over the tied.
     """
     if not 1 <= k <= len(texts):
         raise InputError(f"maj@k needs 1 <= k <= the number of samples, got k {k}, samples {len(texts)}")
-    votes = [_vote(texts[i * k : (i + 1) * k], gold) for i in range(len(texts) // k)]
+    parts = [slice(i * k, (i + 1) * k) for i in range(len(texts) // k)]
+    votes = [_vote(texts[part], rewards[part]) for part in parts]
     return sum(votes) / len(votes)
 
 
-def _vote(texts: Sequence[str | None], gold: str) -> float:
-    counts = Counter(text for text in texts if text)
-    first = [text for text, count in counts.items() if count == max(counts.values())]
-    return 1 / len(first) if gold in first else 0.0
+def _vote(texts: Sequence[str | None], rewards: Sequence[float]) -> float:
+    cast: dict[str, list[float]] = {}
+    for text, reward in zip(texts, rewards, strict=True):
+        if text:
+            cast.setdefault(final_answer(text), []).append(reward)
+    most = max(map(len, cast.values()), default=0)
+    first = [sum(given) / len(given) for given in cast.values() if len(given) == most]
+    return sum(first) / len(first) if first else 0.0
+
+
+def final_answer(text: str) -> str:
+    """What an answer votes for: the contents of its last \\boxed{...}, without spaces, else its whole text."""
+    start = text.rfind("\\boxed{")
+    if start < 0:
+        return text.strip()
+    depth, begin = 1, start + len("\\boxed{")
+    for end in range(begin, len(text)):
+        depth += {"{": 1, "}": -1}.get(text[end], 0) if text[end - 1] != "\\" else 0
+        if depth == 0:
+            return "".join(text[begin:end].split())
+    return text.strip()
 
 
 def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
@@ -104,7 +124,7 @@ def scores(outcomes: Sequence[Outcome], ks: Sequence[int]) -> list[dict[str, Any
     for k in ks:
         if k > 1:
             measures[f"pass@{k}"] = lambda o, k=k: pass_at_k(len(o.rewards), int(sum(o.rewards)), k)
-            measures[f"maj@{k}"] = lambda o, k=k: maj_at_k(o.texts, o.problem.answer, k)
+            measures[f"maj@{k}"] = lambda o, k=k: maj_at_k(o.texts, o.rewards, k)
     groups: dict[tuple[str, str], list[Outcome]] = {("all", "all"): list(outcomes)}
     for outcome in outcomes:
         groups.setdefault((outcome.problem.cell.topic, "all"), []).append(outcome)
@@ -124,7 +144,7 @@ def rollout_rows(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
     """One row a rollout, in the columns that `ebpo_sim.diagnose` knows."""
     return [
         {
-            "prompt_id": o.problem.prompt,
+            "prompt_id": o.problem.id,
             "cluster": o.problem.cell.topic,
             "reward": reward,
             "level": o.problem.cell.level,
@@ -146,43 +166,98 @@ def table(rows: Sequence[dict[str, Any]], levels: bool = False) -> str:
     return report.text_table(["topic", "level", "prompts", *names], body)
 
 
-def main(argv: Sequence[str]) -> None:
-    """The command line; see the module's docstring."""
+def settings_for(given: argparse.Namespace) -> tuple[Settings, dict[str, Any] | None]:
+    """(the settings that describe the policy and its task, the checkpoint where there is one).
+
+    A file is a checkpoint of `llm/train.py` and brings its own settings; anything else is a Hugging Face model.
+    Options given on the command line replace the checkpoint's.
+    """
+    target = Path(given.target)
+    if target.is_file() or target.suffix == ".pt":
+        saved = checkpoints.load(target)
+        base, trained = Settings(**saved["settings"]), saved
+    else:
+        base, trained = Settings(model=given.target, dataset=given.dataset or "sample"), None
+    asked = {name: getattr(given, name) for name in FROM_TRAINING if getattr(given, name) is not None}
+    return replace(base, engine="hf", eval_per_cell=given.per_cell, eval_limit=given.limit, **asked), trained
+
+
+def problems_of(settings: Settings, given: argparse.Namespace) -> list[Problem]:
+    """The problems to evaluate on. Raises InputError where there is none."""
+    if settings.dataset == GENERATED:
+        found = pool(given.split, cells(settings.topics, settings.max_level), given.per_cell, given.seed)
+    else:
+        found = load_problems(settings.dataset, settings.dataset_split, instruction=instruction_of(settings))
+        if given.dataset is None:  # the training data of a checkpoint: only what was kept from it
+            found = [p for p in found if split_of(p.prompt) == given.split]
+        found = found[: given.limit or None]
+    if not found:
+        raise InputError(f"no problem in the {given.split} split: raise --per-cell, or name another --dataset")
+    return found
+
+
+FROM_TRAINING = ("dataset", "dataset_split", "instruction", "verifier", "chat", "max_new", "device", "dtype",
+                 "temperature", "sample_rows", "threads")  # fmt: skip
+
+
+def arguments() -> argparse.ArgumentParser:
+    """The command line."""
     parser = argparse.ArgumentParser(prog="python llm/evaluate.py", description=__doc__.splitlines()[0])
     add = parser.add_argument
-    add("checkpoint", help="a checkpoint.pt written by python llm/train.py")
-    add("--split", default="heldout", choices=SPLITS, help="which problems (default heldout)")
-    add("--per-cell", type=int, default=32, help="problems a cell, where the split has as many (default 32)")
+    add("target", help="a checkpoint.pt written by python llm/train.py, or a Hugging Face model by name or folder")
+    add("--split", default=HELDOUT, choices=SPLITS, help="which generated problems (default heldout)")
+    add("--per-cell", type=int, default=32, help="generated problems a cell, where the split has as many (default 32)")
+    add("--limit", type=int, default=0, help="problems of a data set, 0 for all (default 0)")
     add("--samples", type=int, default=16, help="answers a problem (default 16)")
     add("--k", default="1,4,16", help="k of pass@k and maj@k, at most --samples (default 1,4,16)")
-    add("--temperature", type=float, default=1.0, help="0 is greedy (default 1)")
     add("--seed", type=int, default=0, help="same seed, same answers (default 0)")
-    add("--threads", type=int, default=1, help="of torch (default 1)")
     add("--out", default="results/llm/evaluate", help="folder for rollouts.csv and scores.csv")
-    given = parser.parse_args(argv)
+    kinds = {field.name: type(field.default) for field in fields(Settings)}
+    for name in FROM_TRAINING:
+        text = f"{HELP[name]} (default: the checkpoint's, or that of llm/train.py)"
+        add(option(name), type=kinds[name], choices=CHOICES.get(name), help=text)
+    return parser
+
+
+def main(argv: Sequence[str]) -> None:
+    """The command line; see the module's docstring."""
+    given = arguments().parse_args(argv)
     try:
         ks = sorted({int(k) for k in given.k.split(",")})
     except ValueError:
         raise InputError(f"--k must be whole numbers with commas, as in 1,4,16, got {given.k!r}") from None
     if ks[0] < 1 or ks[-1] > given.samples:
         raise InputError(f"--k must be between 1 and --samples {given.samples}, got {given.k}: raise --samples")
-    if given.threads < 1 or given.temperature < 0:
-        raise InputError(f"--threads must be at least 1, --temperature 0, got {given.threads}, {given.temperature}")
     out = report.writable_folder(given.out)
-    torch.set_num_threads(given.threads)
-    saved = checkpoints.load(Path(given.checkpoint))
-    settings = saved["settings"]
-    model = policy.build(policy.Shape(**{k: settings[k] for k in policy.Shape.__dataclass_fields__}), 0)
-    model.load_state_dict(saved["model"])
-    problems = pool(given.split, cells(settings["topics"], settings["max_level"]), given.per_cell, given.seed)
-    if not problems:
-        raise InputError(f"the {given.split} split has no problem in these cells: raise --per-cell")
-    outcomes = sampled_outcomes(model, problems, given.samples, given.seed, given.temperature)
+    settings, saved = settings_for(given)
+    torch.set_num_threads(settings.threads)
+    where = precision(settings.device, settings.dtype)
+    problems = problems_of(settings, given)
+    verifier = verifier_of(settings)
+    model, tokenizer = load_policy(settings, out / "cache", where, trained=saved is not None)
+    if saved is not None:
+        checkpoints.put_weights(model, saved["model"])
+    with verifier:
+        engine = engine_of(settings, model, tokenizer, where)
+        outcomes = []
+        with report.progress(len(problems), "evaluate") as bar:
+            per_call = max(1, engine.chunk // given.samples)
+            for start in range(0, len(problems), per_call):
+                some = problems[start : start + per_call]
+                outcomes += sampled_outcomes(
+                    engine, verifier, some, given.samples, given.seed + start, settings.temperature
+                )
+                bar.update(len(some))
+        failed = sum(verifier.failures.values())
     found = scores(outcomes, ks)
     report.write_csv(out / "rollouts.csv", rollout_rows(outcomes))
     report.write_csv(out / "scores.csv", found)
     report.say(table(found, levels=True))
-    report.say(f"step {saved['step']}, {given.split} split, ± one standard error over prompts")
+    trained = "" if saved is None else f"step {saved['step']}, "
+    report.say(f"{trained}{settings.dataset}, {len(problems)} problems, ± one standard error over prompts")
+    if failed:
+        report.say(f"the verifier failed on {failed} answers, scored 0: {verifier.failures}")
+    report.say(f"files: {given.out}/{{scores.csv,rollouts.csv}}; python -m ebpo_sim.diagnose {given.out}/rollouts.csv")
 
 
 if __name__ == "__main__":

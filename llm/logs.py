@@ -1,4 +1,5 @@
-"""What a run writes a step: metrics.csv and metrics.jsonl (one row a step), rollouts.csv (one row a rollout).
+"""What a run writes a step: metrics.csv and metrics.jsonl (one row a step), rollouts.csv (one row a rollout),
+samples.jsonl (some answers in full), and TensorBoard events where that is installed.
 
 Files grow by appending; a checkpoint remembers their lengths, and a resumed run cuts them back to it.
 """
@@ -14,7 +15,7 @@ from typing import Any
 
 from ebpo_sim.errors import InputError
 
-METRICS, LINES, ROLLOUTS = "metrics.csv", "metrics.jsonl", "rollouts.csv"
+METRICS, LINES, ROLLOUTS, SAMPLES = "metrics.csv", "metrics.jsonl", "rollouts.csv", "samples.jsonl"
 Row = Mapping[str, Any]
 
 
@@ -27,7 +28,7 @@ class RunLog:
         Raises InputError where a file is missing or shorter than the checkpoint says.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        self._paths = {name: folder / name for name in (METRICS, LINES, ROLLOUTS)}
+        self._paths = {name: folder / name for name in (METRICS, LINES, ROLLOUTS, SAMPLES)}
         for name, path in self._paths.items():
             if resume_at is None:
                 path.write_bytes(b"")
@@ -40,12 +41,22 @@ class RunLog:
                 )
             with path.open("r+b") as file:
                 file.truncate(resume_at[name])
+        self._board = _board(folder / "tensorboard", len(self.metrics()))
 
     def add(self, metrics: Row, rollouts: Sequence[Row]) -> None:
         """One step's metrics and rollouts."""
         self._append_csv(METRICS, [metrics])
         self._append(LINES, json.dumps(metrics, allow_nan=False) + "\n")
         self._append_csv(ROLLOUTS, rollouts)
+        if self._board is not None:
+            for name, value in metrics.items():
+                if value is not None and name != "step":
+                    self._board.add_scalar(name, value, metrics["step"])
+            self._board.flush()
+
+    def show(self, sample: Row) -> None:
+        """One answer in full."""
+        self._append(SAMPLES, json.dumps(sample) + "\n")
 
     def lengths(self) -> dict[str, int]:
         """Bytes of each file so far."""
@@ -66,3 +77,12 @@ class RunLog:
     def _append(self, name: str, text: str) -> None:
         with self._paths[name].open("a") as file:
             file.write(text)
+
+
+def _board(folder: Path, steps: int) -> Any:
+    """TensorBoard's writer, events after `steps` of an earlier run hidden; None where it is not installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(folder), purge_step=steps + 1)

@@ -17,7 +17,9 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, Qwen3Co
 from ebpo_sim import report
 from ebpo_sim.errors import InputError, unknown_name
 from llm import rollouts
+from llm.engines import Precision
 from llm.tasks import Cell, CharTokenizer, stream
+from llm.tasks.tokenizer import pad_left, pad_right
 
 ARCHITECTURES = {"qwen3": (Qwen3Config, Qwen3ForCausalLM), "llama": (LlamaConfig, LlamaForCausalLM)}
 MAX_TOKENS = 64  # positions of the model; prompts and answers stay below half of it
@@ -70,7 +72,7 @@ def build(shape: Shape, seed: int) -> PreTrainedModel:
         tie_word_embeddings=True,
         pad_token_id=tokens.pad_id,
         bos_token_id=None,
-        eos_token_id=tokens.eos_id,
+        eos_token_id=tokens.eos_ids[0],
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -78,29 +80,31 @@ def build(shape: Shape, seed: int) -> PreTrainedModel:
     return model.eval()  # no dropout anywhere, so training and evaluation share one forward
 
 
-def warm_start(shape: Shape, plan: WarmStart, chosen: tuple[Cell, ...], cache: Path) -> tuple[PreTrainedModel, bool]:
-    """(the model after supervised training, whether it came from the cache).
+def warm_start(
+    shape: Shape, plan: WarmStart, chosen: tuple[Cell, ...], cache: Path, where: Precision
+) -> tuple[PreTrainedModel, bool]:
+    """(the model after supervised training, on its device; whether it came from the cache).
 
     The cache file is named by a hash of the settings and of the sources that decide the weights; an unreadable one is
     trained again. The default plan takes about half a minute on an idle core.
     """
-    path = cache / f"warm_{_content_hash(shape, plan, chosen)}.pt"
+    path = cache / f"warm_{_content_hash(shape, plan, chosen, where)}.pt"
     model = build(shape, plan.seed)
     if path.exists():
         try:
-            model.load_state_dict(torch.load(path, weights_only=True))
-            return model, True
+            model.load_state_dict(torch.load(path, weights_only=True, map_location="cpu"))
+            return model.to(where.device), True
         except Exception as error:  # a damaged file shows as one of many exceptions; the remedy is the same
             report.say(f"warm start: {path.name} cannot be read ({type(error).__name__}), training again")
             model = build(shape, plan.seed)
-    _supervise(model, plan, chosen)
+    _supervise(model.to(where.device), plan, chosen, where)
     content = io.BytesIO()
     torch.save(model.state_dict(), content)
     report.write_bytes(path, content.getvalue())
     return model, False
 
 
-def _supervise(model: PreTrainedModel, plan: WarmStart, chosen: tuple[Cell, ...]) -> None:
+def _supervise(model: PreTrainedModel, plan: WarmStart, chosen: tuple[Cell, ...], where: Precision) -> None:
     tokenizer = CharTokenizer()
     problems = stream("train", chosen, random.Random(f"warm start {plan.seed}"))
     optimizer = torch.optim.AdamW(model.parameters(), lr=plan.lr, weight_decay=0.1)
@@ -110,9 +114,12 @@ def _supervise(model: PreTrainedModel, plan: WarmStart, chosen: tuple[Cell, ...]
             for group in optimizer.param_groups:
                 group["lr"] = plan.lr * rate
             batch = [next(problems) for _ in range(plan.batch)]
-            prompt_NL, prompt_mask_NL = tokenizer.pad_left([p.prompt for p in batch])
-            tokens_NT, mask_NT = tokenizer.answers([p.answer for p in batch])
-            log_prob_NT = rollouts.log_probs(model, prompt_NL, prompt_mask_NL, tokens_NT, mask_NT)
+            prompts = pad_left([tokenizer.prompt(p) for p in batch], tokenizer.pad_id)
+            golds = pad_right([[*tokenizer.encode(p.answer), *tokenizer.eos_ids] for p in batch], tokenizer.pad_id)
+            arrays = tuple(part.to(where.device) for part in (*prompts, *golds))
+            mask_NT = arrays[-1]
+            with where.context():
+                log_prob_NT = rollouts.log_probs(model, *arrays)
             loss = -(log_prob_NT * mask_NT).sum() / mask_NT.sum()
             optimizer.zero_grad()
             loss.backward()
@@ -121,10 +128,10 @@ def _supervise(model: PreTrainedModel, plan: WarmStart, chosen: tuple[Cell, ...]
             bar.update()
 
 
-def _content_hash(shape: Shape, plan: WarmStart, chosen: tuple[Cell, ...]) -> str:
+def _content_hash(shape: Shape, plan: WarmStart, chosen: tuple[Cell, ...], where: Precision) -> str:
     """Settings, library versions, threads and the sources of this file, the sampler's forward and the tasks."""
     here = Path(__file__).parent
-    sources = [here / "policy.py", here / "rollouts.py", *sorted((here / "tasks").glob("*.py"))]
+    sources = [here / name for name in ("policy.py", "rollouts.py", "tasks/generated.py", "tasks/tokenizer.py")]
     decided = [
         asdict(shape),
         asdict(plan),
@@ -132,6 +139,7 @@ def _content_hash(shape: Shape, plan: WarmStart, chosen: tuple[Cell, ...]) -> st
         torch.__version__,
         transformers.__version__,
         torch.get_num_threads(),
+        [str(where.device), where.dtype],
     ]
     digest = hashlib.sha256(json.dumps(decided).encode())
     for source in sources:

@@ -6,6 +6,7 @@ read once and its cache repeated for the G answers. The mask of an answer includ
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from ebpo_sim.errors import InputError
-from llm.tasks import CharTokenizer, Problem, score
+from llm.tasks.tokenizer import Tokenizer
 
 KEEP_FINISHED = 0.25  # finished rows are dropped from the cache once they are more than this share of it
 
@@ -35,14 +36,14 @@ class Rollouts(NamedTuple):
     finished_N: Tensor
 
     def rows(self, index: Tensor) -> Rollouts:
-        """The chosen rows, answers trimmed to the longest of them."""
+        """The chosen rows, prompts and answers trimmed to the longest of them."""
         chosen = Rollouts(*(part[index] for part in self))
         width = int(chosen.mask_NT.sum(dim=1).max()) if len(index) else 0
-        return chosen._replace(
-            tokens_NT=chosen.tokens_NT[:, :width],
-            mask_NT=chosen.mask_NT[:, :width],
-            log_prob_NT=chosen.log_prob_NT[:, :width],
-            entropy_NT=chosen.entropy_NT[:, :width],
+        prompt = int(chosen.prompt_mask_NL.sum(dim=1).max()) if len(index) else 0
+        return Rollouts(
+            *(part[:, part.shape[1] - prompt :] for part in chosen[:2]),
+            *(part[:, :width] for part in chosen[2:6]),
+            chosen.finished_N,
         )
 
 
@@ -58,7 +59,7 @@ def sample(
     mask_PL: Tensor,
     group_size: int,
     max_new: int,
-    tokenizer: CharTokenizer,
+    tokenizer: Tokenizer,
     generator: torch.Generator,
     temperature: float = 1.0,
 ) -> Rollouts:
@@ -82,13 +83,14 @@ def sample(
     mask_NT = torch.zeros((n, max_new), dtype=torch.bool, device=device)
     log_prob_NT, entropy_NT = torch.zeros((2, n, max_new), device=device)
     finished_N = torch.zeros(n, dtype=torch.bool, device=device)
+    ends = torch.tensor(tokenizer.eos_ids, device=device)
     row, live, seen = torch.arange(n, device=device), ~finished_N, prompt_mask_NL  # of the rows in the cache
     for t in range(max_new):
         token, log_prob, entropy = _choose(logits, temperature, generator)
         now = row[live], t
         tokens_NT[now], log_prob_NT[now], entropy_NT[now] = token[live], log_prob[live], entropy[live]
         mask_NT[now] = True
-        live = live & (token != tokenizer.eos_id)
+        live = live & ~torch.isin(token, ends)
         finished_N[row] = ~live
         if t + 1 == max_new or not live.any():
             break
@@ -147,11 +149,38 @@ def log_probs(
         use_cache=False,
         logits_to_keep=tokens_NT.shape[1] + 1,
     )
-    all_NTV = torch.log_softmax(said.logits[:, :-1].float() / temperature, dim=-1)
-    return all_NTV.gather(2, tokens_NT[..., None])[..., 0]
+    logits_NTV = said.logits[:, :-1].float() / temperature
+    chosen_NT = logits_NTV.gather(2, tokens_NT[..., None])[..., 0]
+    return chosen_NT - logits_NTV.logsumexp(dim=-1)  # without a second array of the vocabulary's width
 
 
-def answers(rollouts: Rollouts, tokenizer: CharTokenizer) -> list[str | None]:
+def join(parts: Sequence[Rollouts], pad_id: int) -> Rollouts:
+    """Rollouts sampled apart as one batch, padded to the longest prompt and the longest answer."""
+    if len(parts) == 1:
+        return parts[0]
+    prompt = max(part.prompt_NL.shape[1] for part in parts)
+    width = max(part.tokens_NT.shape[1] for part in parts)
+
+    def padded(field: str, to_width: int, left: bool, value: float) -> Tensor:
+        blocks = []
+        for part in parts:
+            block = getattr(part, field)
+            gap = to_width - block.shape[1]
+            blocks.append(torch.nn.functional.pad(block, (gap, 0) if left else (0, gap), value=value))
+        return torch.cat(blocks)
+
+    return Rollouts(
+        padded("prompt_NL", prompt, True, pad_id),
+        padded("prompt_mask_NL", prompt, True, False),
+        padded("tokens_NT", width, False, pad_id),
+        padded("mask_NT", width, False, False),
+        padded("log_prob_NT", width, False, 0.0),
+        padded("entropy_NT", width, False, 0.0),
+        torch.cat([part.finished_N for part in parts]),
+    )
+
+
+def answers(rollouts: Rollouts, tokenizer: Tokenizer) -> list[str | None]:
     """The text of each answer before its end token; None where the end token never came."""
     length_N = rollouts.mask_NT.sum(dim=1).tolist()
     return [
@@ -160,9 +189,3 @@ def answers(rollouts: Rollouts, tokenizer: CharTokenizer) -> list[str | None]:
             rollouts.tokens_NT.tolist(), length_N, rollouts.finished_N.tolist(), strict=True
         )
     ]
-
-
-def rewards(texts: list[str | None], problems: list[Problem], group_size: int) -> Tensor:
-    """(P, G) float64 verdicts of the verifier."""
-    verdicts = [score(text, problems[i // group_size].answer) for i, text in enumerate(texts)]
-    return torch.tensor(verdicts, dtype=torch.float64).view(len(problems), group_size)

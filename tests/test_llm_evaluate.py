@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # llm runs from th
 
 from ebpo_sim import InputError
 from llm import evaluate, train
-from llm.evaluate import maj_at_k, mean_and_error, pass_at_k
+from llm.evaluate import final_answer, maj_at_k, mean_and_error, pass_at_k
 from llm.settings import Settings
 
 
@@ -34,24 +34,38 @@ def test_maj_at_k_is_unbiased() -> None:
 
     def expected(n: int) -> float:
         return sum(
-            math.prod(chance[t] for t in texts) * maj_at_k(texts, "a", 3)
+            math.prod(chance[t] for t in texts) * maj_at_k(texts, [float(t == "a") for t in texts], 3)
             for texts in itertools.product(chance, repeat=n)
         )
 
     assert expected(6) == pytest.approx(expected(3), abs=1e-12)
 
 
+def voted(texts: list[str | None], gold: str, k: int) -> float:
+    return maj_at_k(texts, [float(text == gold) for text in texts], k)
+
+
 def test_votes() -> None:
     """Guards the vote: missing and empty answers do not vote, ties are shared, no vote is no point."""
-    assert maj_at_k(["a", "a", "b"], "a", 3) == 1
-    assert maj_at_k([None, None, "a"], "a", 3) == 1
-    assert maj_at_k(["a", "b", None], "a", 3) == 0.5
-    assert maj_at_k([None, "", None], "", 3) == 0
-    assert maj_at_k(["a", "b", "b", "a"], "a", 1) == 0.5
+    assert voted(["a", "a", "b"], "a", 3) == 1
+    assert voted([None, None, "a"], "a", 3) == 1
+    assert voted(["a", "b", None], "a", 3) == 0.5
+    assert voted([None, "", None], "", 3) == 0
+    assert voted(["a", "b", "b", "a"], "a", 1) == 0.5
     assert mean_and_error([0.0, 1.0]) == (0.5, 0.5)
-    for bad in (lambda: pass_at_k(4, 5, 1), lambda: pass_at_k(4, 1, 5), lambda: maj_at_k(["a"], "a", 2)):
+    for bad in (lambda: pass_at_k(4, 5, 1), lambda: pass_at_k(4, 1, 5), lambda: voted(["a"], "a", 2)):
         with pytest.raises(InputError):
             bad()
+
+
+def test_the_final_answer_votes() -> None:
+    """Guards maj@k of worked solutions: the last box votes, however the way to it is told."""
+    assert final_answer(r"so \boxed{1} no: \boxed{\frac{1}{ 2}} done") == r"\frac{1}{2}"
+    assert final_answer(r"\boxed{unclosed") == r"\boxed{unclosed"
+    assert final_answer(" 12 ") == "12"
+    assert final_answer(r"\boxed{\{1, 2\}}") == r"\{1,2\}"
+    texts = [r"a \boxed{3}", r"b \boxed{ 3}", r"c \boxed{4}", None]
+    assert maj_at_k(texts, [1.0, 1.0, 0.0, 0.0], 4) == 1.0
 
 
 def test_evaluation_of_a_checkpoint(tmp_path: Path) -> None:

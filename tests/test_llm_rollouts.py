@@ -13,7 +13,9 @@ import torch
 
 from ebpo_sim import InputError
 from llm import policy, rollouts
-from llm.tasks import CELLS, CharTokenizer, pool
+from llm.engines import HFEngine, precision, verified
+from llm.tasks import CELLS, CharTokenizer, Problem, make_verifier, pool
+from llm.tasks.tokenizer import pad_left
 
 TOKENIZER = CharTokenizer()
 SHAPES = {
@@ -23,13 +25,17 @@ SHAPES = {
 }
 
 
+def padded(problems: list[Problem]):
+    return pad_left([TOKENIZER.prompt(p) for p in problems], TOKENIZER.pad_id)
+
+
 def rolled(shape: policy.Shape, group_size: int = 3, temperature: float = 1.0, max_new: int = 9):
     torch.set_num_threads(1)
     model = policy.build(shape, 1)
     with torch.no_grad():  # a bias to the end token, so that rows finish at many lengths
-        model.get_input_embeddings().weight[TOKENIZER.eos_id] *= 4
+        model.get_input_embeddings().weight[TOKENIZER.eos_ids[0]] *= 4
     problems = pool("train", CELLS, 1, 0)
-    ids, mask = TOKENIZER.pad_left([p.prompt for p in problems])
+    ids, mask = padded(problems)
     generator = torch.Generator().manual_seed(5)
     found = rollouts.sample(model, ids, mask, group_size, max_new, TOKENIZER, generator, temperature)
     return model, problems, found
@@ -53,7 +59,7 @@ def test_padding_does_not_change_a_prompts_log_probabilities() -> None:
     """Guards positions: a row alone, without its padding, has the same log-probabilities."""
     model, problems, found = rolled(SHAPES["qwen3"])
     for i in (0, 10, 30):
-        own, mask = TOKENIZER.pad_left([problems[i // 3].prompt])
+        own, mask = padded([problems[i // 3]])
         n = int(found.mask_NT[i].sum())
         tokens = found.tokens_NT[i : i + 1, :n]
         with torch.no_grad():
@@ -69,14 +75,15 @@ def test_masks_end_with_the_end_token() -> None:
     for tokens, mask, finished, text in zip(*(x.tolist() for x in found[2:4]), found.finished_N, texts, strict=True):
         n = sum(mask)
         assert mask == [True] * n + [False] * (len(mask) - n)
-        assert (TOKENIZER.eos_id in tokens) == finished == (text is not None)
+        assert (TOKENIZER.eos_ids[0] in tokens) == finished == (text is not None)
         if finished:
-            assert tokens.index(TOKENIZER.eos_id) == n - 1
+            assert tokens.index(TOKENIZER.eos_ids[0]) == n - 1
         assert set(tokens[n:]) <= {TOKENIZER.pad_id}
-    rewards = rollouts.rewards(texts, problems, 3)
-    assert rewards.shape == (len(problems), 3) and rewards.dtype == torch.float64
-    gold = [p.answer for p in problems for _ in range(3)]
-    assert rollouts.rewards(gold, problems, 3).min() == 1.0
+    verdicts = verified(found, TOKENIZER, make_verifier("exact"), problems, 3)
+    assert verdicts.texts == texts
+    assert verdicts.reward_PG.shape == (len(problems), 3) and verdicts.reward_PG.dtype == torch.float64
+    right = [text == problems[i // 3].answer for i, text in enumerate(texts)]
+    assert verdicts.reward_PG.flatten().tolist() == [float(r) for r in right]
 
 
 def test_greedy_sampling_is_the_argmax_without_a_cache() -> None:
@@ -85,7 +92,7 @@ def test_greedy_sampling_is_the_argmax_without_a_cache() -> None:
     for i in (0, 7, 20):
         ids = TOKENIZER.encode(problems[i].prompt)
         start = len(ids)
-        while len(ids) - start < 9 and ids[-1] != TOKENIZER.eos_id:
+        while len(ids) - start < 9 and ids[-1] != TOKENIZER.eos_ids[0]:
             with torch.no_grad():
                 ids.append(int(model(input_ids=torch.tensor([ids])).logits[0, -1].argmax()))
         assert found.tokens_NT[i][found.mask_NT[i]].tolist() == ids[start:]
@@ -95,7 +102,7 @@ def test_sampling_follows_the_distribution() -> None:
     """Guards the draw: first-token frequencies of 4000 answers agree with the model's probabilities (4.5 SE)."""
     torch.set_num_threads(1)
     model = policy.build(SHAPES["qwen3"], 1)
-    ids, mask = TOKENIZER.pad_left(["1+2="])
+    ids, mask = pad_left([TOKENIZER.encode("1+2=")], TOKENIZER.pad_id)
     found = rollouts.sample(model, ids, mask, 4000, 1, TOKENIZER, torch.Generator().manual_seed(0))
     with torch.no_grad():
         p = torch.softmax(model(input_ids=ids).logits[0, -1], dim=-1)
@@ -103,10 +110,47 @@ def test_sampling_follows_the_distribution() -> None:
     assert ((seen - p).abs() / (p * (1 - p) / 4000).sqrt()).max() < 4.5
 
 
+def test_sampling_in_pieces_keeps_prompts_and_log_probabilities() -> None:
+    """Guards --sample-rows: pieces of other widths are joined so that the training forward still agrees."""
+    torch.set_num_threads(1)
+    model = policy.build(SHAPES["qwen3"], 1)
+    problems = sorted(pool("train", CELLS, 1, 0), key=lambda p: len(p.prompt))  # each piece has its own width
+    whole, pieces = (
+        HFEngine(model, TOKENIZER, 9, precision("cpu", "fp32"), rows).sample(problems, 2, 0) for rows in (0, 8)
+    )
+    assert torch.equal(pieces.prompt_NL, whole.prompt_NL)
+    assert torch.equal(pieces.prompt_mask_NL, whole.prompt_mask_NL)
+    with torch.no_grad():
+        trained = rollouts.log_probs(model, *pieces[:4])
+    assert ((trained - pieces.log_prob_NT) * pieces.mask_NT).abs().max() < 1e-5
+    assert pieces.mask_NT.any(dim=1).all() and not torch.equal(pieces.tokens_NT, whole.tokens_NT)
+
+
+def test_chosen_rows_are_trimmed_and_unchanged() -> None:
+    """Guards micro-batches: rows taken out lose padding on both sides and nothing else."""
+    model, _, found = rolled(SHAPES["qwen3"])
+    index = torch.argsort(found.prompt_mask_NL.sum(dim=1))[:5]
+    some = found.rows(index)
+    assert some.prompt_mask_NL[:, 0].any() and some.prompt_NL.shape[1] < found.prompt_NL.shape[1]
+    assert some.mask_NT[:, -1].any()
+    with torch.no_grad():
+        apart, together = rollouts.log_probs(model, *some[:4]), rollouts.log_probs(model, *found[:4])[index]
+    width = some.tokens_NT.shape[1]
+    assert ((apart - together[:, :width]) * some.mask_NT).abs().max() < 1e-5
+    assert found.rows(index[:0]).tokens_NT.shape == (0, 0)
+
+
 @pytest.mark.parametrize(("group_size", "max_new", "temperature"), [(0, 9, 1.0), (2, 0, 1.0), (2, 9, -1.0)])
 def test_impossible_requests_are_refused(group_size: int, max_new: int, temperature: float) -> None:
     with pytest.raises(InputError, match="at least"):
         rolled(SHAPES["qwen3"], group_size, temperature, max_new)
+
+
+@pytest.mark.parametrize(("device", "dtype"), [("tpu9", "fp32"), ("cuda:99", "fp32"), ("cpu", "fp8")])
+def test_impossible_devices_are_refused(device: str, dtype: str) -> None:
+    """Guards --device and --dtype: what is not there is refused by name."""
+    with pytest.raises(InputError, match=r"--device|--dtype"):
+        precision(device, dtype)
 
 
 @pytest.mark.parametrize("shape", [policy.Shape("gpt"), policy.Shape(hidden=30), policy.Shape(kv_heads=3)], ids=str)

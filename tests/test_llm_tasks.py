@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # llm runs from th
 from ebpo_sim import InputError
 from llm import tasks
 from llm.tasks.generated import SPLITS
+from llm.tasks.tokenizer import pad_left, pad_right
 
 
 def solve(prompt: str) -> str:
@@ -52,6 +53,7 @@ def test_answers_are_right_and_fit(cell: tasks.Cell) -> None:
     rng, tokenizer = random.Random(0), tasks.CharTokenizer()
     for problem in (tasks.draw(rng, cell) for _ in range(50)):
         assert problem.answer == solve(problem.prompt)
+        assert (problem.id, problem.messages) == (problem.prompt, ())
         assert 0 < len(problem.answer) <= tasks.MAX_ANSWER
         assert tokenizer.decode(tokenizer.encode(problem.prompt + problem.answer)) == problem.prompt + problem.answer
 
@@ -91,9 +93,12 @@ def test_bad_names_and_texts_are_refused() -> None:
         tasks.pool("train", tasks.CELLS, 0, 0)
 
 
-def test_padding_is_on_the_left_for_prompts_and_the_end_token_is_in_the_answer() -> None:
+def test_padding_is_on_the_left_for_prompts_and_on_the_right_for_answers() -> None:
+    """Guards the two sides: prompts end together, answers start together, and only real tokens are in the masks."""
     tokenizer = tasks.CharTokenizer()
-    ids, mask = tokenizer.pad_left(["1+1=", "<abc="])
+    ids, mask = pad_left([tokenizer.encode(text) for text in ("1+1=", "<abc=")], tokenizer.pad_id)
     assert ids[0, 0] == tokenizer.pad_id and mask.tolist() == [[False] + [True] * 4, [True] * 5]
-    ids, mask = tokenizer.answers(["2", "cba"])
-    assert ids[0, 1] == tokenizer.eos_id and mask.sum(dim=1).tolist() == [2, 4]
+    assert tokenizer.decode(ids[0, 1:].tolist()) == "1+1="
+    ids, mask = pad_right([[*tokenizer.encode(text), *tokenizer.eos_ids] for text in ("2", "cba")], tokenizer.pad_id)
+    assert ids[0].tolist()[1:] == [*tokenizer.eos_ids, tokenizer.pad_id, tokenizer.pad_id]
+    assert mask.tolist() == [[True, True, False, False], [True] * 4]

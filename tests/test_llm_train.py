@@ -23,8 +23,9 @@ from ebpo_sim.estimators import dump_state  # noqa: E402
 from llm import checkpoints, train  # noqa: E402
 from llm.curriculum import ORDERS, Curriculum, rank  # noqa: E402
 from llm.objectives import Objective  # noqa: E402
+from llm.run import Run, curriculum_of, prepare, task  # noqa: E402
 from llm.settings import Settings  # noqa: E402
-from llm.tasks import CELLS, pool  # noqa: E402
+from llm.tasks import CELLS, Problem, pool  # noqa: E402
 
 TINY = Settings(
     estimator="ebpo", prompts=8, steps=4, lr=3e-3, warmup=2, topics="count,mod", max_level=3, per_cell=24, eval_every=2,
@@ -43,6 +44,12 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def untimed(folder: Path) -> list[dict]:
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return [{k: v for k, v in row.items() if not k.startswith(TIMED)} for row in rows]
+
+
+def started(settings: Settings, cache: Path) -> tuple[Run, list[Problem]]:
+    """A run before its first step, and its first batch."""
+    problems, held = task(settings)
+    return prepare(settings, cache, problems, held), curriculum_of(settings, problems).batch(0)
 
 
 def logged(folder: Path) -> list[dict[str, str]]:
@@ -161,8 +168,8 @@ def test_skipped_rows_leave_the_models_gradient_alone(
     for skip in (True, False):
         if not skip:
             monkeypatch.setattr(Objective, "needed_rows", lambda self, advantage: torch.arange(len(advantage)))
-        run = train.prepare(settings, cache)
-        metrics, _ = train.train_step(run, train.curriculum_of(settings, ()).batch(0), 0)
+        run, batch = started(settings, cache)
+        metrics, _ = train.train_step(run, batch, 0)
         assert (metrics["rows_trained"] < 1) == skip
         gradients.append(torch.cat([p.grad.flatten() for p in run.model.parameters()]))
     assert gradients[0].abs().max() > 1e-3
@@ -171,11 +178,23 @@ def test_skipped_rows_leave_the_models_gradient_alone(
 
 def test_a_batch_without_signal_has_a_zero_gradient(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards the empty selection: all rewards equal, so GRPO computes no row, and nothing breaks."""
-    monkeypatch.setattr(train.rollouts, "rewards", lambda texts, problems, g: torch.zeros(len(problems), g).double())
-    run = train.prepare(replace(TINY, estimator="grpo"), cache)
-    metrics, _ = train.train_step(run, train.curriculum_of(run.settings, ()).batch(0), 0)
+    run, batch = started(replace(TINY, estimator="grpo"), cache)
+    monkeypatch.setattr(run.verifier, "scores", lambda texts, problems: [0.0] * len(texts))
+    metrics, _ = train.train_step(run, batch, 0)
     assert (metrics["rows_trained"], metrics["grad_norm"], metrics["zero_signal"]) == (0.0, 0.0, 1.0)
     assert metrics["kl_step"] < 1e-9
+
+
+def test_tensorboard_events(cache: Path, tmp_path: Path) -> None:
+    """Guards the optional board: where it is installed, the events are the metrics of metrics.jsonl."""
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    train.train(replace(TINY, steps=3), tmp_path, cache)
+    board = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    rewards = [(event.step, event.value) for event in board.Scalars("reward")]
+    assert rewards == [(row["step"], pytest.approx(row["reward"])) for row in untimed(tmp_path)]
+    assert "validation_pass1" in board.Tags()["scalars"] and "sampler_gap" not in board.Tags()["scalars"]
 
 
 @pytest.mark.parametrize("order", ORDERS)

@@ -1,8 +1,11 @@
-"""Verifiable tasks: problems by topic and level, their tokenizer and their verifier."""
+"""Verifiable tasks: generated problems and data sets by topic and level, tokenizer, verifiers."""
 
-from llm.tasks.generated import CELLS, MAX_ANSWER, TOPICS, Cell, Problem, cells, draw, pool, split_of, stream
+from llm.tasks.base import Cell, Problem
+from llm.tasks.generated import CELLS, MAX_ANSWER, TOPICS, cells, draw, pool, split_of, stream
 from llm.tasks.tokenizer import CharTokenizer
+from llm.tasks.verifiers import Verifier, make_verifier
 from llm.tasks.verify import score
+from llm.tasks.word_problems import load as load_problems
 
 __all__ = [
     "CELLS",
@@ -11,8 +14,11 @@ __all__ = [
     "Cell",
     "CharTokenizer",
     "Problem",
+    "Verifier",
     "cells",
     "draw",
+    "load_problems",
+    "make_verifier",
     "pool",
     "score",
     "split_of",

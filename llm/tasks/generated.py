@@ -17,29 +17,15 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Callable, Iterator, Sequence
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from ebpo_sim.errors import InputError, unknown_name
+from llm.tasks.base import Cell, Problem
 
 Split = Literal["train", "validation", "heldout"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "heldout")
 MAX_ANSWER = 8  # characters of the longest gold answer
 LETTERS = "abcdefghij"
-
-
-class Cell(NamedTuple):
-    """A topic at a level."""
-
-    topic: str
-    level: int
-
-
-class Problem(NamedTuple):
-    """A prompt, its only right answer, and where it belongs."""
-
-    prompt: str
-    answer: str
-    cell: Cell
 
 
 def _number(rng: random.Random, digits: int) -> int:
@@ -119,7 +105,8 @@ def cells(topics: str = "all", max_level: int = 9) -> tuple[Cell, ...]:
 
 def draw(rng: random.Random, cell: Cell) -> Problem:
     """A random problem of the cell, of any split."""
-    return Problem(*_MAKERS[cell.topic][0](rng, cell.level), cell)
+    prompt, answer = _MAKERS[cell.topic][0](rng, cell.level)
+    return Problem(prompt, answer, cell, id=prompt)
 
 
 def split_of(prompt: str) -> Split:

@@ -1,8 +1,9 @@
-"""One token a character, built in code: nothing to download."""
+"""Texts as tokens: one token a character, built in code, or a Hugging Face tokenizer; padding for both."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -11,14 +12,30 @@ from ebpo_sim.errors import InputError
 CHARACTERS = "0123456789+-*%=<>#:abcdefghij"
 
 
+def pad_left(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Prompts as (P, L) token ids and a boolean mask, padded on the left so that all end together."""
+    width = max(map(len, rows))
+    ids_PL = torch.tensor([[pad_id] * (width - len(row)) + list(row) for row in rows])
+    mask_PL = torch.tensor([[False] * (width - len(row)) + [True] * len(row) for row in rows])
+    return ids_PL, mask_PL
+
+
+def pad_right(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Answers as (P, T) token ids and a boolean mask, padded on the right."""
+    width = max(map(len, rows))
+    ids_PT = torch.tensor([list(row) + [pad_id] * (width - len(row)) for row in rows])
+    mask_PT = torch.tensor([[True] * len(row) + [False] * (width - len(row)) for row in rows])
+    return ids_PT, mask_PT
+
+
 class CharTokenizer:
     """Token 0 is padding, token 1 ends an answer, then one token a character of `CHARACTERS`.
 
-    Attributes: pad_id, eos_id, vocab_size.
+    Attributes: pad_id, eos_ids, vocab_size.
     """
 
     pad_id = 0
-    eos_id = 1
+    eos_ids = (1,)
 
     def __init__(self) -> None:
         self._id_of = {character: i + 2 for i, character in enumerate(CHARACTERS)}
@@ -33,22 +50,79 @@ class CharTokenizer:
                 raise InputError(f"text {text!r} has {character!r}, outside the vocabulary {CHARACTERS!r}: replace it")
         return [self._id_of[character] for character in text]
 
+    def prompt(self, problem: Any) -> list[int]:
+        """Token ids of a problem's prompt."""
+        return self.encode(problem.prompt)
+
     def decode(self, ids: Sequence[int]) -> str:
         """The text of `ids`; padding and end tokens show as characters that no answer contains."""
         return "".join(CHARACTERS[i - 2] if i >= 2 else "\N{WHITE SQUARE}$"[i] for i in ids)
 
-    def pad_left(self, texts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Prompts as (P, L) token ids and a boolean mask, padded on the left so that all end together."""
-        rows = [self.encode(text) for text in texts]
-        width = max(map(len, rows))
-        ids_PL = torch.tensor([[self.pad_id] * (width - len(row)) + row for row in rows])
-        mask_PL = torch.tensor([[False] * (width - len(row)) + [True] * len(row) for row in rows])
-        return ids_PL, mask_PL
+    def hugging_face(self) -> Any:
+        """The same vocabulary as a transformers tokenizer, for models and trainers that want one."""
+        from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+        from transformers import PreTrainedTokenizerFast
 
-    def answers(self, texts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Answers with their end token as (P, T) token ids and a boolean mask, padded on the right."""
-        rows = [[*self.encode(text), self.eos_id] for text in texts]
-        width = max(map(len, rows))
-        ids_PT = torch.tensor([row + [self.pad_id] * (width - len(row)) for row in rows])
-        mask_PT = torch.tensor([[True] * len(row) + [False] * (width - len(row)) for row in rows])
-        return ids_PT, mask_PT
+        vocabulary = {"<pad>": 0, "<eos>": 1, **self._id_of}
+        built = Tokenizer(models.WordLevel(vocabulary, unk_token="<pad>"))
+        built.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
+        built.decoder = decoders.Fuse()
+        return PreTrainedTokenizerFast(
+            tokenizer_object=built,
+            pad_token="<pad>",
+            eos_token="<eos>",
+            padding_side="left",
+            model_input_names=["input_ids", "attention_mask"],
+        )
+
+
+class TextTokenizer:
+    """A Hugging Face tokenizer, with its chat template where it has one.
+
+    wrapped: the transformers tokenizer. eos_ids: every token that ends an answer. vocab_size: rows of the model's
+    embedding, which a token id must stay below. chat: wrap prompts in the chat template. max_prompt: longest prompt in
+    tokens, 0 for no limit; a longer one is refused, never cut.
+    """
+
+    def __init__(self, wrapped: Any, eos_ids: Sequence[int], vocab_size: int, chat: bool, max_prompt: int = 0) -> None:
+        if not eos_ids:
+            raise InputError("the tokenizer and the model name no end token: set eos_token in the tokenizer's folder")
+        if chat and not wrapped.chat_template:
+            raise InputError("--chat yes needs a tokenizer with a chat template, this one has none: use --chat no")
+        self.wrapped, self.eos_ids, self.vocab_size = wrapped, tuple(eos_ids), vocab_size
+        self.pad_id = eos_ids[0] if wrapped.pad_token_id is None else wrapped.pad_token_id  # masked wherever it pads
+        self.chat, self.max_prompt = chat, max_prompt
+
+    def prompt(self, problem: Any) -> list[int]:
+        """Token ids of a problem's prompt. Raises InputError for an empty, over-long or unknown one."""
+        if self.chat:
+            messages = [{"role": role, "content": content} for role, content in problem.messages] or [
+                {"role": "user", "content": problem.prompt}
+            ]
+            text = self.wrapped.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+            ids = self.wrapped(text, add_special_tokens=False)["input_ids"]
+        else:
+            ids = self.wrapped(problem.prompt)["input_ids"]
+        if not ids or max(ids) >= self.vocab_size:
+            raise InputError(
+                f"prompt {problem.id or problem.prompt[:40]!r} gives "
+                + (f"token {max(ids)}, the model knows {self.vocab_size}" if ids else "no token")
+                + ": the tokenizer does not belong to this model, or the prompt is empty"
+            )
+        if not self.chat and self.wrapped.unk_token_id is not None and self.wrapped.unk_token_id in ids:
+            raise InputError(
+                f"prompt {problem.id or problem.prompt[:40]!r} has characters outside the vocabulary: leave it out"
+            )
+        if self.max_prompt and len(ids) > self.max_prompt:
+            raise InputError(
+                f"prompt {problem.id or problem.prompt[:40]!r} has {len(ids)} tokens, --max-prompt is "
+                f"{self.max_prompt}: raise it or leave the prompt out"
+            )
+        return list(ids)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of `ids` without special tokens."""
+        return self.wrapped.decode(list(ids), skip_special_tokens=True)
+
+
+Tokenizer = CharTokenizer | TextTokenizer

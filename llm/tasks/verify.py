@@ -1,4 +1,4 @@
-"""The verifier: exact text before the end token, or nothing."""
+"""The verifier of the generated tasks: exact text before the end token, or nothing."""
 
 from __future__ import annotations
 
@@ -13,5 +13,7 @@ def score(answer: str | None, gold: str) -> float:
     Raises InputError for an empty or over-long gold answer, which nothing could match.
     """
     if not 0 < len(gold) <= MAX_ANSWER:
-        raise InputError(f"gold answer {gold!r} must have 1 to {MAX_ANSWER} characters: leave the problem out")
+        raise InputError(
+            f"gold answer {gold!r} must have 1 to {MAX_ANSWER} characters: leave it out or use another verifier"
+        )
     return float(answer is not None and 0 < len(answer) <= MAX_ANSWER and answer == gold)

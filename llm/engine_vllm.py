@@ -1,0 +1,116 @@
+"""Sampling with vLLM in the same process, for models of billions of weights.
+
+Written against vLLM's documented interface (LLM.generate, LLM.apply_model, LLM.reset_prefix_cache) and tested with a
+stand-in of it; it has not been run with vLLM itself. vLLM samples in its own precision: the ratio of the
+objective therefore starts from the trainer's log-probabilities (`learner.with_old_log_probs`), and the distance
+between the two is logged as sampler_gap.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from ebpo_sim.errors import InputError
+from llm.engines import Precision
+from llm.rollouts import Rollouts
+from llm.tasks import Problem
+from llm.tasks.tokenizer import Tokenizer, pad_left, pad_right
+
+MEMORY_SHARE = 0.35  # of the GPU, for vLLM's own copy of the weights and its cache; the trainer has the rest
+
+
+class VLLMEngine:
+    """See `llm.engines.Engine`. Entropies are not known to vLLM and are NaN.
+
+    Raises InputError without vLLM, without a GPU, and for a model made from scratch.
+    """
+
+    chunk = 1 << 20  # vLLM queues by itself
+
+    def __init__(self, name: str, model: PreTrainedModel, tokenizer: Tokenizer, max_new: int, where: Precision) -> None:
+        if name == "scratch":
+            raise InputError("--engine vllm loads a model by name or folder: name one with --model, or use --engine hf")
+        if where.device.type != "cuda":
+            raise InputError(f"--engine vllm needs --device cuda, got {str(where.device)!r}: use --engine hf")
+        os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # weights are handed over within this process
+        try:
+            import vllm
+        except ImportError as error:
+            raise InputError("--engine vllm needs vLLM: pip install vllm, or use --engine hf") from error
+        self.model, self.tokenizer, self.max_new, self.where = model, tokenizer, max_new, where
+        self._vllm = vllm
+        self._engine = vllm.LLM(
+            model=name,
+            dtype="bfloat16" if where.dtype == "bf16" else "float32",
+            gpu_memory_utilization=MEMORY_SHARE,
+            logprobs_mode="processed_logprobs",  # those of the distribution that is sampled from
+        )
+        self._stale = True
+
+    def sample(self, problems: Sequence[Problem], group_size: int, seed: int, temperature: float = 1.0) -> Rollouts:
+        """See `Engine.sample`."""
+        if group_size < 1 or temperature < 0:
+            raise InputError(f"group_size must be at least 1, temperature at least 0, got {group_size}, {temperature}")
+        if self._stale:
+            self._load_weights()
+        rows = [self.tokenizer.prompt(p) for p in problems]
+        parameters = [
+            self._vllm.SamplingParams(
+                n=group_size, temperature=temperature, top_p=1.0, top_k=0, max_tokens=self.max_new, logprobs=0,
+                seed=(seed + i) % 2**31, stop_token_ids=list(self.tokenizer.eos_ids), detokenize=False,
+            )
+            for i in range(len(rows))
+        ]  # fmt: skip
+        said = self._engine.generate(
+            [{"prompt_token_ids": row} for row in rows], sampling_params=parameters, use_tqdm=False
+        )
+        answers = [answer for output in said for answer in sorted(output.outputs, key=lambda one: one.index)]
+        return self._arranged([row for row in rows for _ in range(group_size)], answers)
+
+    def _arranged(self, prompts: Sequence[Sequence[int]], answers: Sequence[Any]) -> Rollouts:
+        """vLLM's outputs in the layout of `Rollouts`."""
+        pad = self.tokenizer.pad_id
+        prompt_NL, prompt_mask_NL = pad_left(prompts, pad)
+        tokens_NT, mask_NT = pad_right([list(one.token_ids) for one in answers], pad)
+        log_prob_NT = torch.zeros(tokens_NT.shape)
+        for i, one in enumerate(answers):
+            values = [by_token[token].logprob for token, by_token in zip(one.token_ids, one.logprobs, strict=True)]
+            log_prob_NT[i, : len(values)] = torch.tensor(values)
+        finished_N = torch.tensor([one.token_ids[-1] in self.tokenizer.eos_ids for one in answers])
+        parts = (prompt_NL, prompt_mask_NL, tokens_NT, mask_NT, log_prob_NT, torch.full_like(log_prob_NT, math.nan))
+        return Rollouts(*(part.to(self.where.device) for part in (*parts, finished_N)))
+
+    def sync(self) -> None:
+        """The policy's weights changed: they are handed over before the next sampling."""
+        self._stale = True
+
+    def _load_weights(self) -> None:
+        self._engine.apply_model(lambda theirs: theirs.load_weights(merged_weights(self.model)))
+        self._engine.reset_prefix_cache()
+        self._stale = False
+
+
+@torch.no_grad()
+def merged_weights(model: Any) -> Iterator[tuple[str, Tensor]]:
+    """(name, weight) of the model; with LoRA the adapters added to their layers, under the layers' own names.
+
+    The policy is not touched: merging in place and back again would round a bfloat16 base at every step.
+    """
+    adapted = hasattr(model, "get_base_model")
+    base = model.get_base_model() if adapted else model
+    for name, weight in base.state_dict().items():
+        if adapted and ".lora_" in name:
+            continue
+        if adapted and name.endswith(".base_layer.weight"):
+            layer = name.removesuffix(".base_layer.weight")
+            delta = base.get_submodule(layer).get_delta_weight("default")
+            yield f"{layer}.weight", weight + delta.to(weight.dtype)
+        else:
+            yield name.replace(".base_layer.", "."), weight

@@ -1,0 +1,83 @@
+"""Hugging Face causal language models as policies: by name or folder, whole or through LoRA."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+
+from ebpo_sim.errors import InputError
+from llm.engines import Precision
+from llm.tasks.tokenizer import TextTokenizer
+
+CHATS = ("auto", "yes", "no")
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "tokenizer_config.json")
+
+
+def load(
+    name: str, where: Precision, *, chat: str = "auto", max_prompt: int = 0, lora_rank: int = 0, seed: int = 0
+) -> tuple[PreTrainedModel, TextTokenizer]:
+    """(the model on its device, its tokenizer).
+
+    Trainable weights are float32, whatever `where.dtype`: an update of 1e-6 is lost in bfloat16. With `lora_rank` the
+    frozen base is kept in bfloat16 if `where.dtype` is "bf16", and only the adapters of all linear layers train.
+    Dropout is set to 0, so that sampling and training share one forward.
+    Raises InputError for a model that cannot be read, a folder without a tokenizer, and LoRA without peft.
+    """
+    if chat not in CHATS:
+        raise InputError(f"--chat must be one of {', '.join(CHATS)}, got {chat!r}")
+    folder = Path(name)
+    if folder.is_dir() and not any((folder / file).exists() for file in TOKENIZER_FILES):
+        raise InputError(f"--model {name!r} has no tokenizer: save one into the folder, tokenizer.save_pretrained()")
+    stored = torch.bfloat16 if lora_rank and where.dtype == "bf16" else torch.float32
+    try:
+        wrapped = AutoTokenizer.from_pretrained(name)
+        model = AutoModelForCausalLM.from_pretrained(name, dtype=stored)
+    except Exception as error:  # missing, foreign, damaged, not downloadable: each shows as another exception
+        raise InputError(
+            f"--model {name!r} cannot be read: {type(error).__name__}: {str(error).splitlines()[0]}; give a folder "
+            "written by save_pretrained, a name of the Hugging Face hub, or scratch"
+        ) from error
+    without_dropout(model)
+    tokenizer = TextTokenizer(
+        wrapped,
+        end_tokens(wrapped, model),
+        model.get_input_embeddings().weight.shape[0],
+        chat == "yes" or (chat == "auto" and bool(wrapped.chat_template)),
+        max_prompt,
+    )
+    if lora_rank:
+        model = with_adapters(model, lora_rank, seed)
+    return model.to(where.device).eval(), tokenizer
+
+
+def end_tokens(wrapped: Any, model: PreTrainedModel) -> list[int]:
+    """Every token id by which the tokenizer, the generation settings or the configuration end a text, in that order."""
+    found: list[int] = []
+    for source in (wrapped.eos_token_id, getattr(model.generation_config, "eos_token_id", None),
+                   model.config.eos_token_id):  # fmt: skip
+        found += [] if source is None else source if isinstance(source, list) else [source]
+    return list(dict.fromkeys(found))
+
+
+def without_dropout(model: PreTrainedModel) -> None:
+    """Set every dropout probability to 0, in place."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        elif isinstance(getattr(module, "attention_dropout", None), float):
+            module.attention_dropout = 0.0
+
+
+def with_adapters(model: PreTrainedModel, rank: int, seed: int) -> Any:
+    """LoRA adapters (scale 2) on every linear layer but the head, float32, drawn from `seed`; the base is frozen."""
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ImportError as error:
+        raise InputError("--lora-rank needs peft: pip install peft") from error
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        plan = LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules="all-linear", bias="none")
+        return get_peft_model(model, plan)

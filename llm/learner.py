@@ -1,0 +1,141 @@
+"""From advantages to weights: mini-batches, exact skipping, micro-batches, and what one step did to the policy.
+
+The loss of a mini-batch is a sum over its tokens with weights fixed by its masks, so it may be computed over any
+split into rows: rows of advantage exactly 0 are left out, the rest is taken `--micro-rows` at a time, and the
+gradient is the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from llm import rollouts
+from llm.objectives import k3
+from llm.rollouts import Rollouts
+from llm.run import Run
+
+
+def learning_rate(run: Run, step: int) -> float:
+    """Linear warm-up, then linear decay to 0 at the end; steps count from 0."""
+    settings = run.settings
+    return settings.lr * min(1.0, (step + 1) / max(1, settings.warmup)) * (1 - step / settings.steps)
+
+
+def measured_rows(run: Run, rolled: Rollouts) -> Tensor:
+    """One answer a prompt: the rows that the KL of a step is measured on."""
+    return torch.arange(0, len(rolled.tokens_NT), run.settings.group_size, device=rolled.tokens_NT.device)
+
+
+def micro_batches(run: Run, rolled: Rollouts, index: Tensor) -> Iterator[Tensor]:
+    """The rows of `index` in pieces of --micro-rows, answers of like length together; none for no rows."""
+    size = run.settings.micro_rows or len(index)
+    if size < len(index):
+        index = index[torch.argsort(rolled.mask_NT[index].sum(dim=1), stable=True)]
+    for start in range(0, len(index), max(1, size)):
+        yield index[start : start + size]
+
+
+def log_probs(run: Run, part: Rollouts, model: Any = None) -> Tensor:
+    """The training forward of the policy (or of another model) on some rows, at the sampling temperature."""
+    with run.where.context():
+        return rollouts.log_probs(
+            run.model if model is None else model,
+            part.prompt_NL, part.prompt_mask_NL, part.tokens_NT, part.mask_NT, run.settings.temperature,
+        )  # fmt: skip
+
+
+@torch.no_grad()
+def fixed_log_probs(run: Run, rolled: Rollouts, index: Tensor, reference: bool = False) -> Tensor:
+    """(N, T) log-probabilities of the rows of `index` under the policy as it is, or the reference; 0 elsewhere."""
+    found_NT = torch.zeros_like(rolled.log_prob_NT)
+    without_adapters = reference and run.reference is None
+    with run.model.disable_adapter() if without_adapters else nullcontext():
+        for rows in micro_batches(run, rolled, index):
+            part = rolled.rows(rows)
+            said = log_probs(run, part, run.reference if reference else None)
+            found_NT[rows, : said.shape[1]] = said.masked_fill(~part.mask_NT, 0.0)
+    return found_NT
+
+
+def with_old_log_probs(run: Run, rolled: Rollouts, advantage_N: Tensor) -> tuple[Rollouts, float | None]:
+    """(rollouts that carry the log-probabilities the ratio starts from, mean |sampler - trainer| in nats).
+
+    The sampler's own in float32, where both forwards agree to 1e-5 and the difference is not computed; else, or with
+    --old-log-probs trainer, those of the training forward, on the rows that need them.
+    """
+    choice = run.settings.old_log_probs
+    if choice == "sampler" or (choice == "auto" and run.where.dtype == "fp32" and run.settings.engine == "hf"):
+        return rolled, None
+    index = torch.cat([run.objective.needed_rows(advantage_N), measured_rows(run, rolled)]).unique()
+    mine_NT = fixed_log_probs(run, rolled, index)
+    counted_NT = rolled.mask_NT[index]
+    gap = ((mine_NT - rolled.log_prob_NT)[index].abs() * counted_NT).sum() / counted_NT.sum()
+    return rolled._replace(log_prob_NT=mine_NT), float(gap)
+
+
+def update(run: Run, rolled: Rollouts, advantage_N: Tensor, lr: float) -> dict[str, float]:
+    """--updates passes over the batch, an AdamW step a mini-batch; what to log of them."""
+    settings, objective = run.settings, run.objective
+    needed = objective.needed_rows(advantage_N)
+    reference_NT = fixed_log_probs(run, rolled, needed, reference=True) if objective.kl_coef > 0 else None
+    for group in run.optimizer.param_groups:
+        group["lr"] = lr
+    size = (settings.mini_batch or settings.prompts) * settings.group_size
+    norms, clipped = [], 0
+    for _ in range(settings.updates):
+        for start in range(0, len(advantage_N), size):
+            rows = torch.arange(start, min(start + size, len(advantage_N)), device=advantage_N.device)
+            norm, stopped = _optimizer_step(run, rolled, advantage_N, reference_NT, rows)
+            norms.append(norm)
+            clipped += stopped
+    return {
+        "grad_norm": sum(norms) / len(norms),
+        "clip_fraction": clipped / (settings.updates * int(rolled.mask_NT.sum())),
+        "rows_trained": len(needed) / len(advantage_N),
+        "lr": lr,
+    }
+
+
+def _optimizer_step(
+    run: Run, rolled: Rollouts, advantage_N: Tensor, reference_NT: Tensor | None, rows: Tensor
+) -> tuple[float, int]:
+    """(gradient norm before clipping, tokens clipped) of one AdamW step on the mini-batch `rows`."""
+    objective, clipped = run.objective, 0
+    weight_NT = torch.zeros_like(rolled.log_prob_NT)
+    weight_NT[rows] = objective.weights(rolled.mask_NT[rows])
+    run.optimizer.zero_grad()
+    run.model.train(run.settings.gradient_checkpointing)  # it works in this mode only; no model here has dropout
+    for some in micro_batches(run, rolled, rows[objective.needed_rows(advantage_N[rows])]):
+        part = rolled.rows(some)
+        width = part.tokens_NT.shape[1]
+        loss, stopped = objective.loss(
+            log_probs(run, part),
+            part.log_prob_NT,
+            advantage_N[some],
+            weight_NT[some, :width],
+            None if reference_NT is None else reference_NT[some, :width],
+        )
+        loss.backward()
+        clipped += stopped
+    run.model.eval()
+    trained = [p for p in run.model.parameters() if p.requires_grad]
+    for parameter in trained:  # a batch without signal has a zero gradient, and momentum moves on
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+    norm = float(torch.nn.utils.clip_grad_norm_(trained, run.settings.grad_clip))
+    run.optimizer.step()
+    return norm, clipped
+
+
+@torch.no_grad()
+def kl_of_step(run: Run, rolled: Rollouts) -> float:
+    """KL(before the step, after it) a token, nats, by k3 on one answer a prompt."""
+    index = measured_rows(run, rolled)
+    new_NT = fixed_log_probs(run, rolled, index)[index]
+    mask_NT = rolled.mask_NT[index]
+    return float((k3((new_NT - rolled.log_prob_NT[index]).masked_fill(~mask_NT, 0.0)) * mask_NT).sum() / mask_NT.sum())

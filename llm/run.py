@@ -1,0 +1,181 @@
+"""From settings to a run: policy, task, engine, verifier, optimizer, estimator; what cannot work is refused at once."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from transformers import PreTrainedModel
+
+from ebpo_sim import make, report
+from ebpo_sim.errors import InputError
+from ebpo_sim.estimators import Estimator
+from llm import hub, policy
+from llm.curriculum import Curriculum
+from llm.engines import Engine, HFEngine, Precision, precision
+from llm.objectives import Objective
+from llm.settings import Settings
+from llm.tasks import MAX_ANSWER, CharTokenizer, Problem, Verifier, cells, load_problems, make_verifier, pool, split_of
+from llm.tasks.tokenizer import Tokenizer
+
+SCRATCH, GENERATED = "scratch", "generated"
+LONGEST = 512  # tokens of an answer to a data set's problem, unless --max-new says otherwise
+
+
+@dataclass
+class Run:
+    """What changes while training, and what every step needs."""
+
+    settings: Settings
+    model: PreTrainedModel
+    reference: PreTrainedModel | None
+    optimizer: torch.optim.Optimizer
+    estimator: Estimator
+    state: Any
+    objective: Objective
+    engine: Engine
+    verifier: Verifier
+    where: Precision
+
+
+class Task(NamedTuple):
+    """Problems to train on and to validate with."""
+
+    train: list[Problem]
+    validation: list[Problem]
+
+
+def task(settings: Settings) -> Task:
+    """The problems of a run. Raises InputError for an unknown topic, a missing column, and an empty split."""
+    if settings.dataset == GENERATED:
+        chosen = cells(settings.topics, settings.max_level)
+        return Task(pool("train", chosen, settings.per_cell, 0), pool("validation", chosen, settings.eval_per_cell, 0))
+    instruction = instruction_of(settings)
+    problems = load_problems(settings.dataset, settings.dataset_split, instruction=instruction)
+    if settings.validation:
+        kept, held = problems, load_problems(settings.validation, "test", instruction=instruction)
+    else:
+        kept = [p for p in problems if split_of(p.prompt) == "train"]
+        held = [p for p in problems if split_of(p.prompt) == "validation"]
+    if not kept or not held:
+        raise InputError(
+            f"--dataset {settings.dataset!r} leaves {len(kept)} problems to train on and {len(held)} to validate "
+            "with: name a larger one, or another with --validation"
+        )
+    return Task(kept, held[: settings.eval_limit or None])
+
+
+def instruction_of(settings: Settings) -> str | None:
+    """What is added to every prompt of a data set: None for what its layout is used with, "" for nothing."""
+    return {"": None, "none": ""}.get(settings.instruction, settings.instruction)
+
+
+def longest_answer(settings: Settings, tokenizer: Tokenizer) -> int:
+    """Tokens an answer may have, end token included."""
+    return settings.max_new or (MAX_ANSWER + 1 if isinstance(tokenizer, CharTokenizer) else LONGEST)
+
+
+def verifier_of(settings: Settings) -> Verifier:
+    """The verifier of the settings; auto is exact text for the generated task and math-verify for data sets."""
+    name = settings.verifier
+    if name == "auto":
+        name = "exact" if settings.dataset == GENERATED else "math"
+    return make_verifier(name, settings.verifier_seconds)
+
+
+def load_policy(
+    settings: Settings, cache: Path, where: Precision, trained: bool = False
+) -> tuple[PreTrainedModel, Tokenizer]:
+    """The policy before RL and its tokenizer; `trained`: a checkpoint's weights follow, so no warm start."""
+    if settings.model != SCRATCH:
+        return hub.load(
+            settings.model,
+            where,
+            chat=settings.chat,
+            max_prompt=settings.max_prompt,
+            lora_rank=settings.lora_rank,
+            seed=settings.seed,
+        )
+    if settings.lora_rank:
+        raise InputError("--lora-rank needs a trained model: name one with --model")
+    if settings.dataset != GENERATED:
+        raise InputError(
+            f"--dataset {settings.dataset!r} is outside the tiny model's vocabulary: name a --model that reads it"
+        )
+    shape = policy.Shape(settings.arch, settings.hidden, settings.layers, settings.heads, settings.kv_heads)
+    if trained:
+        return policy.build(shape, 0).to(where.device), CharTokenizer()
+    plan = policy.WarmStart(settings.sft_steps, settings.sft_batch, settings.sft_lr, settings.sft_seed)
+    started = time.perf_counter()
+    model, cached = policy.warm_start(shape, plan, cells(settings.topics, settings.max_level), cache, where)
+    report.say(f"warm start: {'from the cache' if cached else f'{time.perf_counter() - started:.0f} s'}")
+    return model, CharTokenizer()
+
+
+def engine_of(settings: Settings, model: PreTrainedModel, tokenizer: Tokenizer, where: Precision) -> Engine:
+    """The sampler of the settings."""
+    longest = longest_answer(settings, tokenizer)
+    if settings.engine == "vllm":
+        from llm.engine_vllm import VLLMEngine
+
+        return VLLMEngine(settings.model, model, tokenizer, longest, where)
+    return HFEngine(model, tokenizer, longest, where, settings.sample_rows)
+
+
+def prepare(settings: Settings, cache: Path, problems: Sequence[Problem], held: Sequence[Problem] = ()) -> Run:
+    """A run before its first step, for these training and validation problems.
+
+    Raises InputError for whatever the settings ask that cannot be done.
+    """
+    if settings.temperature == 0:
+        raise InputError("--temperature must be positive for training, got 0: greedy answers have no gradient")
+    estimator = make(settings.estimator)
+    where = precision(settings.device, settings.dtype)
+    curriculum_of(settings, problems)
+    if settings.model == SCRATCH:
+        policy.build(
+            policy.Shape(settings.arch, settings.hidden, settings.layers, settings.heads, settings.kv_heads), 0
+        )
+    objective_of(settings, 1)
+    verifier = verifier_of(settings)
+    verifier.start()
+    model, tokenizer = load_policy(settings, cache, where)
+    for problem in (*problems, *held):
+        tokenizer.prompt(problem)  # unknown characters and over-long prompts are refused now, not at step 300
+    if settings.gradient_checkpointing:
+        # the older name where the newer does not exist yet (transformers 5.17)
+        enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+        enable({"use_reentrant": False})
+    reference = None
+    if settings.kl_coef > 0 and not settings.lora_rank:  # with LoRA the reference is the model without its adapters
+        reference = copy.deepcopy(model).requires_grad_(False)
+    optimizer = torch.optim.AdamW(
+        [p for p in model.parameters() if p.requires_grad],
+        lr=settings.lr,
+        betas=(0.9, 0.99),
+        weight_decay=settings.weight_decay,
+        fused=where.device.type == "cuda",
+    )
+    return Run(
+        settings, model, reference, optimizer, estimator, estimator.init(),
+        objective_of(settings, longest_answer(settings, tokenizer)),
+        engine_of(settings, model, tokenizer, where), verifier, where,
+    )  # fmt: skip
+
+
+def objective_of(settings: Settings, length: int) -> Objective:
+    """The policy objective of the settings."""
+    aggregation: Any = settings.aggregation
+    return Objective(settings.clip_low, settings.clip_high, aggregation, length, settings.kl_coef)
+
+
+def curriculum_of(settings: Settings, problems: Sequence[Problem], ranking: Sequence[int] | None = None) -> Curriculum:
+    """The order of the training problems; without a ranking an easy-to-hard one keeps theirs."""
+    ranking = range(len(problems)) if ranking is None else ranking
+    order: Any = settings.order
+    return Curriculum(order, problems, settings.prompts, settings.steps, settings.seed, tuple(ranking))
