@@ -1,0 +1,222 @@
+"""The findings for a reader: tables, sentences computed from them, and both as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from ebpo_sim import report
+from llm import compare_analysis as analysis
+
+Row = Mapping[str, Any]
+Findings = Sequence[Row]
+NAMES = {"grpo": "GRPO", "dr_grpo": "Dr. GRPO", "rloo": "RLOO", "ebpo": "EBPO", "ebpo_debiased": "EBPO debiased"}
+NAMES |= {analysis.NO_SHRINKAGE: "EBPO, S = 0", analysis.FULL_SHRINKAGE: "EBPO, S = 1"}
+OUTCOMES = ("arm", "lr", "final", "− GRPO [95 %]", "mean of curve", "equal time", "− GRPO [95 %]", "fastest's end")
+COSTS = ("arm", "ms/step", "steps", "rows", "silent", "S", "entropy", "grad norm", "no end")
+
+
+def name(arm: str) -> str:
+    """The arm for readers."""
+    if arm in NAMES:
+        return NAMES[arm]
+    preset, _, settings = arm.partition(":")
+    return NAMES.get(preset, preset) + (f", {settings.replace('=', ' ').replace(',', ', ')}" if settings else "")
+
+
+def cells(found: Findings) -> list[tuple[int, str]]:
+    """(group size, order) in the order of the findings."""
+    return list(dict.fromkeys((r["group_size"], r["order"]) for r in found))
+
+
+def pick(found: Findings, cell: tuple[int, str], arm: str, measure: str, reference: str = "") -> Row | None:
+    """The row of a measure, or of a difference to the reference."""
+    wanted = {"group_size": cell[0], "order": cell[1], "arm": arm, "measure": measure, "reference": reference}
+    return next((r for r in found if all(r[k] == v for k, v in wanted.items())), None)
+
+
+def outcomes(found: Findings, cell: tuple[int, str]) -> list[tuple[str, ...]]:
+    """Pass@1 in percent ± one standard error at equal steps and equal seconds, a line an arm."""
+    lines: list[tuple[str, ...]] = []
+    for arm, rate, edge in _arms(found, cell):
+        level = {m: pick(found, cell, arm, m) for m in analysis.OUTCOMES}
+        gap = {m: pick(found, cell, arm, m, analysis.REFERENCE) for m in analysis.OUTCOMES}
+        shown = {m: _percent(row) for m, row in level.items()}
+        lines.append((
+            name(arm), f"{rate:g}{'*' if edge else ''}", shown["final"], interval(gap["final"]), shown["mean"],
+            shown["equal_time"], interval(gap["equal_time"]), shown["common_time"],
+        ))  # fmt: skip
+    return lines
+
+
+def costs(found: Findings, cell: tuple[int, str]) -> list[tuple[str, ...]]:
+    """Seconds, and what explains them and the outcomes: means over training, entropy and the rest over its end."""
+    lines: list[tuple[str, ...]] = []
+    for arm, _, _ in _arms(found, cell):
+        row = {m: pick(found, cell, arm, m) for m in (*analysis.DESCRIBED, "equal_time_steps")}
+        value = {m: None if r is None else r["value"] for m, r in row.items()}
+        lines.append((
+            name(arm), _plain(row["seconds_per_step"], 1000, 0), report.number(value["equal_time_steps"], 0),
+            report.number(value["rows_trained"], 2), report.number(value["zero_signal"], 2),
+            report.number(value["shrinkage"], 2), _plain(row["entropy"]), report.number(value["grad_norm"], 2),
+            report.number(value["missing_eos"], 3),
+        ))  # fmt: skip
+    return lines
+
+
+def _arms(found: Findings, cell: tuple[int, str]) -> Iterator[tuple[str, float, bool]]:
+    rows = [r for r in found if (r["group_size"], r["order"], r["measure"], r["reference"]) == (*cell, "final", "")]
+    return ((r["arm"], r["learning_rate"], r["edge"]) for r in rows)
+
+
+def _percent(row: Row | None) -> str:
+    if row is None:
+        return "-"
+    return f"{100 * row['value']:.2f}" + ("" if row["se"] is None else f" ± {100 * row['se']:.2f}")
+
+
+def _plain(row: Row | None, unit: float = 1, digits: int = 3) -> str:
+    if row is None:
+        return "-"
+    value, se = (None if row[k] is None else unit * row[k] for k in ("value", "se"))
+    return report.number(value, digits) if se is None else f"{value:.{digits}f} ± {se:.{digits}f}"
+
+
+def interval(row: Row | None) -> str:
+    """A difference in points with its interval; ! resolved after correction, (!) before it only."""
+    if row is None:
+        return "-"
+    if row["low"] is None:
+        return _points(row["value"])
+    mark = {analysis.RESOLVED: " !", analysis.ALONE: " (!)"}.get(row["verdict"], "")
+    return f"{_points(row['value'])} [{_points(row['low'])}, {_points(row['high'])}]{mark}"
+
+
+def _points(share: float) -> str:
+    return f"{100 * share:+.2f}".replace("-", "−")
+
+
+def sentence(row: Row, where: str) -> str:
+    """One difference in words, with its interval and whether it is resolved."""
+    pair = f"{name(row['arm'])} − {name(row['reference'])} {where}: {_points(row['value'])} points"
+    if row["low"] is None:
+        return f"{pair} (one seed: no interval)."
+    told = f"{pair} (95 % interval {_points(row['low'])} to {_points(row['high'])}, {row['seeds']} seeds)"
+    family = f"Holm's correction for {row['comparisons']} comparisons"
+    if row["verdict"] == analysis.RESOLVED:
+        return f"{told}: resolved, also after {family}."
+    if row["verdict"] == analysis.ALONE:
+        return f"{told}: its own interval excludes 0, but not after {family}."
+    return f"{told}: not resolved."
+
+
+def verdicts(found: Findings, cell: tuple[int, str]) -> list[str]:
+    """What the runs of a cell say about EBPO and its repair, null results included, as sentences."""
+    said = []
+    for arm, _, _ in _arms(found, cell):
+        if analysis.NO_SHRINKAGE not in analysis.references(arm):
+            continue
+        for reference in analysis.references(arm):
+            for measure, where in (("final", "at equal steps"), ("equal_time", "at equal seconds")):
+                row = pick(found, cell, arm, measure, reference)
+                if row is not None:
+                    said.append(sentence(row, where))
+    return [*said, *_pace(found, cell), *_edges(found, cell)]
+
+
+def _pace(found: Findings, cell: tuple[int, str]) -> list[str]:
+    pace = {arm: pick(found, cell, arm, "seconds_per_step") for arm in (analysis.REFERENCE, "ebpo")}
+    rows = pick(found, cell, analysis.REFERENCE, "rows_trained")
+    mine, plain = pace["ebpo"], pace[analysis.REFERENCE]
+    if mine is None or plain is None or rows is None:
+        return []
+    share = plain["value"] / mine["value"]
+    return [
+        f"A step of GRPO takes {share:.2f} of the time of EBPO's, since only {100 * rows['value']:.0f} % of its rows "
+        "have a gradient to compute."
+    ]
+
+
+def _edges(found: Findings, cell: tuple[int, str]) -> list[str]:
+    at_edge = [name(arm) for arm, _, edge in _arms(found, cell) if edge]
+    if not at_edge:
+        return []
+    return [f"At the edge of the grid of learning rates, so perhaps not at their best: {', '.join(at_edge)}."]
+
+
+def nulls(found: Findings) -> str:
+    """How many of the differences of pass@1 are resolved: what is left of many comparisons."""
+    lines = []
+    for measure, where in (("final", "equal steps"), ("equal_time", "equal seconds")):
+        family = [r for r in found if r["measure"] == measure and r["p"] is not None]
+        kept = [r for r in family if r["verdict"] == analysis.RESOLVED]
+        if family:
+            names = "; ".join(
+                f"{name(r['arm'])} − {name(r['reference'])} at G = {r['group_size']}, {r['order']} "
+                f"({_points(r['value'])})"
+                for r in kept
+            )
+            lines.append(
+                f"{where}: {len(kept)} of {len(family)} differences are resolved{': ' + names if names else ''}."
+            )
+    return "\n".join(lines)
+
+
+def about(found: Findings, runs: Sequence[Row]) -> str:
+    """What the numbers are, in one paragraph."""
+    plain = [r for r in runs if r["stage"] == "evaluation"]
+    seeds = {r["seeds"] for r in found if r["measure"] == "final" and not r["reference"]}
+    tuning = {r["seed"] for r in runs if r["stage"] == "tuning"}
+    tuned = (
+        f"each at the learning rate with the highest mean final pass@1 over {len(tuning)} other seeds, the same grid "
+        "for all (* the grid's edge; the interval does not cover this choice, and the validation problems are the same)"
+        if tuning else "all at one learning rate"
+    )  # fmt: skip
+    machines = sorted({r["machine"] for r in plain})
+    return (
+        f"Validation pass@1 in percent ± one standard error over {_range(seeds)} paired seeds of {plain[0]['steps']} "
+        f"steps, {tuned}. Intervals: 95 %, Student's t on paired differences, one at a time; ! resolved after Holm's "
+        "correction over all differences of the same measure, (!) before it only. equal time: schedules that last as "
+        f"long as {name(analysis.clock_arm([r['arm'] for r in plain]))}'s (medians over seeds), at the same rates. "
+        "fastest's end: all curves read when the fastest arm has finished, so the others' schedules are not complete. "
+        "Seconds are of training alone. steps: those of equal time; rows: share with a gradient to compute; silent: "
+        "share of groups without a signal; S: shrinkage; no end: answers without their end token. One warm start: its "
+        f"variance is not in any interval. Timed on: {' | '.join(machines)}."
+    )
+
+
+def _range(seeds: set[int]) -> str:
+    if len(seeds) == 1:
+        return str(*seeds)
+    return f"{min(seeds)} to {max(seeds)}" if seeds else "0"
+
+
+def _title(cell: tuple[int, str]) -> str:
+    return f"G = {cell[0]}, {cell[1]}"
+
+
+def text(found: Findings, runs: Sequence[Row]) -> str:
+    """All of it for a terminal."""
+    parts = []
+    for cell in cells(found):
+        left = ("left", "right", *("right",) * 6)
+        parts.append(f"{_title(cell)}\n{report.text_table(OUTCOMES, outcomes(found, cell), left)}")
+        parts.append(report.text_table(COSTS, costs(found, cell), ("left", *("right",) * (len(COSTS) - 1))))
+        parts.append("\n".join(verdicts(found, cell)))
+    return "\n\n".join([*parts, nulls(found), about(found, runs)])
+
+
+def markdown(found: Findings, runs: Sequence[Row]) -> str:
+    """All of it as Markdown."""
+    parts = ["# Estimators compared on the tiny language model\n", about(found, runs) + "\n", nulls(found) + "\n"]
+    for cell in cells(found):
+        parts.append(f"## {_title(cell)}\n")
+        parts.append(_markdown_table(OUTCOMES, outcomes(found, cell)))
+        parts.append(_markdown_table(COSTS, costs(found, cell)))
+        parts.append("\n".join(f"- {line}" for line in verdicts(found, cell)) + "\n")
+    return "\n".join(parts)
+
+
+def _markdown_table(headers: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    rows = [headers, ["---", *["--:"] * (len(headers) - 1)], *lines]
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n"
