@@ -41,7 +41,7 @@ from llm.settings import Settings
 from llm.tasks import CELLS, CharTokenizer, make_verifier, pool
 
 LARGE = Settings(
-    hidden=1024, layers=16, heads=16, kv_heads=8, sft_steps=100, sft_batch=512, sft_lr=6e-4, prompts=1024, group_size=8,
+    hidden=1024, layers=16, heads=16, kv_heads=8, sft_steps=100, sft_batch=512, sft_lr=6e-4, prompts=2048, group_size=8,
     micro_rows=2048,
     lr=3e-5, dtype="bf16", steps=40, eval_per_cell=16, per_cell=400, warmup=5,
 )  # fmt: skip
@@ -50,7 +50,7 @@ SMALL = replace(
     lr=3e-4, eval_per_cell=2, warmup=1,
 )  # fmt: skip
 ARMS = ("grpo", "ebpo", "ebpo:shrinkage=0", "ebpo:shrinkage=1")
-TIMED_STEPS = 8  # of which the first two are left out: they compile and allocate
+TIMED_STEPS = 6  # of which the first two are left out: they compile and allocate
 WARM_UP = 2
 
 
@@ -231,7 +231,7 @@ def main(argv: Sequence[str]) -> None:
             "model": lambda: _warm(settings, Path(cache)),
             "speed": lambda: speed(settings, Path(cache)),
             "comparison": lambda: comparison(
-                replace(settings, prompts=min(128, settings.prompts)),
+                replace(settings, prompts=min(64, settings.prompts)),
                 Path(cache),
                 given.seeds,
                 given.minutes * 60 - (time.perf_counter() - started),
