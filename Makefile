@@ -2,19 +2,36 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: study test lint bench llm clean
+VERL_TESTS := tests/test_integration_verl.py tests/test_integration_verl_state.py \
+  tests/test_integration_verl_loading.py tests/test_conformance_verl.py tests/test_verl_launch.py \
+  tests/test_integrations_shared.py tests/test_merge_workers.py
+TRL_TESTS := tests/test_integrations.py tests/test_integration_trl.py tests/test_integration_trl_resume.py \
+  tests/test_integration_trl_processes.py tests/test_conformance_trl.py tests/test_llm_backend_trl.py \
+  tests/test_llm_benchmark_trl.py
+
+.PHONY: study test test-trl test-verl lint bench bench-trl llm clean
 
 study: .venv/core          ## the main job: baselines on real pass rates, table and figure
 	$(BIN)/python -m ebpo_sim.mse_study
 
 test: .venv/test lint      ## lint, types and all tests
-	$(BIN)/python -m pytest
+	EBPO_REQUIRE_TRL=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+test-trl: .venv/test .venv-trl/made  ## the TRL adapter on the newest and the oldest TRL that it supports
+	EBPO_REQUIRE_TRL=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(TRL_TESTS)
+	EBPO_REQUIRE_TRL=1 OMP_NUM_THREADS=1 .venv-trl/bin/python -m pytest $(TRL_TESTS)
+
+test-verl: .venv-verl/made ## the verl adapter against verl itself, in an environment of its own (2.2 GB)
+	EBPO_REQUIRE_VERL=1 OMP_NUM_THREADS=1 .venv-verl/bin/python -m pytest $(VERL_TESTS)
 
 lint: .venv/test
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
 bench: .venv/core          ## the Monte Carlo engine against NumPy
 	$(BIN)/python -m ebpo_sim.bench
+
+bench-trl: .venv/test      ## the training loop of llm/ against TRL's
+	$(BIN)/python llm/benchmark_trl.py
 
 llm: .venv/llm             ## RLVR of a tiny language model on two cores, nothing downloaded
 	$(BIN)/python llm/train.py
@@ -38,5 +55,20 @@ llm: .venv/llm             ## RLVR of a tiny language model on two cores, nothin
 	$(BIN)/python -m pip install --quiet --constraint .ci/constraints.txt --editable ".[llm]"
 	touch $@
 
+.venv-trl/made: pyproject.toml .ci/constraints.txt
+	$(PYTHON) -m venv .venv-trl
+	grep -v '^trl==' .ci/constraints.txt > .venv-trl/constraints.txt
+	.venv-trl/bin/python -m pip install --quiet --constraint .venv-trl/constraints.txt torch==2.13.0
+	.venv-trl/bin/python -m pip install --quiet --constraint .venv-trl/constraints.txt --editable . \
+	  trl==1.14.2 "math-verify[antlr4_13_2]>=0.9,<0.10" hypothesis peft pytest pytest-xdist
+	touch $@
+
+.venv-verl/made: pyproject.toml .ci/constraints-verl.txt
+	$(PYTHON) -m venv .venv-verl
+	.venv-verl/bin/python -m pip install --quiet --constraint .ci/constraints-verl.txt torch==2.13.0
+	.venv-verl/bin/python -m pip install --quiet --no-deps verl==0.9.1
+	.venv-verl/bin/python -m pip install --quiet --constraint .ci/constraints-verl.txt --editable ".[test-verl]"
+	touch $@
+
 clean:
-	rm -rf .venv results build *.egg-info
+	rm -rf .venv .venv-trl .venv-verl results build *.egg-info

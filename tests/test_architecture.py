@@ -54,6 +54,7 @@ MAY_IMPORT = {  # room -> the rooms it may import; what is not listed may not
     | SIMULATION
     | DERIVED
     | {"estimators", "report", "cli", "bias", "program", "claims"},
+    "integrations": FOUNDATIONS | {"estimators", "report", "integrations"},
     "diagnose": FOUNDATIONS | SIMULATION | {"estimators", "report", "cli", "diagnose"},
     "__init__": FOUNDATIONS | {"estimators"},
 }
@@ -117,7 +118,7 @@ def users_of(library: str) -> set[str]:
 def test_heavy_libraries_have_one_door() -> None:
     """Guards optional weight: numba only in kernels, torch only at the edge, matplotlib only where figures are made."""
     assert users_of("numba") == {"kernels.py", "kernels_training.py"}
-    assert users_of("torch") == {"host.py"}
+    assert users_of("torch") == {"host.py", "trl.py", "verl.py"}
     assert {name for name in users_of("matplotlib") if not name.endswith(("_study.py", "_plots.py"))} == {
         "report.py",
         "study.py",

@@ -1,0 +1,169 @@
+"""Any estimator of this project inside TRL's GRPOTrainer.
+
+    from ebpo_sim.integrations.trl import EBPOTrainer
+    trainer = EBPOTrainer(model, reward_funcs, args, train_dataset, estimator="ebpo_debiased:memory=0.95")
+
+TRL has no hook for advantages. `EBPOTrainer` keeps what `_calculate_rewards` returns (the rewards of all processes),
+lets the parent generate, score and log, and then replaces the advantages in what it returns; no method is copied.
+Advantages are a float64 function of the gathered rewards alone, so every process computes the same bytes and the
+same state without a broadcast. `scale_rewards` has no effect; loss, KL and clipping stay TRL's.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ebpo_sim.errors import InputError, unknown_name
+from ebpo_sim.estimators import Estimator, make
+from ebpo_sim.groups import group_rewards
+from ebpo_sim.integrations.shared import measure, read_state, require, write_state
+
+REQUIREMENT = "trl>=1.14,<1.17"  # the methods tapped below are private to TRL: a version counts once it was tested
+require(__name__, REQUIREMENT)
+
+import torch  # noqa: E402  after the check, so that its message comes first
+from accelerate.utils import gather_object  # noqa: E402
+from transformers.trainer import TRAINER_STATE_NAME  # noqa: E402
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR  # noqa: E402
+from trl import GRPOTrainer  # noqa: E402
+
+Array = NDArray[np.float64]
+
+
+class EBPOTrainer(GRPOTrainer):
+    """GRPOTrainer with the advantages of `estimator`: a preset's name ("ebpo_debiased:memory=0.95") or an Estimator.
+
+    A completion's reward is TRL's: the sum over reward functions of weight times reward, None left out; a completion
+    that no function could score is masked, with advantage 0. A batch of which nothing could be scored teaches nothing.
+    Estimators also get the tokens of each completion that count in the loss and, where a dataset column is named,
+    the cluster (`cluster_column="topic"`) and the prompt's id (`prompt_id_column`) of each row.
+    One generation batch is one step of the estimator, whatever gradient_accumulation_steps, steps_per_generation and
+    num_iterations are. Evaluation batches are scored as a training batch would be and never learnt from.
+    The state is `estimator_state`; every checkpoint, also one of `save_only_model`, holds it as ebpo_state.json, and
+    resuming needs that file, written by the same estimator with the same settings. Metrics: ebpo/*. TRL's own limit:
+    resumed after its first epoch, it shuffles the prompts as in the first.
+
+    Raises InputError for unknown estimators, settings and columns, multi_objective_aggregation other than
+    "sum_then_normalize", periodic checkpoints that would fall inside a generation buffer and resuming from one that
+    did (TRL would sample its prompts again, and the estimator would count them twice), rewards of the wrong shape,
+    and whatever the estimator itself refuses.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        estimator: str | Estimator = "ebpo",
+        cluster_column: str | None = None,
+        prompt_id_column: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.estimator = make(estimator) if isinstance(estimator, str) else estimator
+        self.estimator_state = self.estimator.init()
+        columns = {"clusters": cluster_column, "prompt_ids": prompt_id_column}
+        self._label_columns = {label: column for label, column in columns.items() if column is not None}
+        self._tapped: torch.Tensor | None = None
+        if getattr(self.estimator.baseline, "per_cluster", False) and cluster_column is None:
+            raise InputError(f"cluster_column must name a dataset column: {self.estimator.name} learns per cluster")
+        super().__init__(*args, **kwargs)
+        if self.multi_objective_aggregation != "sum_then_normalize":
+            raise InputError(
+                f"multi_objective_aggregation must be 'sum_then_normalize', got {self.multi_objective_aggregation!r}: "
+                "an estimator needs one reward a completion"
+            )
+        known = getattr(self.train_dataset, "column_names", None)
+        for column in self._label_columns.values():
+            if known is not None and column not in known:
+                raise unknown_name("dataset column", column, known)
+        self._refuse_checkpoints_inside_a_buffer()
+
+    def _calculate_rewards(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """The parent's rewards, gathered from all processes, (N, functions); kept for the advantages."""
+        self._tapped = super()._calculate_rewards(*args, **kwargs)
+        return self._tapped
+
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        """The parent's batch with this estimator's advantages in it."""
+        training = self.model.training
+        output: dict[str, Any] = super()._generate_and_score_completions(inputs)
+        rewards_NF, self._tapped = self._tapped, None
+        local, shape = len(inputs), None if rewards_NF is None else tuple(rewards_NF.shape)
+        due = (local * self.accelerator.num_processes, len(self.reward_weights))
+        group_size = self.num_generations if training else self.num_generations_eval
+        if rewards_NF is None or shape != due or due[0] % group_size:
+            raise InputError(f"rewards must have shape {due}, in groups of {group_size}, got shape {shape}")
+        counted_NT = output["completion_mask"] * output.get("tool_mask", 1)
+        features = {label: self._gathered_column(inputs, column) for label, column in self._label_columns.items()}
+        features["lengths"] = self.accelerator.gather(counted_NT.sum(dim=1)).cpu().numpy()
+        advantages_N = self._advantages(rewards_NF.detach().cpu(), group_size, features, training)
+        replaced, first = output["advantages"], self.accelerator.process_index * local
+        output["advantages"] = torch.as_tensor(advantages_N[first : first + local]).to(replaced)
+        table = self._logs["advantages"]  # the completions table shows what was used
+        for _ in range(min(len(table), len(advantages_N))):
+            table.pop()
+        table.extend(advantages_N.tolist())
+        return output
+
+    def _advantages(self, rewards_NF: torch.Tensor, group_size: int, features: dict[str, Any], learn: bool) -> Array:
+        """Advantages (N,) of the rows of all processes, contiguous by group; the state moves on if `learn`."""
+        scored_N = (~torch.isnan(rewards_NF).all(dim=1)).numpy()
+        reward_N = (rewards_NF * self.reward_weights.cpu()).nansum(dim=1).double().numpy()  # summed in float32, as TRL
+        if not scored_N.any():
+            return np.zeros(len(reward_N))
+        groups = group_rewards(reward_N, np.arange(len(reward_N)) // group_size, mask=scored_N, **features)
+        advantages_N, info, state = self.estimator.step(self.estimator_state, groups)
+        if learn:
+            self.estimator_state = state
+        for name, value in measure(info, groups, advantages_N).items():
+            self._metrics["train" if learn else "eval"][f"ebpo/{name}"].append(value)
+        return np.asarray(advantages_N)
+
+    def _gathered_column(self, inputs: list[dict[str, Any]], column: str) -> list[Any]:
+        """A dataset column's entry for every row of all processes, in the order of the rewards."""
+        if any(column not in row for row in inputs):
+            raise InputError(f"dataset column {column!r} is missing: add it, and keep remove_unused_columns=False")
+        return list(gather_object([row[column] for row in inputs]))
+
+    def _inside_buffer(self, step: float) -> bool:
+        """Whether completions are left over after this optimiser step, for TRL's next step to train on.
+
+        A buffer lasts steps_per_generation * num_iterations micro-batches; an epoch is a whole number of buffers.
+        """
+        micro, buffer = self.args.gradient_accumulation_steps, self.args.steps_per_generation * self.num_iterations
+        return bool(micro % buffer and (buffer % micro or step * micro % buffer))
+
+    def _refuse_checkpoints_inside_a_buffer(self) -> None:
+        args, name, period = self.args, "save_strategy", 0.0
+        if args.save_strategy == "steps":
+            name, period = "save_steps", args.save_steps
+        elif args.save_strategy == "best" and args.eval_strategy == "steps":
+            name, period = "eval_steps", args.eval_steps
+        if 0 < period < 1 and args.max_steps > 0:  # a share of the run
+            period = math.ceil(period * args.max_steps)
+        if args.save_strategy != "no" and self._inside_buffer(period):
+            raise InputError(
+                f"{name} must keep checkpoints out of generation buffers, got {period or args.save_strategy.value!r}: "
+                "make steps * gradient_accumulation_steps a multiple of steps_per_generation * num_iterations, "
+                "and one of the two a multiple of the other"
+            )
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """The state first, so that the parent's push to the hub finds it."""
+        if self.args.should_save:
+            folder = Path(self._get_output_dir(trial=trial), f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}")
+            write_state(folder, self.estimator, self.estimator_state)
+        super()._save_checkpoint(model, trial)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: Any) -> None:
+        """Transformers calls this on every way to resume, with DeepSpeed and FSDP too."""
+        if checkpoint is not None:
+            state = read_state(Path(checkpoint), self.estimator)
+            if self._inside_buffer(json.loads(Path(checkpoint, TRAINER_STATE_NAME).read_text())["global_step"]):
+                raise InputError(f"{checkpoint!r} lies inside a generation buffer: resume from an earlier checkpoint")
+            self.estimator_state = state
+        super()._load_optimizer_and_scheduler(checkpoint)
