@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel
 
 from ebpo_sim.errors import InputError
 from llm.engines import Precision
@@ -26,40 +27,46 @@ def load(
     Dropout is set to 0, so that sampling and training share one forward.
     Raises InputError for a model that cannot be read, a folder without a tokenizer, and LoRA without peft.
     """
-    if chat not in CHATS:
-        raise InputError(f"--chat must be one of {', '.join(CHATS)}, got {chat!r}")
-    folder = Path(name)
-    if folder.is_dir() and not any((folder / file).exists() for file in TOKENIZER_FILES):
-        raise InputError(f"--model {name!r} has no tokenizer: save one into the folder, tokenizer.save_pretrained()")
+    tokenizer = read_tokenizer(name, chat, max_prompt)
     stored = torch.bfloat16 if lora_rank and where.dtype == "bf16" else torch.float32
-    try:
-        wrapped = AutoTokenizer.from_pretrained(name)
-        model = AutoModelForCausalLM.from_pretrained(name, dtype=stored)
-    except Exception as error:  # missing, foreign, damaged, not downloadable: each shows as another exception
-        raise InputError(
-            f"--model {name!r} cannot be read: {type(error).__name__}: {str(error).splitlines()[0]}; give a folder "
-            "written by save_pretrained, a name of the Hugging Face hub, or scratch"
-        ) from error
+    model = _read(name, lambda: AutoModelForCausalLM.from_pretrained(name, dtype=stored))
     without_dropout(model)
-    tokenizer = TextTokenizer(
-        wrapped,
-        end_tokens(wrapped, model),
-        model.get_input_embeddings().weight.shape[0],
-        chat == "yes" or (chat == "auto" and bool(wrapped.chat_template)),
-        max_prompt,
-    )
     if lora_rank:
         model = with_adapters(model, lora_rank, seed)
     return model.to(where.device).eval(), tokenizer
 
 
-def end_tokens(wrapped: Any, model: PreTrainedModel) -> list[int]:
-    """Every token id by which the tokenizer, the generation settings or the configuration end a text, in that order."""
-    found: list[int] = []
-    for source in (wrapped.eos_token_id, getattr(model.generation_config, "eos_token_id", None),
-                   model.config.eos_token_id):  # fmt: skip
-        found += [] if source is None else source if isinstance(source, list) else [source]
-    return list(dict.fromkeys(found))
+def read_tokenizer(name: str, chat: str = "auto", max_prompt: int = 0) -> TextTokenizer:
+    """The tokenizer of a model, with every token by which it, the generation settings or the configuration end a text.
+
+    Raises InputError as `load` does.
+    """
+    if chat not in CHATS:
+        raise InputError(f"--chat must be one of {', '.join(CHATS)}, got {chat!r}")
+    folder = Path(name)
+    if folder.is_dir() and not any((folder / file).exists() for file in TOKENIZER_FILES):
+        raise InputError(f"--model {name!r} has no tokenizer: save one into the folder, tokenizer.save_pretrained()")
+    wrapped = _read(name, lambda: AutoTokenizer.from_pretrained(name))
+    config = _read(name, lambda: AutoConfig.from_pretrained(name).get_text_config())
+    try:
+        generation = GenerationConfig.from_pretrained(name).eos_token_id
+    except OSError:  # many models have no generation settings
+        generation = None
+    ends: list[int] = []
+    for source in (wrapped.eos_token_id, generation, config.eos_token_id):
+        ends += [] if source is None else source if isinstance(source, list) else [source]
+    templated = chat == "yes" or (chat == "auto" and bool(wrapped.chat_template))
+    return TextTokenizer(wrapped, list(dict.fromkeys(ends)), config.vocab_size, templated, max_prompt)
+
+
+def _read(name: str, reading: Callable[[], Any]) -> Any:
+    try:
+        return reading()
+    except Exception as error:  # missing, foreign, damaged, not downloadable: each shows as another exception
+        raise InputError(
+            f"--model {name!r} cannot be read: {type(error).__name__}: {str(error).splitlines()[0]}; give a folder "
+            "written by save_pretrained, a name of the Hugging Face hub, or scratch"
+        ) from error
 
 
 def without_dropout(model: PreTrainedModel) -> None:
@@ -73,11 +80,18 @@ def without_dropout(model: PreTrainedModel) -> None:
 
 def with_adapters(model: PreTrainedModel, rank: int, seed: int) -> Any:
     """LoRA adapters (scale 2) on every linear layer but the head, float32, drawn from `seed`; the base is frozen."""
-    try:
-        from peft import LoraConfig, get_peft_model
-    except ImportError as error:
-        raise InputError("--lora-rank needs peft: pip install peft") from error
+    plan = adapter_plan(rank)
+    from peft import get_peft_model
+
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        plan = LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules="all-linear", bias="none")
         return get_peft_model(model, plan)
+
+
+def adapter_plan(rank: int) -> Any:
+    """peft's configuration of our adapters. Raises InputError without peft."""
+    try:
+        from peft import LoraConfig
+    except ImportError as error:
+        raise InputError("--lora-rank needs peft: pip install peft") from error
+    return LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules="all-linear", bias="none")

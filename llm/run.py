@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import csv
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from ebpo_sim import make, report
 from ebpo_sim.errors import InputError
 from ebpo_sim.estimators import Estimator
 from llm import hub, policy
-from llm.curriculum import Curriculum
+from llm.curriculum import Curriculum, rank
 from llm.engines import Engine, HFEngine, Precision, precision
 from llm.objectives import Objective
 from llm.settings import Settings
@@ -136,7 +137,7 @@ def prepare(settings: Settings, cache: Path, problems: Sequence[Problem], held: 
         raise InputError("--temperature must be positive for training, got 0: greedy answers have no gradient")
     estimator = make(settings.estimator)
     where = precision(settings.device, settings.dtype)
-    curriculum_of(settings, problems)
+    curriculum_of(settings, problems, ranking_from(settings, problems))
     if settings.model == SCRATCH:
         policy.build(
             policy.Shape(settings.arch, settings.hidden, settings.layers, settings.heads, settings.kv_heads), 0
@@ -172,6 +173,30 @@ def objective_of(settings: Settings, length: int) -> Objective:
     """The policy objective of the settings."""
     aggregation: Any = settings.aggregation
     return Objective(settings.clip_low, settings.clip_high, aggregation, length, settings.kl_coef)
+
+
+def ranking_from(settings: Settings, problems: Sequence[Problem]) -> list[int] | None:
+    """Problems from easiest to hardest by the pass rates of --ranking; None without it.
+
+    The file has a row a rollout with prompt_id and reward, as llm/evaluate.py writes. Raises InputError for another
+    file and for a problem that is not in it.
+    """
+    if not settings.ranking:
+        return None
+    rewards: dict[str, list[float]] = {}
+    try:
+        with open(settings.ranking, encoding="utf-8", newline="") as file:
+            for row in csv.DictReader(file):
+                rewards.setdefault(row["prompt_id"], []).append(float(row["reward"]))
+    except (OSError, KeyError, ValueError) as error:
+        raise InputError(f"--ranking {settings.ranking!r} has no prompt_id and reward in each row: {error}") from error
+    missing = [p.id for p in problems if p.id not in rewards]
+    if missing:
+        raise InputError(
+            f"--ranking {settings.ranking!r} has no rollout of {len(missing)} problems, the first {missing[0]!r}: "
+            "evaluate on the whole training set"
+        )
+    return list(rank([sum(rewards[p.id]) / len(rewards[p.id]) for p in problems]))
 
 
 def curriculum_of(settings: Settings, problems: Sequence[Problem], ranking: Sequence[int] | None = None) -> Curriculum:

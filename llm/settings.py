@@ -22,6 +22,7 @@ class Settings:
     prompts: int = 64
     steps: int = 400
     order: str = "shuffled"
+    ranking: str = ""
     seed: int = 0
     # the objective and the optimizer
     lr: float = 6e-4
@@ -126,7 +127,8 @@ HELP = {
     "group_size": "rollouts a prompt",
     "prompts": "prompts a step",
     "steps": "reinforcement-learning steps",
-    "order": "how prompts are presented",
+    "order": "how prompts are presented; easy_to_hard by the base's pass rates on them",
+    "ranking": "for easy_to_hard: a rollouts.csv of llm/evaluate.py instead of measuring at the start",
     "seed": "same seed, same bytes on a CPU with the same --threads",
     "lr": "peak learning rate of AdamW; 1e-3 was seen to collapse the tiny model, 1e-6 is usual for large ones",
     "warmup": "steps of linear warm-up; then linear decay to 0",
@@ -198,6 +200,7 @@ def parse(argv: Sequence[str], about: str) -> tuple[Settings, argparse.Namespace
     add("--out", default="results/llm/train", metavar="DIR", help="where files go (default %(default)s)")
     add("--cache", default="results/llm/cache", metavar="DIR", help="warm-started models (default %(default)s)")
     add("--resume", action="store_true", help="continue from DIR/checkpoint.pt with the same settings")
+    add("--backend", default="own", choices=("own", "trl"), help="trl: hand the run to TRL (default %(default)s)")
     add("--export", action="store_true", help="at the end write DIR/model, a folder that transformers reads")
     preset, _ = parser.parse_known_args([a for a in argv if a not in ("-h", "--help")])
     parser.set_defaults(**PRESETS.get(preset.preset, {}))

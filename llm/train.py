@@ -6,6 +6,7 @@
     python llm/train.py --resume                           # after a kill, with the options of the killed run
     python llm/train.py --model Qwen/Qwen3-0.6B --dataset math.jsonl --device cuda --dtype bf16 --lr 1e-6
     python llm/train.py --model FOLDER --dataset problems.jsonl --verifier checks.py:is_right --lora-rank 16
+    accelerate launch llm/train.py --backend trl --preset paper    # many GPUs, by TRL; see llm/backend_trl.py
 
 Decisions:
 1. Advantages come from one call of the estimator object a step; clusters are topics; a prompt's answers share a group.
@@ -37,7 +38,7 @@ from ebpo_sim.estimators import dump_state, load_state
 from llm import checkpoints, engines, evaluate, learner, summary
 from llm.curriculum import rank
 from llm.logs import RunLog
-from llm.run import Run, curriculum_of, prepare, task
+from llm.run import Run, curriculum_of, prepare, ranking_from, task
 from llm.settings import Settings, parse
 from llm.tasks import Problem
 
@@ -134,9 +135,11 @@ def validate(run: Run, problems: Sequence[Problem]) -> list[evaluate.Outcome]:
 
 
 def ranking_of(run: Run, problems: Sequence[Problem]) -> list[int] | None:
-    """The training problems from easiest to hardest by the base's pass rates, for the order that needs it."""
+    """The training problems from easiest to hardest, where the order needs it: by --ranking or the base's answers."""
     if run.settings.order != "easy_to_hard":
         return None
+    if run.settings.ranking:
+        return ranking_from(run.settings, problems)
     seed = seed_for(run.settings.seed, "ranking", 0)
     return list(rank(evaluate.pass_rates(evaluate.sampled_outcomes(run.engine, run.verifier, problems, 4, seed))))
 
@@ -225,6 +228,11 @@ def main(argv: Sequence[str]) -> None:
     """The command line; see the module's docstring and --help."""
     settings, given = parse(argv, __doc__.splitlines()[0])
     out, cache = report.writable_folder(given.out), report.writable_folder(given.cache)
+    if given.backend == "trl":
+        from llm import backend_trl
+
+        backend_trl.train(settings, out, cache, given.resume)
+        return
     found = train(settings, out, cache, given.resume, given.export)
     report.say(summary.text(found))
     report.say(

@@ -173,7 +173,7 @@ def test_bad_models_and_prompts_are_refused(folder: Path, tmp_path: Path) -> Non
     problem = Problem("12345", "1", Cell("t", 1), "row 7")
     with pytest.raises(InputError, match=r"'row 7' has 5 tokens, --max-prompt is 4"):
         hub.load(str(folder), CPU, max_prompt=4)[1].prompt(problem)
-    with pytest.raises(InputError, match="does not belong to this model"):
+    with pytest.raises(InputError, match="does not belong to it"):
         TextTokenizer(byte_tokenizer(), [1], 20, chat=False).prompt(problem)
     with pytest.raises(InputError, match="no end token"):
         TextTokenizer(byte_tokenizer(), [], 20, chat=False)

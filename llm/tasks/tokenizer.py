@@ -64,7 +64,8 @@ class CharTokenizer:
         from transformers import PreTrainedTokenizerFast
 
         vocabulary = {"<pad>": 0, "<eos>": 1, **self._id_of}
-        built = Tokenizer(models.WordLevel(vocabulary, unk_token="<pad>"))
+        # The unknown token is not in the vocabulary: an unknown character is an error instead of padding.
+        built = Tokenizer(models.WordLevel(vocabulary, unk_token="<none>"))
         built.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
         built.decoder = decoders.Fuse()
         return PreTrainedTokenizerFast(
@@ -95,34 +96,41 @@ class TextTokenizer:
 
     def prompt(self, problem: Any) -> list[int]:
         """Token ids of a problem's prompt. Raises InputError for an empty, over-long or unknown one."""
-        if self.chat:
-            messages = [{"role": role, "content": content} for role, content in problem.messages] or [
-                {"role": "user", "content": problem.prompt}
-            ]
-            text = self.wrapped.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-            ids = self.wrapped(text, add_special_tokens=False)["input_ids"]
-        else:
-            ids = self.wrapped(problem.prompt)["input_ids"]
-        if not ids or max(ids) >= self.vocab_size:
-            raise InputError(
-                f"prompt {problem.id or problem.prompt[:40]!r} gives "
-                + (f"token {max(ids)}, the model knows {self.vocab_size}" if ids else "no token")
-                + ": the tokenizer does not belong to this model, or the prompt is empty"
+        ids = self._ids(problem)
+        if not ids:
+            raise _refused(problem, "gives no token: leave it out")
+        if max(ids) >= self.vocab_size:
+            raise _refused(
+                problem,
+                f"gives token {max(ids)}, the model knows {self.vocab_size}: this tokenizer does not belong to it",
             )
         if not self.chat and self.wrapped.unk_token_id is not None and self.wrapped.unk_token_id in ids:
-            raise InputError(
-                f"prompt {problem.id or problem.prompt[:40]!r} has characters outside the vocabulary: leave it out"
-            )
+            raise _refused(problem, "has characters outside the vocabulary: leave it out")
         if self.max_prompt and len(ids) > self.max_prompt:
-            raise InputError(
-                f"prompt {problem.id or problem.prompt[:40]!r} has {len(ids)} tokens, --max-prompt is "
-                f"{self.max_prompt}: raise it or leave the prompt out"
+            raise _refused(
+                problem, f"has {len(ids)} tokens, --max-prompt is {self.max_prompt}: raise it or leave the prompt out"
             )
-        return list(ids)
+        return ids
+
+    def _ids(self, problem: Any) -> list[int]:
+        if not self.chat:
+            try:
+                return list(self.wrapped(problem.prompt)["input_ids"])
+            except Exception as error:  # tokenizers raises a bare Exception where a vocabulary has no unknown token
+                raise _refused(problem, f"has characters outside the vocabulary ({error}): leave it out") from error
+        messages = [{"role": role, "content": content} for role, content in problem.messages] or [
+            {"role": "user", "content": problem.prompt}
+        ]
+        text = self.wrapped.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        return list(self.wrapped(text, add_special_tokens=False)["input_ids"])
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of `ids` without special tokens."""
         return self.wrapped.decode(list(ids), skip_special_tokens=True)
+
+
+def _refused(problem: Any, what: str) -> InputError:
+    return InputError(f"prompt {problem.id or problem.prompt[:40]!r} {what}")
 
 
 Tokenizer = CharTokenizer | TextTokenizer

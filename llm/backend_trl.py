@@ -1,0 +1,167 @@
+"""The full-run path: the settings of `llm/train.py` handed to TRL, with advantages from the same estimator object.
+
+    accelerate launch --config_file llm/configs/fsdp2.yaml llm/train.py --backend trl --preset paper --engine vllm
+
+TRL brings FSDP, DeepSpeed, vLLM and many processes; this module maps names. Batches are the curriculum's, in its
+order, on every number of processes. What has no counterpart is refused rather than ignored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ebpo_sim import report
+from ebpo_sim.errors import InputError
+from llm import checkpoints, hub
+from llm.engines import precision
+from llm.run import SCRATCH, curriculum_of, load_policy, longest_answer, ranking_from, task, verifier_of
+from llm.settings import Settings
+from llm.tasks import Cell, CharTokenizer, Problem, Verifier
+from llm.tasks.tokenizer import Tokenizer
+
+LOSSES = {"token_mean": "dapo", "sequence_mean": "grpo", "constant_length": "dr_grpo"}
+
+
+class Reward:
+    """The verifier as TRL's reward function: completions without an end token score 0, as in `llm.rollouts`."""
+
+    __name__ = "verifier"  # TRL names its metrics by it
+
+    def __init__(self, verifier: Verifier, eos_ids: Sequence[int]) -> None:
+        self.verifier, self.eos_ids = verifier, frozenset(eos_ids)
+
+    def __call__(
+        self, completions: list[Any], completion_ids: list[list[int]], answer: list[str], id: list[str], **_: Any
+    ) -> list[float]:
+        texts = [c if isinstance(c, str) else c[0]["content"] for c in completions]
+        ended = [bool(ids) and ids[-1] in self.eos_ids for ids in completion_ids]
+        problems = [Problem("", gold, Cell("", 0), name) for gold, name in zip(answer, id, strict=True)]
+        said = [text if end else None for text, end in zip(texts, ended, strict=True)]
+        return self.verifier.scores(said, problems)
+
+
+def rows_of(settings: Settings, problems: Sequence[Problem], chat: bool) -> list[dict[str, Any]]:
+    """One row a prompt and step, in the curriculum's order."""
+    curriculum = curriculum_of(settings, problems, ranking_from(settings, problems))
+    return [
+        {"prompt": _prompt(p, chat), "answer": p.answer, "topic": p.cell.topic, "id": p.id}
+        for step in range(settings.steps)
+        for p in curriculum.batch(step)
+    ]
+
+
+def _prompt(problem: Problem, chat: bool) -> Any:
+    if not chat:
+        return problem.prompt
+    messages = problem.messages or (("user", problem.prompt),)
+    return [{"role": role, "content": content} for role, content in messages]
+
+
+def arguments(settings: Settings, out: Path, longest: int, processes: int) -> dict[str, Any]:
+    """The keywords of TRL's GRPOConfig. Raises InputError for batches that TRL cannot split so."""
+    batch, mini = (n * settings.group_size for n in (settings.prompts, settings.mini_batch or settings.prompts))
+    rows = settings.micro_rows or max(1, mini // processes)
+    if mini % (rows * processes):
+        raise InputError(
+            f"the {mini} answers of an optimizer step must be a multiple of --micro-rows {rows} times the {processes} "
+            "processes: change --mini-batch, --prompts or --micro-rows"
+        )
+    each = batch // mini * settings.updates  # optimizer steps a batch
+    return {
+        "output_dir": str(out),
+        "num_generations": settings.group_size,
+        "per_device_train_batch_size": rows,
+        "gradient_accumulation_steps": mini // (rows * processes),
+        "steps_per_generation": batch // (rows * processes),
+        "num_iterations": settings.updates,
+        "max_steps": settings.steps * each,
+        "max_completion_length": longest,
+        "temperature": settings.temperature,
+        "learning_rate": settings.lr,
+        "lr_scheduler_type": "linear",
+        "warmup_steps": settings.warmup * each,
+        "adam_beta2": 0.99,
+        "weight_decay": settings.weight_decay,
+        "max_grad_norm": settings.grad_clip,
+        "beta": settings.kl_coef,
+        "epsilon": settings.clip_low,
+        "epsilon_high": settings.clip_high,
+        "loss_type": LOSSES[settings.aggregation],
+        "shuffle_dataset": False,  # the curriculum has put the rows in order
+        "remove_unused_columns": False,
+        "seed": settings.seed,
+        "use_cpu": settings.device == "cpu",
+        "bf16": settings.dtype == "bf16",
+        "gradient_checkpointing": settings.gradient_checkpointing,
+        "use_vllm": settings.engine == "vllm",
+        "logging_steps": 1,
+        "save_steps": settings.checkpoint_every * each,
+        "report_to": "none",
+    }
+
+
+def train(settings: Settings, out: Path, cache: Path, resume: bool = False) -> None:
+    """Train with TRL and write checkpoints, metrics.jsonl and the model into `out`."""
+    try:
+        from accelerate import PartialState
+        from datasets import Dataset
+        from trl import GRPOConfig
+
+        from ebpo_sim.integrations.trl import EBPOTrainer
+    except ImportError as error:
+        raise InputError(f"--backend trl needs TRL: pip install 'ebpo-sim[trl]' ({error})") from error
+    if settings.order == "easy_to_hard" and not settings.ranking:
+        raise InputError("--order easy_to_hard with --backend trl needs --ranking, a rollouts.csv of llm/evaluate.py")
+    state = PartialState(cpu=settings.device == "cpu")
+    problems = task(settings)
+    with state.main_process_first():  # one warm start for all processes, from the cache for the others
+        model, tokenizer = base_model(settings, out, cache, state.is_main_process)
+    verifier = verifier_of(settings)
+    verifier.start()
+    for problem in problems.train:
+        tokenizer.prompt(problem)
+    chat = not isinstance(tokenizer, CharTokenizer) and tokenizer.chat
+    wrapped = tokenizer.hugging_face() if isinstance(tokenizer, CharTokenizer) else tokenizer.wrapped
+    with verifier:
+        trainer = EBPOTrainer(
+            model,
+            Reward(verifier, tokenizer.eos_ids),
+            GRPOConfig(**arguments(settings, out, longest_answer(settings, tokenizer), state.num_processes)),
+            Dataset.from_list(rows_of(settings, problems.train, chat)),
+            processing_class=wrapped,
+            peft_config=adapters(settings),
+            estimator=settings.estimator,
+            cluster_column="topic",
+            prompt_id_column="id",
+        )
+        trainer.train(resume_from_checkpoint=resume)
+        failed = sum(verifier.failures.values())
+    trainer.save_model(str(out / "model"))
+    if state.is_main_process:
+        history = "\n".join(report.to_json(row).replace("\n", "") for row in trainer.state.log_history)
+        report.write_bytes(out / "metrics.jsonl", f"{history}\n".encode())
+        wrapped.save_pretrained(out / "model")
+        if failed:
+            report.say(f"the verifier failed on {failed} answers, scored 0: {verifier.failures}")
+        report.say(f"files: {out}/{{model,metrics.jsonl,checkpoint-*}}; python llm/evaluate.py {out}/model")
+
+
+def base_model(settings: Settings, out: Path, cache: Path, write: bool) -> tuple[str, Tokenizer]:
+    """(name or folder of the model to start from, our tokenizer for it).
+
+    TRL reads a model by name (for a reference policy and for vLLM), so the warm-started one is written to a folder.
+    """
+    if settings.model != SCRATCH:
+        return settings.model, hub.read_tokenizer(settings.model, settings.chat, settings.max_prompt)
+    model, tokenizer = load_policy(settings, cache, precision("cpu", "fp32"))
+    folder = out / "base"
+    if write:
+        checkpoints.export(folder, model, tokenizer)
+    return str(folder), tokenizer
+
+
+def adapters(settings: Settings) -> Any:
+    """LoRA's configuration, or None."""
+    return hub.adapter_plan(settings.lora_rank) if settings.lora_rank else None

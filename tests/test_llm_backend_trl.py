@@ -1,0 +1,205 @@
+"""`llm/train.py --backend trl`: the same problems in the same order, the same verdicts and estimator; refusals."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import needs
+
+needs.require("trl")
+pytest.importorskip("transformers")
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # llm runs from the checkout; it is not installed
+
+import torch  # noqa: E402
+
+from ebpo_sim import InputError, group_rewards, make  # noqa: E402
+from ebpo_sim.estimators import dump_state  # noqa: E402
+from llm import backend_trl, evaluate, train  # noqa: E402
+from llm.run import curriculum_of, prepare, ranking_from, task  # noqa: E402
+from llm.settings import PRESETS, Settings  # noqa: E402
+from llm.tasks import load_problems, make_verifier  # noqa: E402
+from llm_toys import save_model  # noqa: E402
+from trl_toy import NEWS  # noqa: E402
+
+pytestmark = [pytest.mark.filterwarnings(text) for text in NEWS]
+TINY = Settings(
+    prompts=8, steps=4, lr=3e-3, warmup=1, topics="count,mod", max_level=3, per_cell=24, eval_per_cell=4,
+    checkpoint_every=2, sft_steps=60, sft_batch=64, hidden=16, layers=1, heads=2, kv_heads=1, seed=3,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The warm-started tiny model, trained once."""
+    torch.set_num_threads(1)
+    return tmp_path_factory.mktemp("cache")
+
+
+class Seen(backend_trl.Reward):
+    """The reward function that remembers what it was asked."""
+
+    calls: list[tuple[list[str], list[float]]]
+
+    def __call__(self, completions, completion_ids, answer, id, **rest):
+        found = super().__call__(completions, completion_ids, answer, id, **rest)
+        Seen.calls.append((list(id), found))
+        return found
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], list[float]]]:
+    """(prompt ids, rewards) of every generation batch of a run."""
+    Seen.calls = []
+    monkeypatch.setattr(backend_trl, "Reward", Seen)
+    return Seen.calls
+
+
+@pytest.mark.parametrize("change", [{}, {"mini_batch": 2, "updates": 2, "order": "topic", "kl_coef": 0.01}], ids=str)
+def test_batches_and_state_are_those_of_the_curriculum_and_estimator(
+    change: dict, cache: Path, tmp_path: Path, calls: list
+) -> None:
+    """Guards "the same run": the curriculum's prompts step by step, and a state that a fresh object learns."""
+    settings = replace(TINY, estimator="ebpo_debiased:memory=0.9", **change)
+    backend_trl.train(settings, tmp_path, cache)
+    problems = task(settings).train
+    curriculum, fresh = curriculum_of(settings, problems), make(settings.estimator)
+    state = fresh.init()
+    assert len(calls) == settings.steps
+    for step, (ids, rewards) in enumerate(calls):
+        assert ids == [p.id for p in curriculum.batch(step) for _ in range(4)]
+        groups = group_rewards(
+            torch.tensor(rewards).view(8, 4), clusters=[p.cell.topic for p in curriculum.batch(step)]
+        )
+        state = fresh.update(state, groups)
+    assert 0 < sum(sum(rewards) for _, rewards in calls) < settings.steps * 32
+    each = 4 * 2 if change else 1
+    last = tmp_path / f"checkpoint-{settings.steps * each}"
+    assert (last / "ebpo_state.json").read_text() == dump_state(fresh, state)
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert sum("ebpo/shrinkage" in row for row in rows) == settings.steps
+
+
+def test_a_resumed_run_is_the_whole_run(cache: Path, tmp_path: Path) -> None:
+    """Guards --resume with --backend trl: weights and state after a stop at half are those of the uninterrupted run."""
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    for out in (whole, cut):
+        backend_trl.train(TINY, out, cache)
+    kept = torch.load(cut / "checkpoint-4/optimizer.pt", weights_only=True)
+    for file in (cut / "checkpoint-4").iterdir():
+        file.unlink()
+    (cut / "checkpoint-4").rmdir()
+    backend_trl.train(TINY, cut, cache, resume=True)
+    for name in ("ebpo_state.json", "model.safetensors"):
+        assert (cut / "checkpoint-4" / name).read_bytes() == (whole / "checkpoint-4" / name).read_bytes()
+    again = torch.load(cut / "checkpoint-4/optimizer.pt", weights_only=True)
+    assert all(torch.equal(again["state"][i]["exp_avg"], moments["exp_avg"]) for i, moments in kept["state"].items())
+    argv = [
+        str(whole / "model"),
+        "--dataset",
+        "generated",
+        "--per-cell",
+        "4",
+        "--samples",
+        "2",
+        "--k",
+        "1",
+        "--max-new",
+    ]
+    evaluate.main([*argv, "9", "--out", str(tmp_path / "scores")])
+    assert (tmp_path / "scores/rollouts.csv").exists()
+
+
+def test_rewards_are_those_of_the_own_loop(cache: Path) -> None:
+    """Guards verdicts: the function given to TRL scores answers as `llm/train.py` does, run-on ones included."""
+    problems, held = task(TINY)
+    run = prepare(TINY, cache, problems, held)
+    run.engine.max_new = 2  # so that some answers do not end
+    rolled = run.engine.sample(problems, 4, 0)
+    mine = train.engines.verified(rolled, run.engine.tokenizer, run.verifier, problems, 4)
+    ids = [tokens[:n] for tokens, n in zip(rolled.tokens_NT.tolist(), rolled.mask_NT.sum(dim=1).tolist(), strict=True)]
+    wrapped = run.engine.tokenizer.hugging_face()
+    texts = [wrapped.decode(row, skip_special_tokens=True) for row in ids]
+    each = [p for p in problems for _ in range(4)]
+    found = backend_trl.Reward(make_verifier("exact"), run.engine.tokenizer.eos_ids)(
+        completions=texts, completion_ids=ids, answer=[p.answer for p in each], id=[p.id for p in each], prompts=[]
+    )
+    assert found == mine.reward_PG.flatten().tolist() and None in mine.texts and sum(found) > 0
+    chat = [[{"role": "assistant", "content": text}] for text in texts]
+    again = backend_trl.Reward(make_verifier("exact"), run.engine.tokenizer.eos_ids)(
+        completions=chat, completion_ids=ids, answer=[p.answer for p in each], id=[p.id for p in each]
+    )
+    assert again == found
+
+
+def test_a_chat_model_on_word_problems(cache: Path, tmp_path: Path, calls: list) -> None:
+    """Guards the real path: a model folder with a chat template, a data set, math-verify, LoRA where peft is."""
+    folder = save_model(tmp_path / "model", chat=True)
+    settings = replace(
+        TINY, model=str(folder), dataset="sample", max_new=12, steps=2, prompts=4, verifier_seconds=30.0,
+        lora_rank=2 if "peft" in sys.modules or _has_peft() else 0,
+    )  # fmt: skip
+    backend_trl.train(settings, tmp_path / "run", cache)
+    assert len(calls) == 2 and (tmp_path / "run/model").is_dir()
+    rows = backend_trl.rows_of(settings, load_problems("sample"), chat=True)
+    assert rows[0]["prompt"][0]["role"] == "user" and {"answer", "topic", "id"} <= set(rows[0])
+
+
+def _has_peft() -> bool:
+    try:
+        import peft  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+def test_the_papers_batches_on_eight_processes(tmp_path: Path) -> None:
+    """Guards the mapping of names: 2048 answers a batch, four optimizer steps on it, whatever the machines."""
+    settings = Settings(**PRESETS["paper"])
+    found = backend_trl.arguments(settings, tmp_path, 8192, 8)
+    per_step = found["per_device_train_batch_size"] * 8
+    assert per_step * found["gradient_accumulation_steps"] == 128 * 4
+    assert per_step * found["steps_per_generation"] == 512 * 4
+    assert (found["max_steps"], found["save_steps"]) == (4 * 1000, 4 * settings.checkpoint_every)
+    assert (found["learning_rate"], found["beta"], found["loss_type"]) == (1e-6, 1e-3, "dapo")
+
+
+def test_an_order_by_measured_pass_rates(tmp_path: Path) -> None:
+    """Guards --ranking: easiest first by the file's mean rewards; files that do not fit are refused."""
+    problems = load_problems("sample")[:3]
+    lines = [
+        "prompt_id,reward",
+        *(f"{p.id},{r}" for p, rs in zip(problems, ([0, 1], [1, 1], [0, 0]), strict=True) for r in rs),
+    ]
+    (tmp_path / "r.csv").write_text("\n".join(lines))
+    settings = replace(TINY, ranking=str(tmp_path / "r.csv"), order="easy_to_hard", prompts=1)
+    assert ranking_from(settings, problems) == [1, 0, 2]
+    with pytest.raises(InputError, match=r"no rollout of 1 problems"):
+        ranking_from(settings, load_problems("sample")[:4])
+    (tmp_path / "r.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(InputError, match="no prompt_id and reward"):
+        ranking_from(settings, problems)
+
+
+def test_what_trl_cannot_do_is_refused(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards refusals: batches that do not split, an order that has to be measured, no TRL."""
+    with pytest.raises(InputError, match=r"must be a multiple of --micro-rows 5"):
+        backend_trl.train(replace(TINY, micro_rows=5), tmp_path, cache)
+    with pytest.raises(InputError, match=r"needs --ranking"):
+        backend_trl.train(replace(TINY, order="easy_to_hard"), tmp_path, cache)
+    monkeypatch.setitem(sys.modules, "trl", None)
+    with pytest.raises(InputError, match=r"pip install 'ebpo-sim\[trl\]'"):
+        backend_trl.train(TINY, tmp_path, cache)
+
+
+@pytest.mark.parametrize("name", ["fsdp2", "zero3"])
+def test_the_shipped_launch_files_are_read_by_accelerate(name: str) -> None:
+    """Guards llm/configs: accelerate knows every key; a wrong one is refused by its reader."""
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    found = load_config_from_file(str(Path(backend_trl.__file__).parent / "configs" / f"{name}.yaml"))
+    assert found.num_processes == 8 and found.mixed_precision == "bf16"
