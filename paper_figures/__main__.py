@@ -21,6 +21,7 @@ from paper_figures import (
     figure6,
     figure7,
     figure8,
+    language_model,
     scoreboard,
     table_group_sizes,
     table_methods,
@@ -56,7 +57,9 @@ def captions(modules: Sequence[ModuleType], found: Data) -> str:
     """All captions and verdicts, in Markdown."""
     parts = ["# Captions and verdicts\n", f"From the {'quick' if found.quick else 'full'} version of the studies.\n"]
     for module in modules:
-        parts.append(f"## {module.TITLE}\n\n`{module.NAME}.png`. {module.CAPTION}\n")
+        parts.append(
+            f"## {module.TITLE}\n\n`{module.NAME}.png`. {module.CAPTION}{language_model.note(module.NAME, found)}\n"
+        )
         # The board repeats the verdicts of all others.
         lines = [] if module is scoreboard else [f"- {v.line}" for v in module.verdicts(found)]
         if lines:
@@ -67,10 +70,15 @@ def captions(modules: Sequence[ModuleType], found: Data) -> str:
 
 
 def small_png(figure: Figure) -> bytes:
-    """The picture at the finest resolution that keeps it small."""
+    """The picture in 256 colours, at the finest resolution that keeps it small."""
+    from PIL import Image
+
     for dpi in RESOLUTIONS:
-        content = io.BytesIO()
-        figure.savefig(content, format="png", dpi=dpi, metadata={"Software": None})
+        drawn, content = io.BytesIO(), io.BytesIO()
+        figure.savefig(drawn, format="png", dpi=dpi, metadata={"Software": None})
+        # Transparent bands make thousands of shades, which cost more bytes than the eye gains.
+        few = Image.open(drawn).convert("RGB").quantize(256, Image.Quantize.FASTOCTREE)
+        few.save(content, format="png", optimize=True)
         if content.tell() < SMALL:
             break
     return content.getvalue()
@@ -83,7 +91,10 @@ def write(module: ModuleType, found: Data, out: Path, gallery: bool) -> None:
     if hasattr(module, "records"):
         text = "\n".join(tables.markdown(t) for t in module.all_tables(found))
         lines = "\n".join(f"- {v.line}" for v in module.verdicts(found))
-        report.write_bytes(out / f"{module.NAME}.md", f"{text}\n{module.CAPTION} {found.scale}.\n\n{lines}\n".encode())
+        note = language_model.note(module.NAME, found)
+        report.write_bytes(
+            out / f"{module.NAME}.md", f"{text}\n{module.CAPTION} {found.scale}.{note}\n\n{lines}\n".encode()
+        )
         report.write_csv(out / f"{module.NAME}.csv", module.records(found))
     if gallery:
         report.write_bytes(GALLERY / f"{module.NAME}.png", small_png(figure))

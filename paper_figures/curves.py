@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from paper_figures import reported, style, verdicts
+from paper_figures import language_model, reported, style, verdicts
 from paper_figures.data import Data, steps
 from paper_figures.verdicts import Test, Verdict, select
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MAIN = ("grpo", "ebpo", "ebpo_debiased")  # with bands; the others thin
+MAIN = ("grpo", "ebpo", "ebpo_debiased", "ebpo_debiased:memory=0.95")  # with bands; the others thin
 GROUP_SIZE = 4
 MEASURES = {
     verdicts.at_end: "at the end, paired",
@@ -27,29 +27,37 @@ READING = (
 )
 
 
+def columns(data: Data) -> dict[str, str]:
+    """Names of the columns of a figure: the training study's optimisers and, where it was run, the tiny LM."""
+    return style.OPTIMISERS | ({language_model.OPTIMISER: style.TINY} if data.llm else {})
+
+
 def cell(data: Data, optimiser: str, metric: str, tuning: str = "own", order: str = "shuffled") -> dict[str, Any]:
     """What names a cell of the training table at G = 4."""
+    world = language_model.WORLD if optimiser == language_model.OPTIMISER else data.world
     return {
-        "world": data.world, "group_size": GROUP_SIZE, "optimiser": optimiser, "order": order, "tuning": tuning,
+        "world": world, "group_size": GROUP_SIZE, "optimiser": optimiser, "order": order, "tuning": tuning,
         "metric": metric,
     }  # fmt: skip
 
 
 def judged(data: Data, name: str, metric: str, test: Test = verdicts.at_end) -> list[Verdict]:
-    """EBPO against GRPO under both optimisers and tunings, by the test's measure."""
+    """EBPO against GRPO by the test's measure: under both optimisers and tunings, and of the tiny LM what it has."""
     sign = reported.CLAIMS[name].sign
     found = []
-    for optimiser, label in style.OPTIMISERS.items():
+    for optimiser, label in columns(data).items():
         for tuning in ("own", "shared"):
             where = cell(data, optimiser, metric, tuning)
+            if optimiser == language_model.OPTIMISER and not select(data.rows, **where):
+                continue
             what = f"{label}, {tuning} learning rate{'s' if tuning == 'own' else ''}{rates(data, where)}"
-            found.append(test(data.training, sign, what, **where))
+            found.append(test(data.rows, sign, what, **where))
     return found
 
 
 def rates(data: Data, where: dict[str, Any]) -> str:
     """The learning rates of a cell: where they differ, so may all that follows from the size of a step."""
-    rows = [verdicts.last(data.training, estimator=name, **where) for name in ("ebpo", "grpo")]
+    rows = [verdicts.last(data.rows, estimator=name, **where) for name in ("ebpo", "grpo")]
     both = [f"{r['learning_rate']:g}" for r in rows if r is not None]
     if len(both) < 2:
         return ""
@@ -58,10 +66,10 @@ def rates(data: Data, where: dict[str, Any]) -> str:
 
 def draw_metric(axis: Axes, data: Data, optimiser: str, metric: str, order: str = "shuffled") -> None:
     """All estimators of one cell over the steps."""
-    present = dict.fromkeys(r["estimator"] for r in select(data.training, **cell(data, optimiser, metric)))
+    present = dict.fromkeys(r["estimator"] for r in select(data.rows, **cell(data, optimiser, metric)))
     for name in sorted(present, key=lambda n: n in MAIN):  # the main ones on top
         for tuning in ("own", "shared"):
-            rows = select(data.training, estimator=name, **cell(data, optimiser, metric, tuning, order))
+            rows = select(data.rows, estimator=name, **cell(data, optimiser, metric, tuning, order))
             rows = [r for r in rows if r["value"] is not None]
             if not rows or (tuning == "shared" and name not in ("grpo", "ebpo")):
                 continue
@@ -87,7 +95,18 @@ def seeds(data: Data) -> str:
     return f"{data.scale}; G = {GROUP_SIZE}, {steps(data.training)} steps, {data.world_text}"
 
 
-Panel = Callable[["Axes", Data, str], str]  # draws for an optimiser, returns the panel's title
+def panel(axis: Axes, data: Data, optimiser: str, metric: str, verdict: Verdict | None = None) -> None:
+    """A metric with its title; what the tiny LM has instead of it; an empty place where it has nothing."""
+    if optimiser == language_model.OPTIMISER and not select(data.rows, **cell(data, optimiser, metric)):
+        metric = language_model.INSTEAD.get(metric, "")
+        if not select(data.rows, **cell(data, optimiser, metric)):
+            axis.set_axis_off()
+            return
+    draw_metric(axis, data, optimiser, metric)
+    style.panel_title(axis, f"{style.METRICS[metric]}, {columns(data)[optimiser]}", verdict, below=bool(data.llm))
+
+
+Extra = Callable[["Axes", Data, str], None]  # draws a panel of an optimiser
 
 
 def over_training(
@@ -97,29 +116,30 @@ def over_training(
     about: str,
     metrics: Sequence[str],
     test: Test = verdicts.at_end,
-    extra: Panel | None = None,
+    extra: Extra | None = None,
 ) -> Figure:
-    """A row of panels for each metric, SGD and Adam side by side, with paper and verdicts beside them.
+    """A row of panels for each metric, SGD, Adam and the tiny LM side by side, with paper and verdicts beside them.
 
     `extra` adds a row that no verdict is passed on: what the paper does not show but one needs to read the rest.
     """  # fmt: skip
-    lines = len(metrics) + (extra is not None)
-    figure = style.figure(height=4.9 if lines == 1 else 6.6)
+    lines, shown = len(metrics) + (extra is not None), columns(data)
+    wide = len(shown) > 2
+    figure = style.figure(style.WIDE if wide else style.WIDTH, (4.9 if lines == 1 else 6.6) + 0.7 * wide)
     style.title(figure, heading)
     found = []
-    grid = style.panels(figure, lines, 2)
+    grid = style.panels(figure, lines, len(shown), right=style.strip(figure) - 0.025)
     for line, metric in zip(grid, metrics, strict=False):
-        all_four = judged(data, name, metric, test)
-        label = style.METRICS[metric]
+        all_of_it = judged(data, name, metric, test)
+        own = dict(zip(shown, all_of_it[::2], strict=False))
         # With two metrics the strip has room for the main comparison only; captions.md has all.
-        found += all_four if len(metrics) == 1 else [v._replace(what=f"{label}, {v.what}") for v in all_four[::2]]
-        for axis, optimiser, verdict in zip(line, style.OPTIMISERS, all_four[::2], strict=True):
-            draw_metric(axis, data, optimiser, metric)
-            style.panel_title(axis, f"{label}, {style.OPTIMISERS[optimiser]}", verdict)
+        label = style.METRICS[metric]
+        found += all_of_it if len(metrics) == 1 else [v._replace(what=f"{label}, {v.what}") for v in own.values()]
+        for axis, optimiser in zip(line, shown, strict=True):
+            panel(axis, data, optimiser, metric, own.get(optimiser))
     if extra is not None:
-        for axis, optimiser in zip(grid[-1], style.OPTIMISERS, strict=True):
-            style.panel_title(axis, extra(axis, data, optimiser))
-    style.key(figure, grid[0][0])
+        for axis, optimiser in zip(grid[-1], shown, strict=True):
+            extra(axis, data, optimiser)
+    style.key(figure, grid[0])
     style.beside(figure, reported.CLAIMS[name].text, found, MEASURES[test])
-    style.caption(figure, f"{about} {READING} {seeds(data)}.")
+    style.caption(figure, f"{about} {READING} {seeds(data)}.{language_model.note(name, data)}")
     return figure

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from scipy.stats import t as student
 
 from ebpo_sim import failure_study, report, training_study
+from paper_figures import language_model
 
 Rows = list[dict[str, Any]]
 FAILURE, TRAINING = "failure_study", "training_study"
@@ -19,11 +20,17 @@ FAILURE, TRAINING = "failure_study", "training_study"
 
 @dataclass(frozen=True)
 class Data:
-    """Rows of the studies (empty: not asked for), and whether they are the small version."""
+    """Rows of the studies (empty: not asked for), and whether they are the small version. llm: those of rung 3."""
 
     failure: Rows
     training: Rows
     quick: bool = False
+    llm: Rows = field(default_factory=list)
+
+    @property
+    def rows(self) -> Rows:
+        """All that was trained: synthetic prompts and, where there are any, the tiny language model's."""
+        return self.training + self.llm
 
     @property
     def worlds(self) -> list[str]:
@@ -62,7 +69,8 @@ def load(needs: Collection[str], quick: bool, out: Path, seed: int, threads: int
     folder = out / "tables"
     failure = _failure(quick, folder, seed, threads) if FAILURE in needs else []
     training = _training(quick, folder, seed, threads) if TRAINING in needs else []
-    return Data(failure, training, quick)
+    llm = language_model.load(language_model.TABLE) if TRAINING in needs else []
+    return Data(failure, training, quick, llm)
 
 
 def _failure(quick: bool, folder: Path, seed: int, threads: int) -> Rows:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from paper_figures import curves, style
+from paper_figures import curves
 from paper_figures.data import TRAINING, Data
 from paper_figures.verdicts import Verdict, kept
 
@@ -32,6 +32,5 @@ def draw(data: Data) -> Figure:
     return curves.over_training(data, NAME, TITLE, CAPTION, ("grad_norm",), test=kept, extra=_extra)
 
 
-def _extra(axis: Axes, data: Data, optimiser: str) -> str:
-    curves.draw_metric(axis, data, optimiser, "gradient_cosine")
-    return f"cosine to the true gradient, {style.OPTIMISERS[optimiser]}"
+def _extra(axis: Axes, data: Data, optimiser: str) -> None:
+    curves.panel(axis, data, optimiser, "gradient_cosine")

@@ -31,17 +31,15 @@ def draw(data: Data) -> Figure:
     return curves.over_training(data, NAME, TITLE, CAPTION, ("entropy",), extra=_extra)
 
 
-def _extra(axis: Axes, data: Data, optimiser: str) -> str:
+def _extra(axis: Axes, data: Data, optimiser: str) -> None:
     """Entropy against success at the same record, so that a method's speed cancels."""
     for name in curves.MAIN:
         pair = [
-            {
-                r["step"]: r["value"]
-                for r in select(data.training, estimator=name, **curves.cell(data, optimiser, metric))
-            }
+            {r["step"]: r["value"] for r in select(data.rows, estimator=name, **curves.cell(data, optimiser, metric))}
             for metric in ("pass1", "entropy")
         ]
         shared = [s for s in pair[0] if None not in (pair[0][s], pair[1].get(s))]
         axis.plot([pair[0][s] for s in shared], [pair[1][s] for s in shared], color=style.COLOURS[name], lw=1.6)
     axis.set_xlabel("held-out pass@1", fontsize=8.5, labelpad=1)
-    return f"entropy against pass@1, {style.OPTIMISERS[optimiser]}"
+    title = f"entropy against pass@1, {curves.columns(data)[optimiser]}"
+    style.panel_title(axis, title, below=bool(data.llm))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from paper_figures import curves, reported, style
+from paper_figures import curves, language_model, reported, style
 from paper_figures.data import TRAINING, Data, steps
-from paper_figures.verdicts import Verdict, at_end, last
+from paper_figures.verdicts import Verdict, at_end, last, select
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,37 +25,45 @@ ORDERS = {"easy_to_hard": "easy to hard", "shuffled": "shuffled"}
 METRIC, POINTS = "pass1", 100.0
 
 
+def _columns(data: Data) -> dict[str, str]:
+    """The optimisers that were run easy to hard: the tiny LM need not be among them."""
+    tiny = curves.cell(data, language_model.OPTIMISER, METRIC, order="easy_to_hard")
+    return curves.columns(data) if select(data.llm, **tiny) else style.OPTIMISERS
+
+
 def verdicts(data: Data) -> list[Verdict]:
-    """EBPO minus GRPO at the end, easy to hard, under both optimisers (shuffled: table_group_sizes, G = 4)."""
+    """EBPO minus GRPO at the end, easy to hard (shuffled: table_group_sizes, G = 4)."""
     found = []
-    for optimiser, label in style.OPTIMISERS.items():
+    for optimiser, label in _columns(data).items():
         where = curves.cell(data, optimiser, METRIC, order="easy_to_hard")
         what = f"{label}, easy to hard, points; learning rates{curves.rates(data, where)}"
-        found.append(at_end(data.training, reported.CLAIMS[NAME].sign, what, POINTS, **where))
+        found.append(at_end(data.rows, reported.CLAIMS[NAME].sign, what, POINTS, **where))
     return found
 
 
 def draw(data: Data) -> Figure:
     """Bars by order for each optimiser, and the differences beside the paper's."""
-    figure = style.figure()
+    shown = _columns(data)
+    figure = style.figure(style.WIDE if len(shown) > 2 else style.WIDTH)
     style.title(figure, TITLE)
-    axes = style.panels(figure, 1, 3)[0]
+    axes = style.panels(figure, 1, len(shown) + 1, right=style.strip(figure) - 0.025)[0]
     found = verdicts(data)
-    for axis, optimiser, verdict in zip(axes, style.OPTIMISERS, found, strict=False):
+    for axis, (optimiser, label), verdict in zip(axes, shown.items(), found, strict=False):
         _bars(axis, data, optimiser)
-        style.panel_title(axis, f"pass@1, %, {style.OPTIMISERS[optimiser]}", verdict, below=True)
-    _differences(axes[2], found)
-    style.panel_title(axes[2], "EBPO − GRPO, points", below=True)
-    style.key(figure, axes[0])
+        style.panel_title(axis, f"pass@1, %, {label}", verdict, below=True)
+    _differences(axes[-1], found, list(shown.values()))
+    style.panel_title(axes[-1], "EBPO − GRPO, points", below=True)
+    style.key(figure, axes[:1])
     style.beside(figure, reported.CLAIMS[NAME].text, found, "at the end")
-    style.caption(figure, f"{CAPTION} {data.scale}; {steps(data.training)} steps, {data.world_text}.")
+    note = language_model.note(NAME, data)
+    style.caption(figure, f"{CAPTION} {data.scale}; {steps(data.training)} steps, {data.world_text}.{note}")
     return figure
 
 
 def _bars(axis: Axes, data: Data, optimiser: str) -> None:
     for i, order in enumerate(ORDERS):
         for j, name in enumerate(("grpo", "ebpo")):
-            row = last(data.training, estimator=name, **curves.cell(data, optimiser, METRIC, order=order))
+            row = last(data.rows, estimator=name, **curves.cell(data, optimiser, METRIC, order=order))
             if row is None:
                 continue
             axis.bar(
@@ -66,8 +74,8 @@ def _bars(axis: Axes, data: Data, optimiser: str) -> None:
     axis.grid(visible=False, axis="x")
 
 
-def _differences(axis: Axes, found: list[Verdict]) -> None:
-    names = [f"paper\n{task}" for task in reported.CURRICULUM] + [f"ours\n{o}" for o in style.OPTIMISERS.values()]
+def _differences(axis: Axes, found: list[Verdict], labels: list[str]) -> None:
+    names = [f"paper\n{task}" for task in reported.CURRICULUM] + [f"ours\n{label}" for label in labels]
     axis.bar(range(2), list(reported.CURRICULUM.values()), 0.6, color="#c9b99a")
     for x, verdict in enumerate(found, start=2):
         if verdict.difference is not None:
@@ -76,5 +84,5 @@ def _differences(axis: Axes, found: list[Verdict]) -> None:
                 color=style.STAMPS[verdict.word], ecolor=style.SOFT,
             )  # fmt: skip
     axis.axhline(0, color=style.INK, lw=0.8)
-    axis.set_xticks(range(4), labels=names, fontsize=7)
+    axis.set_xticks(range(len(names)), labels=names, fontsize=7)
     axis.grid(visible=False, axis="x")

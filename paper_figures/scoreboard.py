@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from paper_figures import reported, style
+from paper_figures import language_model, reported, style
 from paper_figures.data import FAILURE, TRAINING, Data
 from paper_figures.verdicts import Verdict
 
@@ -18,7 +18,7 @@ TITLE = "What the paper shows, and what appears on our ladder"
 CAPTION = (
     "Each stamp is computed: EBPO − GRPO with an interval of two standard errors, one at a time. Covering zero: no "
     "difference seen; within 1 % of GRPO's value: does not appear; else its sign decides. Rung 0 is exact sums "
-    "(figure 2), rung 2 synthetic skill-chain prompts (the rest): no language model."
+    "(figure 2), rung 2 synthetic skill-chain prompts (the rest)"
 )
 NEEDS = (FAILURE, TRAINING)
 LINE = 0.3  # inches
@@ -66,14 +66,14 @@ def draw(data: Data) -> Figure:
         _chips(figure, y, found, 0.16 / height)
         y -= LINE / height
     _key(figure, y - 0.1 / height)
-    style.caption(figure, f"{CAPTION} {data.scale}.")
+    style.caption(figure, f"{CAPTION}{language_model.note(NAME, data)} {data.scale}.")
     return figure
 
 
 def _chips(figure: Figure, y: float, found: list[Verdict], tall: float) -> None:
     from matplotlib.patches import Rectangle
 
-    one, size = WIDTH / max(1, len(found)), 6.4 if len(found) < 8 else 5.6
+    one, size = WIDTH / max(1, len(found)), 6.4 if len(found) < 8 else 5.6 if len(found) < 12 else 5.0
     for i, verdict in enumerate(found):
         figure.add_artist(
             Rectangle(
@@ -90,7 +90,11 @@ def _chips(figure: Figure, y: float, found: list[Verdict], tall: float) -> None:
 def _label(what: str, neighbours: int) -> str:
     """What a chip is about, shorter where chips are many."""
     label = re.sub(r"^(Left|Middle|Right): | learning rates?.*|, (EBPO|topic) −.*|, points.*", "", what)
-    return label if neighbours < 6 else label.replace(",", "").replace(" = ", "=").replace("shared", "shar.")
+    return (
+        label
+        if neighbours < 6
+        else label.replace(",", "").replace(" = ", "=").replace("shared", "shar.").replace(style.TINY, "LM")
+    )
 
 
 def _key(figure: Figure, y: float) -> None:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 WIDTH, HEIGHT = 11.5, 4.9  # inches
+WIDE, STRIP = 14.5, 3.1625  # with three columns; of the text beside the panels
 INK, SOFT, PAPER = "#222222", "#666666", "#f4f1ea"
 COLOURS = {
     "grpo": "#222222",
@@ -23,6 +24,9 @@ COLOURS = {
     "ebpo": "#d62728",
     "ebpo_released": "#f58518",
     "ebpo_debiased": "#2ca02c",
+    "ebpo_debiased:memory=0.95": "#2ca02c",
+    "ebpo:shrinkage=0": "#8c564b",
+    "ebpo:shrinkage=1": "#e377c2",
 }
 NAMES = {
     "grpo": "GRPO",
@@ -32,6 +36,9 @@ NAMES = {
     "ebpo": "EBPO",
     "ebpo_released": "EBPO, released code",
     "ebpo_debiased": "EBPO, debiased (ours)",
+    "ebpo_debiased:memory=0.95": "EBPO, debiased (ours)",
+    "ebpo:shrinkage=0": "EBPO, S = 0",
+    "ebpo:shrinkage=1": "EBPO, S = 1",
 }
 STAMPS = {
     verdicts.APPEARS: "#2e7d32",
@@ -41,6 +48,7 @@ STAMPS = {
     verdicts.MISSING: "#bdbdbd",
 }
 OPTIMISERS = {"sgd": "SGD", "adam": "Adam"}
+TINY = "tiny LM"
 METRICS = {
     "reward": "reward",
     "pass1": "pass@1",
@@ -50,6 +58,7 @@ METRICS = {
     "grad_norm": "gradient norm",
     "kl": "KL of a step",
     "gradient_cosine": "cosine to the true gradient",
+    "zero_signal": "groups without a signal",
 }
 
 
@@ -60,12 +69,22 @@ def figure(width: float = WIDTH, height: float = HEIGHT) -> Figure:
     return Figure(figsize=(width, height), facecolor="white")
 
 
+def strip(on: Figure) -> float:
+    """Where the text beside the panels begins: it is as wide in inches whatever the figure is."""
+    return 1 - STRIP / on.get_figwidth()
+
+
+def floor(on: Figure) -> float:
+    """Inches that the caption has below the strip: that of three columns tells of two rungs."""
+    return 0.74 if on.get_figwidth() <= WIDTH else 0.92
+
+
 def panels(on: Figure, rows: int, columns: int, right: float = 0.70) -> list[list[Axes]]:
     """Axes on the left part of the figure: the right belongs to `beside`, the bottom to `caption`."""
     # Room is given in inches, since figures differ in height.
     height = on.get_figheight()
     grid = on.add_gridspec(
-        rows, columns, left=0.065, right=right, top=1 - 0.95 / height, bottom=1.22 / height,
+        rows, columns, left=0.065, right=right, top=1 - 0.95 / height, bottom=(0.48 + floor(on)) / height,
         wspace=0.26, hspace=0.55,
     )  # fmt: skip
     found = [[on.add_subplot(grid[i, j]) for j in range(columns)] for i in range(rows)]
@@ -104,12 +123,12 @@ def stamp(axis: Axes, x: float, y: float, word: str, ha: str = "right", size: fl
     )  # fmt: skip
 
 
-def beside(on: Figure, reported: str, found: Sequence[Verdict], measure: str = "", left: float = 0.725) -> None:
+def beside(on: Figure, reported: str, found: Sequence[Verdict], measure: str = "") -> None:
     """The strip on the right: what the paper reports, and what is found here, by the measure named."""
     from matplotlib.patches import FancyBboxPatch
 
-    height = on.get_figheight()
-    bottom, top = 0.74 / height, 1 - 0.5 / height
+    height, left = on.get_figheight(), strip(on)
+    bottom, top = floor(on) / height, 1 - 0.5 / height
     on.add_artist(
         FancyBboxPatch(
             (left, bottom), 0.985 - left, top - bottom, boxstyle="round,pad=0.004,rounding_size=0.006",
@@ -131,14 +150,18 @@ def beside(on: Figure, reported: str, found: Sequence[Verdict], measure: str = "
         y = _finding(on, left + 0.008, y - 0.02 / height, verdict, characters)
 
 
-def key(on: Figure, axis: Axes, left: float = 0.725) -> None:
-    """The key to the lines, at the bottom of the strip, where it hides none of them."""
-    handles, labels = axis.get_legend_handles_labels()
-    if handles:
+def key(on: Figure, axes: Sequence[Axes]) -> None:
+    """The key to the lines of all axes, at the bottom of the strip, where it hides none of them."""
+    found = {}
+    for axis in axes:
         # Drawn last means on top: the main estimators come first in the key.
+        for handle, label in reversed(list(zip(*axis.get_legend_handles_labels(), strict=True))):
+            found.setdefault(label, handle)
+    if found:
+        place = strip(on), floor(on) / on.get_figheight()
         on.legend(
-            handles[::-1], labels[::-1], loc="lower left", bbox_to_anchor=(left, 0.74 / on.get_figheight()), ncols=2,
-            fontsize=7, frameon=False, labelspacing=0.3, columnspacing=1.0, handlelength=1.6,
+            found.values(), found, loc="lower left", bbox_to_anchor=place, ncols=2, fontsize=7, frameon=False,
+            labelspacing=0.3, columnspacing=1.0, handlelength=1.6,
         )  # fmt: skip
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from paper_figures import curves, reported, style, tables
+from paper_figures import curves, language_model, reported, style, tables
 from paper_figures.data import TRAINING, Data, Rows, steps
 from paper_figures.tables import Table
 from paper_figures.verdicts import Verdict, at_end, last, select
@@ -21,12 +21,13 @@ CAPTION = (
 )
 NEEDS = (TRAINING,)
 METHODS = ("grpo", "ebpo", "ebpo_debiased")
+TINY_METHODS = ("grpo", "ebpo:shrinkage=0", "ebpo", "ebpo:shrinkage=1", "ebpo_debiased:memory=0.95")
 METRIC = "pass1"
 
 
 def sizes(data: Data) -> list[int]:
     """The group sizes of both, ascending."""
-    ours = {r["group_size"] for r in data.training if r["order"] == "shuffled"}
+    ours = {r["group_size"] for r in data.rows if r["order"] == "shuffled"}
     return sorted(ours | set(reported.BY_GROUP_SIZE["EBPO"]))
 
 
@@ -38,21 +39,21 @@ def verdicts(data: Data) -> list[Verdict]:
     """EBPO minus GRPO at each group size, in points."""
     return [
         at_end(
-            data.training, reported.CLAIMS[NAME].sign, f"{label}, G = {size}, EBPO − GRPO, points", 100,
+            data.rows, reported.CLAIMS[NAME].sign, f"{label}, G = {size}, EBPO − GRPO, points", 100,
             **_cell(data, optimiser, size),
         )
-        for optimiser, label in style.OPTIMISERS.items()
+        for optimiser, label in curves.columns(data).items()
         for size in sizes(data)
-        if select(data.training, **_cell(data, optimiser, size))
+        if select(data.rows, **_cell(data, optimiser, size))
     ]  # fmt: skip
 
 
 def table(data: Data) -> Table:
     """A column for each group size: ours under both optimisers, then the paper's averages."""
     rows: list[tuple[str, ...]] = []
-    for optimiser, label in style.OPTIMISERS.items():
-        for name in METHODS:
-            cells = (last(data.training, estimator=name, **_cell(data, optimiser, size)) for size in sizes(data))
+    for optimiser, label in curves.columns(data).items():
+        for name in METHODS if optimiser in style.OPTIMISERS else TINY_METHODS:
+            cells = (last(data.rows, estimator=name, **_cell(data, optimiser, size)) for size in sizes(data))
             rows.append((f"{style.NAMES[name]}, {label}", *map(tables.percent, cells)))
     for method, by_size in reported.BY_GROUP_SIZE.items():
         draft = reported.DRAFT_SIZES if method == "EBPO" else ()
@@ -68,8 +69,11 @@ def all_tables(data: Data) -> list[Table]:
 def records(data: Data) -> Rows:
     """The long table: ours at the end of training, and the paper's averages."""
     found: Rows = []
-    for r in data.training:
-        if (r["metric"], r["order"], r["step"]) == (METRIC, "shuffled", steps(data.training)):
+    ends = {
+        optimiser: steps([r for r in data.rows if r["optimiser"] == optimiser]) for optimiser in curves.columns(data)
+    }
+    for r in data.rows:
+        if (r["metric"], r["order"], r["step"]) == (METRIC, "shuffled", ends[r["optimiser"]]):
             found.append({
                 "source": "ours", "world_or_model": r["world"], "method": r["estimator"], "optimiser": r["optimiser"],
                 "tuning": r["tuning"], "group_size": r["group_size"],
@@ -89,5 +93,7 @@ def records(data: Data) -> Rows:
 
 def draw(data: Data) -> Figure:
     """The table as a picture."""
-    caption = f"{CAPTION} {data.scale}, {steps(data.training)} steps, {data.world_text}."
+    caption = (
+        f"{CAPTION} {data.scale}, {steps(data.training)} steps, {data.world_text}.{language_model.note(NAME, data)}"
+    )
     return tables.draw(TITLE, table(data), reported.CLAIMS[NAME].text, verdicts(data), caption)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from paper_figures import curves, reported, style, tables
+from paper_figures import curves, language_model, reported, style, tables
 from paper_figures.data import TRAINING, Data, Rows, steps
 from paper_figures.tables import Table
 from paper_figures.verdicts import Verdict, between_orders, last
@@ -93,5 +93,5 @@ def records(data: Data) -> Rows:
 
 def draw(data: Data) -> Figure:
     """The table as a picture."""
-    caption = f"{CAPTION} {curves.seeds(data)}."
+    caption = f"{CAPTION} {curves.seeds(data)}.{language_model.note(NAME, data)}"
     return tables.draw(TITLE, table(data), reported.CLAIMS[NAME].text, verdicts(data), caption)

@@ -69,7 +69,9 @@ def draw(heading: str, table: Table, claim: str, found: Sequence[Verdict], capti
     y -= 0.2 * step
     for row in table.rows:
         y -= step
-        method = row[0].removeprefix("paper: ").removesuffix(", SGD").removesuffix(", Adam")
+        method = row[0].removeprefix("paper: ")
+        for label in (*style.OPTIMISERS.values(), style.TINY):
+            method = method.removesuffix(f", {label}")
         strong = method in (style.NAMES["grpo"], style.NAMES["ebpo"])
         colour = style.COLOURS["ebpo"] if method == style.NAMES["ebpo"] else style.INK
         for i, cell in enumerate(row):

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))  # paper_figures runs from the checkout; it is not installed
 
 from paper_figures import __main__ as program  # noqa: E402
-from paper_figures import data, reported, style, tables, verdicts  # noqa: E402
+from paper_figures import curves, data, language_model, reported, style, tables, verdicts  # noqa: E402
 from paper_figures.data import Data  # noqa: E402
 
 ESTIMATORS = ("grpo", "dr_grpo", "rloo", "grpo_batch_norm", "ebpo", "ebpo_released", "ebpo_debiased")
@@ -66,10 +66,37 @@ def _row(
     }  # fmt: skip
 
 
+TINY_ARMS = ("grpo", "ebpo", "ebpo:shrinkage=0", "ebpo:shrinkage=1", "ebpo_debiased:memory=0.95")
+
+
+def tiny_table(path: Path, orders: tuple[str, ...] = ("shuffled",), effect: float = 0.05) -> Path:
+    """A table as `llm.compare --publish` writes it, EBPO `effect` above GRPO at the end; no other metric at step 0."""
+    lines = ["estimator,group_size,order,learning_rate,metric,step,value,se,difference,difference_se,seeds"]
+    for size, order in [(4, "shuffled"), (2, "shuffled"), *((4, o) for o in orders[1:])]:
+        for metric in ("pass1", "reward", "entropy", "grad_norm", "kl", "zero_signal"):
+            for step in (0, 50, 100) if (size, order) == (4, "shuffled") else (100,):
+                for arm in TINY_ARMS:
+                    if (step == 0 and metric != "pass1") or (metric != "pass1" and (size, order) != (4, "shuffled")):
+                        continue
+                    gap = effect * step / 100
+                    value = 0.3 + 0.002 * step + (gap if arm == "ebpo" else 0.0)
+                    told = "," if arm == "grpo" else f"{gap if arm == 'ebpo' else 0.0},0.01"
+                    lines.append(f"{arm},{size},{order},0.0003,{metric},{step},{value},0.01,{told},3")
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
 @pytest.fixture(scope="module")
 def made_up() -> Data:
     settings = failure_study.QUICK
     return Data(failure_study.simulate(settings), training_rows(), quick=True)
+
+
+@pytest.fixture(scope="module")
+def with_tiny(made_up: Data, tmp_path_factory: pytest.TempPathFactory) -> Data:
+    """The same with a table of the tiny language model, run easy to hard too."""
+    path = tiny_table(tmp_path_factory.mktemp("tiny") / "llm_curves.csv", ("shuffled", "easy_to_hard"))
+    return Data(made_up.failure, made_up.training, True, language_model.load(path))
 
 
 def png(module: Any, found: Data) -> bytes:
@@ -79,11 +106,85 @@ def png(module: Any, found: Data) -> bytes:
 
 
 @pytest.mark.parametrize("name", program.MODULES)
-def test_every_figure_draws(name: str, made_up: Data) -> None:
-    """Guards drawing: a picture comes of a small table, without a warning (warnings are errors)."""
+def test_every_figure_draws(name: str, made_up: Data, with_tiny: Data) -> None:
+    """Guards drawing: a picture comes of a small table, with and without the tiny language model, and no warning."""
     module = program.MODULES[name]
     assert name == module.NAME and module.CAPTION and module.TITLE
-    assert png(module, made_up).startswith(b"\x89PNG")
+    plain, both = png(module, made_up), png(module, with_tiny)
+    assert plain.startswith(b"\x89PNG") and both.startswith(b"\x89PNG")
+    assert (plain == both) == (name in ("figure1", "figure2"))
+
+
+def titles(module: Any, found: Data) -> list[str]:
+    return [a.get_title(loc="left") for a in module.draw(found).axes if a.axison]
+
+
+def test_the_tiny_language_model_has_its_column(made_up: Data, with_tiny: Data, tmp_path: Path) -> None:
+    """Guards the bridge: a panel of its own quantity, a verdict where the paper shows it, none where it has nothing."""
+    more = {}
+    for name in ("figure3", "figure4", "figure5", "figure6", "figure7", "figure8", "table_group_sizes"):
+        module = program.MODULES[name]
+        plain, added = module.verdicts(made_up), [v for v in module.verdicts(with_tiny) if v.what.startswith("tiny LM")]
+        assert [v for v in module.verdicts(with_tiny) if v not in added] == plain
+        more[name] = [v.word for v in added]
+    # At the end EBPO is 0.05 ± 0.02 above GRPO's 0.5; of entropy and reward more, of a step's KL less is claimed.
+    assert more["figure5"] == more["figure7"] == more["figure8"] == [verdicts.APPEARS]
+    assert more["figure4"] == [verdicts.OPPOSITE] and more["figure6"] == []
+    assert len(more["figure3"]) == 1 and more["table_group_sizes"] == [verdicts.APPEARS] * 2
+    ours = [r for r in program.MODULES["table_group_sizes"].records(with_tiny) if r["optimiser"] == "lm"]
+    assert len(ours) == 2 * len(TINY_ARMS) and {round(r["percent"]) for r in ours} == {50, 55}
+    shown = {f"figure{i}": titles(program.MODULES[f"figure{i}"], with_tiny) for i in range(3, 9)}
+    tiny = {name: [t.removesuffix(", tiny LM") for t in found if "tiny LM" in t] for name, found in shown.items()}
+    assert tiny == {
+        "figure3": ["gradient norm", "groups without a signal"], "figure4": ["KL of a step"],
+        "figure5": ["entropy (nats)", "entropy against pass@1"], "figure6": ["pass@1"], "figure7": ["reward"],
+        "figure8": ["pass@1, %"],
+    }  # fmt: skip
+    assert len(titles(program.MODULES["figure6"], with_tiny)) == 5  # pass@16 was not measured: an empty place
+    shuffled = Data([], made_up.training, llm=language_model.load(tiny_table(tmp_path / "table.csv")))
+    assert not [t for t in titles(program.MODULES["figure8"], shuffled) if "tiny" in t]
+    assert "The tiny LM was not run easy to hard." in language_model.note("figure8", shuffled)
+
+
+def test_captions_tell_the_rung_of_the_tiny_language_model(made_up: Data, with_tiny: Data) -> None:
+    """Guards captions: whose panels they are, how many seeds, and what is not comparable; silence without a table."""
+    modules = list(program.MODULES.values())
+    plain, both = program.captions(modules, made_up), program.captions(modules, with_tiny)
+    assert "iny LM" not in plain and "(the rest): no language model." in plain
+    assert "no language model" not in both and "(the rest); “tiny LM” is rung 3." in both
+    told = "Tiny LM: rung 3, a tiny language model under AdamW (llm.compare), 3 seeds a method, so that 2 standard errors cover 82 %, 100 steps"  # noqa: E501
+    assert both.count(told) == 9  # figures 3 to 8 and three tables
+    assert "shown is pass@1, without a verdict" in both and both.count("It has no row here.") == 2
+    assert "tiny LM, own learning rates (0.0003): appears (+0.050 ± 0.020)" in both
+    assert language_model.note("figure1", with_tiny) == language_model.note("figure7", made_up) == ""
+
+
+def test_the_table_of_the_tiny_language_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards reading: absent is none, foreign columns are refused, and the figures find what is there."""
+    assert language_model.load(tmp_path / "absent.csv") == []
+    path = tiny_table(tmp_path / "llm_curves.csv")
+    (row,) = verdicts.select(
+        language_model.load(path), **curves.cell(Data([], []), "lm", "reward"), estimator="ebpo", step=50
+    )
+    assert (row["value"], row["se"], row["difference"], row["seeds"]) == (pytest.approx(0.425), 0.01, 0.025, 3)
+    monkeypatch.setattr(language_model, "TABLE", path)
+    monkeypatch.setattr(training_study, "rows", lambda *_: training_rows())
+    assert len(data.load({data.TRAINING}, True, tmp_path, 0, 1).llm) == len(path.read_text().splitlines()) - 1
+    assert data.load(set(), True, tmp_path, 0, 1).llm == []
+    path.write_text("estimator,value\ngrpo,1\n")
+    with pytest.raises(InputError, match=r"llm\.compare --publish"):
+        language_model.load(path)
+
+
+def test_the_shipped_table_is_small_and_whole() -> None:
+    """Guards the repository: where a table is shipped, it is small, paired with GRPO, and has every figure's metric."""
+    if not language_model.TABLE.exists():
+        pytest.skip("no comparison is published yet")
+    rows = language_model.load(language_model.TABLE)
+    assert language_model.TABLE.stat().st_size < 150_000
+    assert {r["metric"] for r in rows} == {"pass1", "reward", "entropy", "grad_norm", "kl", "zero_signal"}
+    assert {"grpo", "ebpo", "ebpo:shrinkage=0", "ebpo:shrinkage=1"} <= {r["estimator"] for r in rows}
+    assert min(r["seeds"] for r in rows) >= 5 and {2, 4, 8} <= {r["group_size"] for r in rows}
 
 
 @pytest.mark.parametrize("name", ["figure2", "figure5", "table_methods", "scoreboard"])
@@ -282,9 +383,9 @@ def test_captions_tell_rung_version_and_verdicts(made_up: Data) -> None:
         assert all(v.line in text for v in module.verdicts(made_up) if module.NAME != "scoreboard")
 
 
-def test_gallery_pictures_are_small(made_up: Data) -> None:
+def test_gallery_pictures_are_small(with_tiny: Data) -> None:
     """Guards the repository's size: a gallery picture stays below 120 kB, those committed too."""
-    assert len(program.small_png(program.MODULES["figure3"].draw(made_up))) < program.SMALL
+    assert len(program.small_png(program.MODULES["figure3"].draw(with_tiny))) < program.SMALL
     assert not [
         p.name for p in program.GALLERY.glob("*.png") if p.stem in program.MODULES and p.stat().st_size > 120_000
     ]
