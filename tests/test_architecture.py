@@ -103,6 +103,18 @@ def test_the_layers_have_no_cycle() -> None:
         left = {name: below for name, below in left.items() if name not in free}
 
 
+def test_llm_stands_on_the_estimators_alone() -> None:
+    """Guards the way up: llm imports estimators and what prints, never numba or a study; the library never llm."""
+    allowed = {"estimators", "errors", "report", "cli", "groups", "integrations", "timing"}
+    for path in sorted((ROOT / "llm").rglob("*.py")):
+        names = list(imports(path))
+        assert not [name for name in names if name.split(".")[0] == "numba"], path
+        taken = {name.split(".")[1] for name in names if name.startswith("ebpo_sim.")}
+        taken -= {name for name in taken if hasattr(ebpo_sim, name)}  # group_rewards, make: the front door
+        assert taken <= allowed, path
+    assert not [path for path in MODULES if any(name.split(".")[0] == "llm" for name in imports(path))]
+
+
 def test_the_import_reader_sees_imports() -> None:
     """Guards the guard: the modules that are known to import something are seen to do so."""
     assert inside(PACKAGE / "formulas.py") == inside(PACKAGE / "errors.py") == set()

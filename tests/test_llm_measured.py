@@ -1,0 +1,94 @@
+"""The committed measurements say what the README says of them, and meet the bounds that were set before."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("transformers")
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # llm runs from the checkout; it is not installed
+
+from llm import compare  # noqa: E402
+from llm import compare_analysis as analysis  # noqa: E402
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+MEASURED = ROOT / "llm" / "measured"
+
+
+def signed(value: float) -> str:
+    return f"{value:+.2f}".replace("-", "−")
+
+
+def test_the_comparison_table() -> None:
+    """Guards the README's table and its sentences: recomputed from the committed runs, to the printed digit."""
+    runs, curves = (compare.read(MEASURED / "compare" / f"{name}.csv") for name in ("runs", "curves"))
+    found = analysis.findings(runs, curves)
+    told = {(r["group_size"], r["arm"], r["measure"], r["reference"]): r for r in found}
+    table = re.search(r"<!-- llm -->\n(.*?)<!-- /llm -->", README, flags=re.S)[1].splitlines()[2:]
+    lines = {
+        cells[0].strip(): [c.strip() for c in cells[1:]] for cells in (line.strip("|").split("|") for line in table)
+    }
+    arms = {"EBPO": "ebpo", "EBPO, S = 0": "ebpo:shrinkage=0", "EBPO, S = 1": "ebpo:shrinkage=1",
+            "EBPO debiased, memory 0.95": "ebpo_debiased:memory=0.95"}  # fmt: skip
+    assert len(lines) == len(arms) + 2
+    for place, size in enumerate((2, 4, 8)):
+        level = told[size, "grpo", "final", ""]
+        assert level["seeds"] == 5
+        assert lines["GRPO"][place] == f"{100 * level['value']:.2f} ± {100 * level['se']:.2f}"
+        for name, arm in arms.items():
+            row = told[size, arm, "final", "grpo"]
+            low, high = signed(100 * row["low"]), signed(100 * row["high"])
+            assert lines[name][place] == f"{signed(100 * row['value'])} [{low}, {high}]"
+            assert row["learning_rate"] == 6e-4 and not row["edge"]
+        ratio = (
+            told[size, "grpo", "seconds_per_step", ""]["value"] / told[size, "ebpo", "seconds_per_step", ""]["value"]
+        )
+        assert lines["a step of GRPO's time / EBPO's"][place] == f"{ratio:.2f}"
+    resolved = [r for r in found if r["measure"] == "final" and r["verdict"] == "resolved"]
+    assert [(r["group_size"], r["arm"], r["reference"]) for r in resolved] == [(2, "ebpo", "ebpo:shrinkage=0")]
+    assert resolved[0]["comparisons"] == 24 and f"at G = 2, {signed(100 * resolved[0]['value'])})" in README
+    later = told[2, "ebpo", "equal_time", "grpo"]
+    assert later["verdict"] == "resolved" and later["seeds"] == 3
+    assert (
+        f"{-100 * later['value']:.1f} points ahead ([{-100 * later['high']:.1f}, {-100 * later['low']:.1f}]" in README
+    )
+
+
+def test_the_gpu_check() -> None:
+    """Guards the GPU's numbers: correct, under eight minutes, more than 100M weights, the estimator below 0.1 %."""
+    found = json.loads((MEASURED / "gpu_check.json").read_text(encoding="utf-8"))
+    assert found["correctness"]["passed"] and found["machine"]["date"] and found["machine"]["device"] in "NVIDIA H200"
+    assert (
+        found["correctness"]["fp32_log_prob_max_difference"]
+        < 1e-6
+        > found["correctness"]["fp32_gradient_relative_error"]
+    )
+    assert found["wall_seconds"] < 480 and found["model"]["parameters"] > 100e6
+    ebpo, grpo = found["speed"]["ebpo/bf16"], found["speed"]["grpo/bf16"]
+    assert all(part["estimator_share_of_a_step"] < 1e-3 for part in (ebpo, grpo))
+    assert f"EBPO's estimator takes {100 * ebpo['estimator_share_of_a_step']:.2f} % of a step" in README
+    assert f"peak memory {ebpo['peak_memory_bytes'] / 1e9:.0f} GB" in README
+    assert f"A step of GRPO takes {ebpo['answers_per_second'] / grpo['answers_per_second']:.2f} of" in README
+    assert f"{round(ebpo['sampled_tokens_per_second'], -3):,.0f} answer tokens" in README
+    assert f"{round(ebpo['trained_tokens_per_second'], -2):,.0f} trained" in README
+    ends = [run["trained"] for run in found["comparison"]["runs"]]
+    assert (
+        f"one base ({found['comparison']['runs'][0]['base']:.2f}) end between {min(ends):.3f} and {max(ends):.3f}"
+        in README
+    )
+
+
+def test_the_speed_against_trl() -> None:
+    """Guards the claim: sampling 1.5 and a whole step 1.3 times TRL's speed, at the sizes of the default run."""
+    cells = json.loads((MEASURED / "benchmark_trl.json").read_text(encoding="utf-8"))["cells"]
+    assert {(c["prompts"], c["group_size"]) for c in cells} == {(16, 8), (64, 4)}
+    for cell in cells:
+        sampling, step = cell["ratios"]["sampling"], cell["ratios"]["step, every row"]
+        assert sampling["low"] > 1.5 and step["low"] > 1.3
+        for found in (sampling, step, cell["ratios"]["step, zero rows skipped"]):
+            assert f"{found['median']:.2f} [{found['low']:.2f}, {found['high']:.2f}]" in README
