@@ -3,24 +3,33 @@
     accelerate launch --config_file llm/configs/fsdp2.yaml llm/train.py --backend trl --preset paper --engine vllm
 
 TRL brings FSDP, DeepSpeed, vLLM and many processes; this module maps names. Batches are the curriculum's, in its
-order, on every number of processes. What has no counterpart is refused rather than ignored.
+order, on every number of processes. TRL's schedule starts from a rate of 0, and with vLLM it weights tokens by the
+ratio of trainer and sampler. It does not validate or show answers: those options, --sample-rows, --old-log-probs and
+--threads have no effect, which is said; use llm/evaluate.py on the model it writes.
 """
 
 from __future__ import annotations
 
+import importlib.util
+import json
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from ebpo_sim import report
+from ebpo_sim import make, report
 from ebpo_sim.errors import InputError
 from llm import checkpoints, hub
 from llm.engines import precision
-from llm.run import SCRATCH, curriculum_of, load_policy, longest_answer, ranking_from, task, verifier_of
-from llm.settings import Settings
+from llm.run import SCRATCH, curriculum_of, load_policy, longest_answer, objective_of, ranking_from, task, verifier_of
+from llm.settings import Settings, option
 from llm.tasks import Cell, CharTokenizer, Problem, Verifier
 from llm.tasks.tokenizer import Tokenizer
 
+NO_EFFECT = {
+    "validation", "validation_split", "eval_every", "eval_per_cell", "eval_limit", "eval_samples", "show_every",
+    "sample_rows", "old_log_probs", "threads",
+}  # fmt: skip
 LOSSES = {"token_mean": "dapo", "sequence_mean": "grpo", "constant_length": "dr_grpo"}
 
 
@@ -89,6 +98,8 @@ def arguments(settings: Settings, out: Path, longest: int, processes: int) -> di
         "epsilon": settings.clip_low,
         "epsilon_high": settings.clip_high,
         "loss_type": LOSSES[settings.aggregation],
+        "disable_dropout": True,
+        "use_bias_correction_kl": False,  # the plain k3 of llm.objectives
         "shuffle_dataset": False,  # the curriculum has put the rows in order
         "remove_unused_columns": False,
         "seed": settings.seed,
@@ -112,8 +123,11 @@ def train(settings: Settings, out: Path, cache: Path, resume: bool = False) -> N
         from ebpo_sim.integrations.trl import EBPOTrainer
     except ImportError as error:
         raise InputError(f"--backend trl needs TRL: pip install 'ebpo-sim[trl]' ({error})") from error
+    check(settings, out, resume)
     if settings.order == "easy_to_hard" and not settings.ranking:
         raise InputError("--order easy_to_hard with --backend trl needs --ranking, a rollouts.csv of llm/evaluate.py")
+    if settings.engine == "vllm" and importlib.util.find_spec("vllm") is None:
+        raise InputError("--engine vllm needs vLLM: pip install vllm, or use --engine hf")
     state = PartialState(cpu=settings.device == "cpu")
     problems = task(settings)
     with state.main_process_first():  # one warm start for all processes, from the cache for the others
@@ -124,11 +138,15 @@ def train(settings: Settings, out: Path, cache: Path, resume: bool = False) -> N
         tokenizer.prompt(problem)
     chat = not isinstance(tokenizer, CharTokenizer) and tokenizer.chat
     wrapped = tokenizer.hugging_face() if isinstance(tokenizer, CharTokenizer) else tokenizer.wrapped
+    asked = arguments(settings, out, longest_answer(settings, tokenizer), state.num_processes)
+    known = {field.name for field in fields(GRPOConfig)} | {"output_dir"}
+    if asked.keys() - known - {"use_bias_correction_kl"}:  # this one is newer than the oldest TRL
+        raise InputError(f"this TRL has no {sorted(asked.keys() - known)}: install another")
     with verifier:
         trainer = EBPOTrainer(
             model,
             Reward(verifier, tokenizer.eos_ids),
-            GRPOConfig(**arguments(settings, out, longest_answer(settings, tokenizer), state.num_processes)),
+            GRPOConfig(**{name: value for name, value in asked.items() if name in known}),
             Dataset.from_list(rows_of(settings, problems.train, chat)),
             processing_class=wrapped,
             peft_config=adapters(settings),
@@ -138,14 +156,46 @@ def train(settings: Settings, out: Path, cache: Path, resume: bool = False) -> N
         )
         trainer.train(resume_from_checkpoint=resume)
         failed = sum(verifier.failures.values())
-    trainer.save_model(str(out / "model"))
+    adapted = bool(settings.lora_rank)
+    trainer.save_model(str(out / ("adapters" if adapted else "model")))
+    if adapted and state.num_processes == 1:  # sharded weights are not here to be added up
+        checkpoints.export(out / "model", trainer.model, tokenizer)
     if state.is_main_process:
         history = "\n".join(report.to_json(row).replace("\n", "") for row in trainer.state.log_history)
         report.write_bytes(out / "metrics.jsonl", f"{history}\n".encode())
-        wrapped.save_pretrained(out / "model")
+        if not adapted:
+            wrapped.save_pretrained(out / "model")
         if failed:
             report.say(f"the verifier failed on {failed} answers, scored 0: {verifier.failures}")
-        report.say(f"files: {out}/{{model,metrics.jsonl,checkpoint-*}}; python llm/evaluate.py {out}/model")
+        report.say(
+            f"files: {out}/{{model,metrics.jsonl,checkpoint-*}}; python llm/evaluate.py {out}/model --dataset ..."
+        )
+
+
+def check(settings: Settings, out: Path, resume: bool) -> None:
+    """Refuse what `llm.run.prepare` refuses, groups of one, and resuming with other settings than those of `out`.
+
+    Writes the settings into `out` for the next time.
+    """
+    make(settings.estimator)
+    precision(settings.device, settings.dtype)
+    objective_of(settings, 1)
+    if settings.temperature == 0 or settings.group_size < 2:
+        raise InputError(
+            f"TRL needs a positive --temperature and a --group-size of at least 2, got {settings.temperature} and "
+            f"{settings.group_size}"
+        )
+    path = out / "settings.json"
+    if resume:
+        if not path.exists() or not any(out.glob("checkpoint-*")):
+            raise InputError(f"--resume finds no checkpoint of this backend in {str(out)!r}: start without --resume")
+        checkpoints.check_settings(json.loads(path.read_text()), settings.as_dict())
+    without = [
+        option(f.name) for f in fields(Settings) if f.name in NO_EFFECT and getattr(settings, f.name) != f.default
+    ]
+    if without:
+        report.say(f"no effect with --backend trl: {', '.join(without)}")
+    report.write_bytes(path, report.to_json(settings.as_dict()).encode())
 
 
 def base_model(settings: Settings, out: Path, cache: Path, write: bool) -> tuple[str, Tokenizer]:

@@ -18,6 +18,7 @@ import torch
 
 from ebpo_sim import report
 from ebpo_sim.errors import InputError
+from llm.hub import merged_weights
 from llm.tasks.tokenizer import CharTokenizer, Tokenizer
 
 FORMAT, VERSION = "ebpo llm checkpoint", 2
@@ -71,16 +72,25 @@ def put_weights(model: Any, weights: Mapping[str, Any]) -> None:
 
 
 def export(folder: Path, model: Any, tokenizer: Tokenizer) -> None:
-    """Write the model (with LoRA: its adapters) and its tokenizer as a folder for transformers, whole or not at all."""
+    """Write the model (LoRA: adapters added) and its tokenizer as a folder for transformers, whole or not at all."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
         made = Path(temporary) / "model"
-        model.save_pretrained(made)
+        base = model.get_base_model() if hasattr(model, "get_base_model") else model
+        base.save_pretrained(made, state_dict=dict(merged_weights(model)))
         wrapped = tokenizer.hugging_face() if isinstance(tokenizer, CharTokenizer) else tokenizer.wrapped
         wrapped.save_pretrained(made)
         if folder.exists():
             shutil.rmtree(folder)
         made.rename(folder)
+
+
+def check_export(folder: Path, model: str) -> None:
+    """Raises InputError where an export would replace the model it started from, or a folder that holds no model."""
+    if folder.exists() and Path(model).exists() and folder.samefile(model):
+        raise InputError(f"--export would replace --model {model!r}: name another --out")
+    if folder.exists() and not (folder / "config.json").exists():
+        raise InputError(f"--export would replace {str(folder)!r}, which holds no model: name another --out")
 
 
 def check_settings(saved: Mapping[str, Any], given: Mapping[str, Any]) -> None:

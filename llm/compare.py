@@ -29,7 +29,7 @@ from llm import compare_plots, compare_text
 from llm.compare_plan import TUNING_SEED, Plan, progress
 from llm.compare_runs import simulate, tables
 from llm.curriculum import ORDERS
-from llm.settings import Settings
+from llm.settings import Arguments, Settings
 
 ROOT = Path(__file__).resolve().parents[1]
 ARMS = ("grpo", "dr_grpo", "rloo", "ebpo", "ebpo_debiased:memory=0.95")
@@ -38,7 +38,17 @@ QUICK = Plan(
     ("grpo", "ebpo"), group_sizes=(4,), rates=(6e-4,), seeds=2,
     base=Settings(steps=32, eval_every=8, eval_per_cell=16),
 )  # fmt: skip
-OWN = {"estimator", "group_size", "prompts", "order", "lr", "seed", "checkpoint_every"}  # decided by the plan
+OWN = {
+    "estimator",
+    "group_size",
+    "prompts",
+    "order",
+    "lr",
+    "seed",
+    "steps",
+    "eval_every",
+    "checkpoint_every",
+}  # decided by the plan
 TEXTS, WHOLE = (
     {"stage", "run", "arm", "order", "invocation", "machine"},
     {"group_size", "seed", "steps", "step", "record"},
@@ -90,7 +100,7 @@ def plan_from(args: argparse.Namespace) -> Plan:
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """The command line. Raises InputError for impossible values."""
-    parser = argparse.ArgumentParser(
+    parser = Arguments(
         prog="python -m llm.compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
@@ -154,8 +164,16 @@ def read(path: Path) -> Rows:
     """A table written by this program."""
     if not path.is_file():
         raise InputError(f"{str(path)!r} does not exist: name the --out of a comparison, or run one")
-    with path.open(encoding="utf-8") as file:
-        return [{k: _value(k, v) for k, v in row.items()} for row in csv.DictReader(file)]
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = []
+        for number, row in enumerate(csv.DictReader(file), start=2):
+            try:
+                rows.append({k: _value(k, v) for k, v in row.items()})
+            except (TypeError, ValueError, AttributeError) as error:
+                raise InputError(
+                    f"{str(path)!r}, line {number} is damaged ({error}): run the comparison again"
+                ) from error
+    return rows
 
 
 def _value(column: str, text: str) -> Any:
@@ -194,6 +212,9 @@ def main(argv: Sequence[str]) -> None:
     out, cache = report.writable_folder(args.out), report.writable_folder(args.cache)
     if args.publish or args.report:
         runs, curves = read(out / "runs.csv"), read(out / "curves.csv")
+        drawn = {r["run"] for r in curves}
+        if not any(r["stage"] == "evaluation" for r in runs) or any(r["run"] not in drawn for r in runs):
+            raise InputError(f"{args.out!r} holds no evaluation run, or runs without curves: run the comparison again")
         if args.publish:
             publish(runs, curves, Path(args.publish))
         else:

@@ -209,13 +209,17 @@ def findings(runs: Sequence[Row], curves: Sequence[Row]) -> list[dict[str, Any]]
 
 
 def _correct(rows: list[dict[str, Any]]) -> None:
+    """Holm over all differences that arms and cells make; those whose runs are missing count as p = 1."""
     for row in rows:
         row |= {"p_holm": None, "comparisons": None, "verdict": ""}
+    here = {(r["group_size"], r["order"], r["arm"]) for r in rows}
+    planned = sum((*cell, other) in here for *cell, arm in here for other in references(arm))
     for measure in COMPARED:
         family = [r for r in rows if r["measure"] == measure and r["reference"]]
         with_p = [r for r in family if r["p"] is not None]
-        for row, p in zip(with_p, holm([r["p"] for r in with_p]), strict=True):
-            row |= {"p_holm": p, "comparisons": len(with_p)}
+        missing = [1.0] * (planned - len(with_p))
+        for row, p in zip(with_p, holm([r["p"] for r in with_p] + missing), strict=False):
+            row |= {"p_holm": p, "comparisons": planned}
         for row in family:
             row["verdict"] = verdict(row["p"], row["p_holm"])
 

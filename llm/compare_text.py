@@ -167,8 +167,10 @@ def about(found: Findings, runs: Sequence[Row]) -> str:
     plain = [r for r in runs if r["stage"] == "evaluation"]
     seeds = {r["seeds"] for r in found if r["measure"] == "final" and not r["reference"]}
     tuning = {r["seed"] for r in runs if r["stage"] == "tuning"}
+    others = "one other seed" if len(tuning) == 1 else f"{len(tuning)} other seeds"
+    longer = sum(r["stage"] == "equal_time" for r in runs)
     tuned = (
-        f"each at the learning rate with the highest mean final pass@1 over {len(tuning)} other seeds, the same grid "
+        f"each at the learning rate with the highest mean final pass@1 over {others}, the same grid "
         "for all (* the grid's edge; the interval does not cover this choice, and the validation problems are the same)"
         if tuning else "all at one learning rate"
     )  # fmt: skip
@@ -176,8 +178,10 @@ def about(found: Findings, runs: Sequence[Row]) -> str:
     return (
         f"Validation pass@1 in percent ± one standard error over {_range(seeds)} paired seeds of {plain[0]['steps']} "
         f"steps, {tuned}. Intervals: 95 %, Student's t on paired differences, one at a time; ! resolved after Holm's "
-        "correction over all differences of the same measure, (!) before it only. equal time: schedules that last as "
-        f"long as {name(analysis.clock_arm([r['arm'] for r in plain]))}'s (medians over seeds), at the same rates. "
+        "correction over all differences of the same measure, those without runs counted, (!) before it only. "
+        "equal time: schedules that last as long as "
+        f"{name(analysis.clock_arm([r['arm'] for r in plain]))}'s (medians over seeds), at the same rates; "
+        f"{longer} longer runs of it are there, and a dash is a cell without. "
         "fastest's end: all curves read when the fastest arm has finished, so the others' schedules are not complete. "
         "Seconds are of training alone. steps: those of equal time; rows: share with a gradient to compute; silent: "
         "share of groups without a signal; S: shrinkage; no end: answers without their end token. One warm start: its "

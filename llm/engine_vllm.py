@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 from transformers import PreTrainedModel
 
 from ebpo_sim.errors import InputError
 from llm.engines import Precision
+from llm.hub import merged_weights
 from llm.rollouts import Rollouts
 from llm.tasks import Problem
 from llm.tasks.tokenizer import Tokenizer, pad_left, pad_right
@@ -95,22 +95,3 @@ class VLLMEngine:
         self._engine.apply_model(lambda theirs: theirs.load_weights(merged_weights(self.model)))
         self._engine.reset_prefix_cache()
         self._stale = False
-
-
-@torch.no_grad()
-def merged_weights(model: Any) -> Iterator[tuple[str, Tensor]]:
-    """(name, weight) of the model; with LoRA the adapters added to their layers, under the layers' own names.
-
-    The policy is not touched: merging in place and back again would round a bfloat16 base at every step.
-    """
-    adapted = hasattr(model, "get_base_model")
-    base = model.get_base_model() if adapted else model
-    for name, weight in base.state_dict().items():
-        if adapted and ".lora_" in name:
-            continue
-        if adapted and name.endswith(".base_layer.weight"):
-            layer = name.removesuffix(".base_layer.weight")
-            delta = base.get_submodule(layer).get_delta_weight("default")
-            yield f"{layer}.weight", weight + delta.to(weight.dtype)
-        else:
-            yield name.replace(".base_layer.", "."), weight

@@ -41,6 +41,8 @@ def precision(device: str, dtype: str) -> Precision:
         found = torch.device(device)
     except RuntimeError as error:
         raise InputError(f"--device must be cpu, cuda or cuda:N, got {device!r}: {error}") from error
+    if found.type not in ("cpu", "cuda"):
+        raise InputError(f"--device must be cpu, cuda or cuda:N, got {device!r}")
     if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
         raise InputError(f"--device {device!r} is not there: torch sees {torch.cuda.device_count()} GPUs; use cpu")
     return Precision(found, dtype)

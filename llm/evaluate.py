@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,8 +26,8 @@ from ebpo_sim import cli, report
 from ebpo_sim.errors import InputError
 from llm import checkpoints
 from llm.engines import Engine, answer, precision
-from llm.run import GENERATED, engine_of, instruction_of, load_policy, verifier_of
-from llm.settings import CHOICES, HELP, Settings, option
+from llm.run import GENERATED, check_prompts, engine_of, instruction_of, load_policy, longest_answer, verifier_of
+from llm.settings import CHOICES, HELP, Arguments, Settings, option
 from llm.tasks import Problem, Verifier, cells, load_problems, pool, split_of
 from llm.tasks.generated import SPLITS
 
@@ -121,9 +121,11 @@ def pass_rates(outcomes: Sequence[Outcome]) -> list[float]:
 def scores(outcomes: Sequence[Outcome], ks: Sequence[int]) -> list[dict[str, Any]]:
     """One row for all problems, each topic, and each level of a topic: measures with standard errors."""
     measures: dict[str, Callable[[Outcome], float]] = {"pass@1": lambda o: sum(o.rewards) / len(o.rewards)}
+    binary = all(r in (0.0, 1.0) for o in outcomes for r in o.rewards)
     for k in ks:
-        if k > 1:
+        if k > 1 and binary:
             measures[f"pass@{k}"] = lambda o, k=k: pass_at_k(len(o.rewards), int(sum(o.rewards)), k)
+        if k > 1:
             measures[f"maj@{k}"] = lambda o, k=k: maj_at_k(o.texts, o.rewards, k)
     groups: dict[tuple[str, str], list[Outcome]] = {("all", "all"): list(outcomes)}
     for outcome in outcomes:
@@ -170,26 +172,36 @@ def settings_for(given: argparse.Namespace) -> tuple[Settings, dict[str, Any] | 
     """(the settings that describe the policy and its task, the checkpoint where there is one).
 
     A file is a checkpoint of `llm/train.py` and brings its own settings; anything else is a Hugging Face model.
-    Options given on the command line replace the checkpoint's.
+    Options given on the command line replace the checkpoint's. Raises InputError for settings this code does not know.
     """
     target = Path(given.target)
     if target.is_file() or target.suffix == ".pt":
         saved = checkpoints.load(target)
-        base, trained = Settings(**saved["settings"]), saved
+        try:
+            base, trained = Settings(**saved["settings"]), saved
+        except TypeError as error:
+            raise InputError(f"checkpoint {given.target!r} was written by other code: {error}") from error
     else:
         base, trained = Settings(model=given.target, dataset=given.dataset or "sample"), None
     asked = {name: getattr(given, name) for name in FROM_TRAINING if getattr(given, name) is not None}
-    return replace(base, engine="hf", eval_per_cell=given.per_cell, eval_limit=given.limit, **asked), trained
+    return replace(base, engine="hf", **asked), trained
 
 
-def problems_of(settings: Settings, given: argparse.Namespace) -> list[Problem]:
-    """The problems to evaluate on. Raises InputError where there is none."""
+def problems_of(settings: Settings, given: argparse.Namespace, trained: Mapping[str, Any] | None) -> list[Problem]:
+    """The problems to evaluate on: of a checkpoint's own data set only what it was not trained on.
+
+    Raises InputError where there is none.
+    """
     if settings.dataset == GENERATED:
         found = pool(given.split, cells(settings.topics, settings.max_level), given.per_cell, given.seed)
     else:
-        found = load_problems(settings.dataset, settings.dataset_split, instruction=instruction_of(settings))
-        if given.dataset is None:  # the training data of a checkpoint: only what was kept from it
-            found = [p for p in found if split_of(p.prompt) == given.split]
+        own = trained is not None and settings.dataset == trained["dataset"]
+        source = (settings.dataset, settings.dataset_split)
+        if own and trained["validation"]:  # all of its data set was trained on
+            source = (trained["validation"], trained["validation_split"])
+        found = load_problems(*source, instruction=instruction_of(settings))
+        if own and not trained["validation"]:
+            found = [p for p in found if split_of(p.id) == given.split]
         found = found[: given.limit or None]
     if not found:
         raise InputError(f"no problem in the {given.split} split: raise --per-cell, or name another --dataset")
@@ -202,15 +214,16 @@ FROM_TRAINING = ("dataset", "dataset_split", "instruction", "verifier", "chat", 
 
 def arguments() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python llm/evaluate.py", description=__doc__.splitlines()[0])
+    parser = Arguments(prog="python llm/evaluate.py", description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("target", help="a checkpoint.pt written by python llm/train.py, or a Hugging Face model by name or folder")
-    add("--split", default=HELDOUT, choices=SPLITS, help="which generated problems (default heldout)")
+    about = "of the generated task, or of a checkpoint's own data set, which was trained on train (default heldout)"
+    add("--split", default=HELDOUT, choices=SPLITS, help=about)
     add("--per-cell", type=int, default=32, help="generated problems a cell, where the split has as many (default 32)")
     add("--limit", type=int, default=0, help="problems of a data set, 0 for all (default 0)")
     add("--samples", type=int, default=16, help="answers a problem (default 16)")
-    add("--k", default="1,4,16", help="k of pass@k and maj@k, at most --samples (default 1,4,16)")
-    add("--seed", type=int, default=0, help="same seed, same answers (default 0)")
+    add("--k", help="k of pass@k and maj@k, at most --samples (default 1,4,16 as far as --samples goes)")
+    add("--seed", type=int, default=0, help="same seed, same generated problems and answers (default 0)")
     add("--out", default="results/llm/evaluate", help="folder for rollouts.csv and scores.csv")
     kinds = {field.name: type(field.default) for field in fields(Settings)}
     for name in FROM_TRAINING:
@@ -222,6 +235,10 @@ def arguments() -> argparse.ArgumentParser:
 def main(argv: Sequence[str]) -> None:
     """The command line; see the module's docstring."""
     given = arguments().parse_args(argv)
+    for name, least in (("samples", 1), ("per_cell", 1), ("limit", 0), ("seed", 0)):
+        if not least <= getattr(given, name) < 2**62:
+            raise InputError(f"{option(name)} must be at least {least}, got {getattr(given, name)}")
+    given.k = given.k or ",".join(str(k) for k in (1, 4, 16) if k <= given.samples)
     try:
         ks = sorted({int(k) for k in given.k.split(",")})
     except ValueError:
@@ -232,9 +249,10 @@ def main(argv: Sequence[str]) -> None:
     settings, saved = settings_for(given)
     torch.set_num_threads(settings.threads)
     where = precision(settings.device, settings.dtype)
-    problems = problems_of(settings, given)
+    problems = problems_of(settings, given, None if saved is None else saved["settings"])
     verifier = verifier_of(settings)
     model, tokenizer = load_policy(settings, out / "cache", where, trained=saved is not None)
+    check_prompts(model.config, tokenizer, problems, longest_answer(settings, tokenizer))
     if saved is not None:
         checkpoints.put_weights(model, saved["model"])
     with verifier:
@@ -249,8 +267,10 @@ def main(argv: Sequence[str]) -> None:
                 )
                 bar.update(len(some))
         failed = sum(verifier.failures.values())
-    found = scores(outcomes, ks)
     report.write_csv(out / "rollouts.csv", rollout_rows(outcomes))
+    if any(r not in (0.0, 1.0) for o in outcomes for r in o.rewards):
+        report.say("scores other than 0 and 1: pass@k has no meaning and is left out for k > 1")
+    found = scores(outcomes, ks)
     report.write_csv(out / "scores.csv", found)
     report.say(table(found, levels=True))
     trained = "" if saved is None else f"step {saved['step']}, "

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel
 
 from ebpo_sim.errors import InputError
@@ -70,12 +71,13 @@ def _read(name: str, reading: Callable[[], Any]) -> Any:
 
 
 def without_dropout(model: PreTrainedModel) -> None:
-    """Set every dropout probability to 0, in place."""
-    for module in model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
-        elif isinstance(getattr(module, "attention_dropout", None), float):
-            module.attention_dropout = 0.0
+    """Set every dropout probability to 0, in place: of modules, and what models keep for functional dropout."""
+    for holder in (model.config, *model.modules()):
+        if isinstance(holder, torch.nn.Dropout):
+            holder.p = 0.0
+        for name, value in list(vars(holder).items()):
+            if isinstance(value, float) and ("dropout" in name or name == "layerdrop"):
+                setattr(holder, name, 0.0)
 
 
 def with_adapters(model: PreTrainedModel, rank: int, seed: int) -> Any:
@@ -95,3 +97,22 @@ def adapter_plan(rank: int) -> Any:
     except ImportError as error:
         raise InputError("--lora-rank needs peft: pip install peft") from error
     return LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules="all-linear", bias="none")
+
+
+@torch.no_grad()
+def merged_weights(model: Any) -> Iterator[tuple[str, Tensor]]:
+    """(name, weight) of the model; with LoRA the adapters added to their layers, under the layers' own names.
+
+    The policy is not touched: merging in place and back again would round a bfloat16 base at every step.
+    """
+    adapted = hasattr(model, "get_base_model")
+    base = model.get_base_model() if adapted else model
+    for name, weight in base.state_dict().items():
+        if adapted and ".lora_" in name:
+            continue
+        if adapted and name.endswith(".base_layer.weight"):
+            layer = name.removesuffix(".base_layer.weight")
+            delta = base.get_submodule(layer).get_delta_weight("default")
+            yield f"{layer}.weight", weight + delta.to(weight.dtype)
+        else:
+            yield name.replace(".base_layer.", "."), weight

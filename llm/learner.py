@@ -7,6 +7,7 @@ gradient is the same.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import nullcontext
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ebpo_sim.errors import InputError
 from llm import rollouts
 from llm.objectives import k3
 from llm.rollouts import Rollouts
@@ -128,6 +130,10 @@ def _optimizer_step(
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
     norm = float(torch.nn.utils.clip_grad_norm_(trained, run.settings.grad_clip))
+    if not math.isfinite(norm):
+        raise InputError(
+            f"the gradient's norm is {norm}: the run has diverged; resume, or start again with a lower --lr"
+        )
     run.optimizer.step()
     return norm, clipped
 

@@ -59,10 +59,16 @@ def task(settings: Settings) -> Task:
     instruction = instruction_of(settings)
     problems = load_problems(settings.dataset, settings.dataset_split, instruction=instruction)
     if settings.validation:
-        kept, held = problems, load_problems(settings.validation, "test", instruction=instruction)
-    else:
-        kept = [p for p in problems if split_of(p.prompt) == "train"]
-        held = [p for p in problems if split_of(p.prompt) == "validation"]
+        kept, held = problems, load_problems(settings.validation, settings.validation_split, instruction=instruction)
+        shared = {p.prompt for p in kept} & {p.prompt for p in held}
+        if shared:
+            raise InputError(
+                f"--validation {settings.validation!r} shares {len(shared)} prompts with --dataset: take them out of "
+                "one, or leave --validation empty to hold problems out"
+            )
+    else:  # by the id: an instruction that is added to the prompts must not move a problem to another split
+        kept = [p for p in problems if split_of(p.id) == "train"]
+        held = [p for p in problems if split_of(p.id) == "validation"]
     if not kept or not held:
         raise InputError(
             f"--dataset {settings.dataset!r} leaves {len(kept)} problems to train on and {len(held)} to validate "
@@ -118,6 +124,16 @@ def load_policy(
     return model, CharTokenizer()
 
 
+def check_prompts(config: Any, tokenizer: Tokenizer, problems: Sequence[Problem], max_new: int) -> None:
+    """Refuse now, not at step 300, unknown characters, over-long prompts, and answers beyond the model's context."""
+    longest = max((len(tokenizer.prompt(p)) for p in problems), default=0) + max_new
+    context = getattr(config.get_text_config(), "max_position_embeddings", None)
+    if context is not None and longest > context:
+        raise InputError(
+            f"the longest prompt and --max-new {max_new} make {longest} tokens, the model reads {context}: lower one"
+        )
+
+
 def engine_of(settings: Settings, model: PreTrainedModel, tokenizer: Tokenizer, where: Precision) -> Engine:
     """The sampler of the settings."""
     longest = longest_answer(settings, tokenizer)
@@ -135,6 +151,8 @@ def prepare(settings: Settings, cache: Path, problems: Sequence[Problem], held: 
     """
     if settings.temperature == 0:
         raise InputError("--temperature must be positive for training, got 0: greedy answers have no gradient")
+    if settings.engine == "vllm" and settings.model == SCRATCH:
+        raise InputError("--engine vllm loads a model by name or folder: name one with --model, or use --engine hf")
     estimator = make(settings.estimator)
     where = precision(settings.device, settings.dtype)
     curriculum_of(settings, problems, ranking_from(settings, problems))
@@ -146,8 +164,7 @@ def prepare(settings: Settings, cache: Path, problems: Sequence[Problem], held: 
     verifier = verifier_of(settings)
     verifier.start()
     model, tokenizer = load_policy(settings, cache, where)
-    for problem in (*problems, *held):
-        tokenizer.prompt(problem)  # unknown characters and over-long prompts are refused now, not at step 300
+    check_prompts(model.config, tokenizer, (*problems, *held), longest_answer(settings, tokenizer))
     if settings.gradient_checkpointing:
         # the older name where the newer does not exist yet (transformers 5.17)
         enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
@@ -188,7 +205,7 @@ def ranking_from(settings: Settings, problems: Sequence[Problem]) -> list[int] |
         with open(settings.ranking, encoding="utf-8", newline="") as file:
             for row in csv.DictReader(file):
                 rewards.setdefault(row["prompt_id"], []).append(float(row["reward"]))
-    except (OSError, KeyError, ValueError) as error:
+    except (OSError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"--ranking {settings.ranking!r} has no prompt_id and reward in each row: {error}") from error
     missing = [p.id for p in problems if p.id not in rewards]
     if missing:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, NoReturn
 
 from ebpo_sim.errors import InputError
 from llm.curriculum import ORDERS
@@ -40,6 +40,7 @@ class Settings:
     dataset: str = "generated"
     dataset_split: str = "train"
     validation: str = ""
+    validation_split: str = "test"
     instruction: str = ""
     verifier: str = "auto"
     verifier_seconds: float = 5.0
@@ -84,6 +85,8 @@ class Settings:
             value = getattr(self, field.name)
             if isinstance(value, str | bool):
                 continue
+            if isinstance(value, int) and value >= 2**62:
+                raise InputError(f"{option(field.name)} must be below 2^62, got {value}")
             least = 0 if field.name in ZERO_ALLOWED else 1 if isinstance(value, int) else None
             good = 0 < value < float("inf") if least is None else least <= value < float("inf")
             if not good:
@@ -131,7 +134,7 @@ HELP = {
     "ranking": "for easy_to_hard: a rollouts.csv of llm/evaluate.py instead of measuring at the start",
     "seed": "same seed, same bytes on a CPU with the same --threads",
     "lr": "peak learning rate of AdamW; 1e-3 was seen to collapse the tiny model, 1e-6 is usual for large ones",
-    "warmup": "steps of linear warm-up; then linear decay to 0",
+    "warmup": "steps of linear warm-up, multiplied by a linear decay to 0 over all steps",
     "weight_decay": "of AdamW",
     "updates": "passes over each batch",
     "mini_batch": "prompts an optimizer step; 0: the whole batch",
@@ -144,6 +147,7 @@ HELP = {
     "dataset": "generated, sample (shipped math problems), a .jsonl/.json/.csv/.parquet file, or a Hugging Face name",
     "dataset_split": "split of a Hugging Face data set",
     "validation": "data set of the validation; empty: problems held out of --dataset by the hash of their prompt",
+    "validation_split": "split of --validation, where it is a Hugging Face data set",
     "instruction": "added to every prompt of a data set; none: nothing; empty: what its layout is used with",
     "verifier": "exact, math (math-verify), package.module:function or file.py:function; auto: by the data set",
     "verifier_seconds": "time limit of one verdict; an answer that exceeds it scores 0 and is counted",
@@ -186,9 +190,17 @@ def option(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
+class Arguments(argparse.ArgumentParser):
+    """Refuses in one line, as everything else does."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raises InputError instead of printing the usage."""
+        raise InputError(f"{message}; see --help")
+
+
 def parse(argv: Sequence[str], about: str) -> tuple[Settings, argparse.Namespace]:
     """(settings, the options that decide no number: out, cache, resume, backend). Raises InputError for bad values."""
-    parser = argparse.ArgumentParser(prog="python llm/train.py", description=about)
+    parser = Arguments(prog="python llm/train.py", description=about)
     parser.add_argument("--preset", choices=sorted(PRESETS), help="defaults of a published set-up; options override it")
     for field in fields(Settings):
         how: dict[str, Any] = {"type": type(field.default), "choices": CHOICES.get(field.name)}

@@ -72,7 +72,7 @@ def seed_for(seed: int, purpose: str, step: int) -> int:
 
 def train_step(run: Run, problems: list[Problem], step: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Sample, verify, estimate, update; (metrics of the step, one row a rollout)."""
-    settings, clock = run.settings, Clock(run.where.device)
+    settings, clock, failed = run.settings, Clock(run.where.device), sum(run.verifier.failures.values())
     seed = seed_for(settings.seed, "sample", step)
     rolled = run.engine.sample(problems, settings.group_size, seed, settings.temperature)
     clock.note("sample")
@@ -102,7 +102,7 @@ def train_step(run: Run, problems: list[Problem], step: int) -> tuple[dict[str, 
         "sampler_gap": gap,
         "length": tokens / reward_PG.numel(),
         "missing_eos": float((~rolled.finished_N).float().mean()),
-        "verifier_failures": sum(run.verifier.failures.values()),
+        "verifier_failures": sum(run.verifier.failures.values()) - failed,
         "shrinkage": None if info.shrinkage_P is None else float(info.shrinkage_P.mean()),
         "prior_mean": None if info.prior_mean_P is None else float(info.prior_mean_P.mean()),
         "zero_signal": float((advantage_PG == 0).all(dim=1).float().mean()),
@@ -141,7 +141,8 @@ def ranking_of(run: Run, problems: Sequence[Problem]) -> list[int] | None:
     if run.settings.ranking:
         return ranking_from(run.settings, problems)
     seed = seed_for(run.settings.seed, "ranking", 0)
-    return list(rank(evaluate.pass_rates(evaluate.sampled_outcomes(run.engine, run.verifier, problems, 4, seed))))
+    outcomes = evaluate.sampled_outcomes(run.engine, run.verifier, problems, 4, seed, run.settings.temperature)
+    return list(rank(evaluate.pass_rates(outcomes)))
 
 
 def train(settings: Settings, out: Path, cache: Path, resume: bool = False, export: bool = False) -> dict[str, Any]:
@@ -151,11 +152,13 @@ def train(settings: Settings, out: Path, cache: Path, resume: bool = False, expo
     saved = checkpoints.load(path) if resume else None
     if saved is not None:
         checkpoints.check_settings(saved["settings"], settings.as_dict())
+    if export:
+        checkpoints.check_export(out / "model", settings.model)
     problems, held = task(settings)
     run = prepare(settings, cache, problems, held)
+    log: RunLog | None = None
     if saved is None:
-        path.unlink(missing_ok=True)  # it belongs to the logs that start anew here
-        log, first, ranking = RunLog(out), 0, ranking_of(run, problems)
+        first, ranking = 0, ranking_of(run, problems)
         start_rates = evaluate.pass_rates(validate(run, held))
     else:
         log, first, ranking, start_rates = restore(run, saved, out)
@@ -165,6 +168,9 @@ def train(settings: Settings, out: Path, cache: Path, resume: bool = False, expo
         for step in range(first, settings.steps):
             batch = curriculum.batch(step)
             metrics, rows = train_step(run, batch, step)
+            if log is None:  # not before a step has worked: until then the folder may hold another run
+                path.unlink(missing_ok=True)  # it belongs to the logs that start anew here
+                log = RunLog(out)
             metrics |= {"validation_pass1": None, "validation_se": None, "seconds_validate": 0.0}
             if _due(step, settings.eval_every, settings.steps):
                 clock = Clock(run.where.device)
@@ -179,8 +185,12 @@ def train(settings: Settings, out: Path, cache: Path, resume: bool = False, expo
             bar.set_postfix(reward=f"{metrics['reward']:.3f}", refresh=False)
             bar.update()
         end_rates = evaluate.pass_rates(validate(run, held))
+        failures = {kind: count for kind, count in run.verifier.failures.items() if count}
+    assert log is not None  # steps are at least 1, and a resumed run has its log
     found = summary.summarise(settings.as_dict(), log.metrics(), held, start_rates, end_rates)
     report.write_bytes(out / "summary.json", (report.to_json(found) + "\n").encode())
+    if failures:
+        report.say(f"the verifier failed on answers, each scored 0: {failures} {run.verifier.examples}")
     if export:
         checkpoints.export(out / "model", run.model, run.engine.tokenizer)
     return found

@@ -44,7 +44,10 @@ def load(path: Path) -> list[dict[str, Any]]:
         reader = csv.DictReader(file)
         if set(reader.fieldnames or ()) != COLUMNS:
             raise InputError(f"{path.name} has columns {reader.fieldnames}: write it with llm.compare --publish")
-        return [_row(row) for row in reader]
+        try:
+            return [_row(row) for row in reader]
+        except (TypeError, ValueError) as error:
+            raise InputError(f"{path.name} is damaged ({error}): write it with llm.compare --publish") from error
 
 
 def _row(row: dict[str, str]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -113,6 +114,15 @@ def test_llm_stands_on_the_estimators_alone() -> None:
         taken -= {name for name in taken if hasattr(ebpo_sim, name)}  # group_rewards, make: the front door
         assert taken <= allowed, path
     assert not [path for path in MODULES if any(name.split(".")[0] == "llm" for name in imports(path))]
+
+
+def test_the_adapters_are_short_and_every_package_is_shipped() -> None:
+    """Guards the wheel and the adapters: pyproject lists every subpackage, and no adapter outgrows a reading."""
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["packages"]
+    found = {".".join(("ebpo_sim", *p.parent.relative_to(PACKAGE).parts)) for p in PACKAGE.rglob("__init__.py")}
+    assert sorted(listed) == sorted(found)
+    for name in ("trl", "verl"):
+        assert len((PACKAGE / "integrations" / f"{name}.py").read_text(encoding="utf-8").splitlines()) < 200
 
 
 def test_the_import_reader_sees_imports() -> None:

@@ -26,7 +26,14 @@ def test_the_package_imports_no_trainer() -> None:
 
 @pytest.mark.parametrize(
     ("found", "fits"),
-    [("none", False), ("1.13.0", False), ("1.17.0.dev0", False), ("1.14.2", True), ("1.16rc1", True)],
+    [
+        ("none", False),
+        ("1.13.0", False),
+        ("1.14.1", False),
+        ("1.17.0.dev0", False),
+        ("1.14.2", True),
+        ("1.16rc1", True),
+    ],
 )
 def test_trl_of_another_version_is_refused(found: str, fits: bool) -> None:
     """Guards the adapter's range: the error names the version found, the range and the command; nothing is loaded."""

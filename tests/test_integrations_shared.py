@@ -21,18 +21,18 @@ STATEFUL = {name: estimator for name, estimator in CASES.items() if leaves(histo
 
 @pytest.mark.parametrize(
     ("found", "fits"),
-    [("0.7.1", False), ("0.10.0", False), ("1.0", False), ("local", False), ("0.8.0", True), ("0.9.1", True),
+    [("0.7.1", False), ("0.10.0", False), ("1.0", False), ("local", False), ("0.9.0", False), ("0.9.1", True),
      ("0.9.2.dev0", True)],
 )  # fmt: skip
 def test_require(found: str, fits: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards the tested range: other versions are refused, with the one found and the command that helps."""
     monkeypatch.setattr(importlib.metadata, "version", lambda name: found if name == "verl" else "0")
     if fits:
-        require("some.module", "verl>=0.8,<0.10")
+        require("some.module", "verl>=0.9.1,<0.10")
     else:
         with pytest.raises(ImportError) as refusal:
-            require("some.module", "verl>=0.8,<0.10")
-        said = f"some.module needs verl>=0.8,<0.10, found {found}: python -m pip install 'verl>=0.8,<0.10'"
+            require("some.module", "verl>=0.9.1,<0.10")
+        said = f"some.module needs verl>=0.9.1,<0.10, found {found}: python -m pip install 'verl>=0.9.1,<0.10'"
         assert str(refusal.value) == said
 
 

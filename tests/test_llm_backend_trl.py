@@ -93,6 +93,8 @@ def test_a_resumed_run_is_the_whole_run(cache: Path, tmp_path: Path) -> None:
     for file in (cut / "checkpoint-4").iterdir():
         file.unlink()
     (cut / "checkpoint-4").rmdir()
+    with pytest.raises(InputError, match=r"--lr is 0.5, the checkpoint was written with 0.003"):
+        backend_trl.train(replace(TINY, lr=0.5), cut, cache, resume=True)
     backend_trl.train(TINY, cut, cache, resume=True)
     for name in ("ebpo_state.json", "model.safetensors"):
         assert (cut / "checkpoint-4" / name).read_bytes() == (whole / "checkpoint-4" / name).read_bytes()
@@ -168,6 +170,26 @@ def test_the_papers_batches_on_eight_processes(tmp_path: Path) -> None:
     assert (found["learning_rate"], found["beta"], found["loss_type"]) == (1e-6, 1e-3, "dapo")
 
 
+def test_every_name_reaches_trl(tmp_path: Path) -> None:
+    """Guards the mapping of names: settings that all differ from each other and from TRL's defaults."""
+    settings = replace(
+        TINY, prompts=8, mini_batch=4, updates=3, clip_low=0.11, clip_high=0.33, kl_coef=0.07, lr=0.05, warmup=5,
+        weight_decay=0.02, grad_clip=0.9, temperature=0.8, aggregation="sequence_mean", dtype="bf16",
+        gradient_checkpointing=True, max_new=7,
+    )  # fmt: skip
+    found = backend_trl.arguments(settings, tmp_path, 7, 2)
+    assert found == {
+        "output_dir": str(tmp_path), "num_generations": 4, "per_device_train_batch_size": 8,
+        "gradient_accumulation_steps": 1, "steps_per_generation": 2, "num_iterations": 3, "max_steps": 4 * 6,
+        "max_completion_length": 7, "temperature": 0.8, "learning_rate": 0.05, "lr_scheduler_type": "linear",
+        "warmup_steps": 30, "adam_beta2": 0.99, "weight_decay": 0.02, "max_grad_norm": 0.9, "beta": 0.07,
+        "epsilon": 0.11, "epsilon_high": 0.33, "loss_type": "grpo", "disable_dropout": True,
+        "use_bias_correction_kl": False, "shuffle_dataset": False, "remove_unused_columns": False, "seed": 3,
+        "use_cpu": True, "bf16": True, "gradient_checkpointing": True, "use_vllm": False, "logging_steps": 1,
+        "save_steps": 12, "report_to": "none",
+    }  # fmt: skip
+
+
 def test_an_order_by_measured_pass_rates(tmp_path: Path) -> None:
     """Guards --ranking: easiest first by the file's mean rewards; files that do not fit are refused."""
     problems = load_problems("sample")[:3]
@@ -189,6 +211,17 @@ def test_what_trl_cannot_do_is_refused(cache: Path, tmp_path: Path, monkeypatch:
     """Guards refusals: batches that do not split, an order that has to be measured, no TRL."""
     with pytest.raises(InputError, match=r"must be a multiple of --micro-rows 5"):
         backend_trl.train(replace(TINY, micro_rows=5), tmp_path, cache)
+    for change, said in (
+        ({"temperature": 0.0}, "positive --temperature"),
+        ({"group_size": 1}, "--group-size of at least 2"),
+        ({"device": "cuda:77"}, "is not there"),
+        ({"clip_low": 2.0}, "clip widths"),
+        ({"model": str(tmp_path), "engine": "vllm"}, "pip install vllm"),
+    ):
+        with pytest.raises(InputError, match=said):
+            backend_trl.train(replace(TINY, **change), tmp_path / "out", cache)
+    with pytest.raises(InputError, match=r"--resume finds no checkpoint"):
+        backend_trl.train(TINY, tmp_path / "none", cache, resume=True)
     with pytest.raises(InputError, match=r"needs --ranking"):
         backend_trl.train(replace(TINY, order="easy_to_hard"), tmp_path, cache)
     monkeypatch.setitem(sys.modules, "trl", None)

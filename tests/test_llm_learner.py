@@ -109,6 +109,39 @@ def test_old_log_probabilities_of_the_trainer(cache: Path) -> None:
     assert (gradient(mine[0]) - gradient(theirs[0])).abs().max() < 1e-6
 
 
+def test_the_ratio_is_one_at_any_temperature(cache: Path) -> None:
+    """Guards --temperature: the training forward reads the policy at the temperature that was sampled at."""
+    settings = replace(TINY, temperature=0.7)
+    problems, held = task(settings)
+    run = prepare(settings, cache, problems, held)
+    rolled = run.engine.sample(problems[:8], 4, 0, 0.7)
+    again = learner.fixed_log_probs(run, rolled, torch.arange(32))
+    assert (again - rolled.log_prob_NT).abs().max() < 1e-5 < rolled.log_prob_NT.abs().max()
+    assert {group["betas"] for group in run.optimizer.param_groups} == {(0.9, 0.99)}
+    asked = []
+    sample = run.engine.sample
+    run.engine.sample = lambda *args: asked.append(args[3]) or sample(*args)
+    train.validate(run, held)
+    train.ranking_of(replace_settings(run, order="easy_to_hard"), problems[:2])
+    assert set(asked) == {0.7} and len(asked) > 1
+
+
+def replace_settings(run: Run, **change: object) -> Run:
+    run.settings = replace(run.settings, **change)
+    return run
+
+
+def test_a_diverged_run_stops_before_it_spoils_the_weights(cache: Path) -> None:
+    """Guards checkpoints: a gradient that is not finite is refused, and the weights stay finite."""
+    settings = replace(TINY, grad_clip=1.0)
+    problems, held = task(settings)
+    run = prepare(settings, cache, problems, held)
+    rolled = run.engine.sample(problems[:8], 4, 0)
+    with pytest.raises(InputError, match=r"diverged"):
+        learner.update(run, rolled, torch.full((32,), 1e38), 1e-3)
+    assert all(torch.isfinite(p).all() for p in run.model.parameters())
+
+
 def test_bfloat16_trains_fp32_weights(cache: Path) -> None:
     """Guards --dtype bf16: forwards differ from fp32 by bfloat16's rounding, weights and gradients stay fp32."""
     exact, rounded = (stepped(replace(TINY, dtype=dtype), cache) for dtype in ("fp32", "bf16"))
@@ -141,6 +174,8 @@ def test_impossible_training_is_refused(cache: Path) -> None:
         ({"mini_batch": 3}, "--mini-batch must divide --prompts 8, got 3"),
         ({"temperature": 0.0}, "greedy answers have no gradient"),
         ({"device": "cuda:77"}, "--device 'cuda:77' is not there"),
+        ({"device": "meta"}, "--device must be cpu, cuda"),
+        ({"seed": 2**63}, "--seed must be below"),
         ({"lora_rank": 4}, "--lora-rank needs a trained model"),
         ({"dataset": "sample"}, "outside the tiny model's vocabulary"),
         ({"engine": "vllm"}, "--engine vllm loads a model by name"),

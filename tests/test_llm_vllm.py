@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM
 
 from ebpo_sim import InputError
 from llm import hub, rollouts
-from llm.engine_vllm import VLLMEngine, merged_weights
+from llm.engine_vllm import VLLMEngine
 from llm.engines import Precision, precision
 from llm.tasks import load_problems
 from llm_toys import save_model
@@ -118,7 +118,7 @@ def test_adapters_are_added_to_a_copy(tmp_path: Path) -> None:
             if "lora_B" in name:
                 parameter.normal_(generator=torch.Generator().manual_seed(0))
     kept = {name: value.clone() for name, value in model.state_dict().items()}
-    found = dict(merged_weights(model))
+    found = dict(hub.merged_weights(model))
     assert all(torch.equal(value, kept[name]) for name, value in model.state_dict().items())
     expected = model.merge_and_unload().state_dict()
     assert set(found) == set(expected)

@@ -23,16 +23,21 @@ STATE_FILE = "ebpo_state.json"
 
 
 def require(module: str, requirement: str) -> None:
-    """Raise ImportError, with the remedy, unless the version installed is in `requirement`, "name>=1.14,<1.17"."""
+    """Raise ImportError, with the remedy, unless the version installed is in `requirement`, "name>=1.14.2,<1.17"."""
     name = re.split("[<>=]", requirement)[0]
-    low, high = [(int(major), int(minor)) for major, minor in re.findall(r"(\d+)\.(\d+)", requirement)]
+    low, high = [_numbers(text) for text in re.findall(r"[<>]=?([\d.]+)", requirement)]
     try:
         found = importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         found = "none"
-    version = re.match(r"(\d+)\.(\d+)", found)
-    if version is None or not low <= (int(version[1]), int(version[2])) < high:
+    if not low <= _numbers(found) < high:
         raise ImportError(f"{module} needs {requirement}, found {found}: python -m pip install '{requirement}'")
+
+
+def _numbers(version: str) -> tuple[int, int, int]:
+    """Its first three numbers; zeros for what is no version."""
+    found = re.match(r"(\d+)\.(\d+)(?:\.(\d+))?", version)
+    return (0, 0, 0) if found is None else (int(found[1]), int(found[2]), int(found[3] or 0))
 
 
 def write_state(folder: Path, estimator: Estimator, state: Any) -> None:

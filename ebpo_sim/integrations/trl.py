@@ -24,7 +24,7 @@ from ebpo_sim.estimators import Estimator, make
 from ebpo_sim.groups import group_rewards
 from ebpo_sim.integrations.shared import measure, read_state, require, write_state
 
-REQUIREMENT = "trl>=1.14,<1.17"  # the methods tapped below are private to TRL: a version counts once it was tested
+REQUIREMENT = "trl>=1.14.2,<1.17"  # the methods tapped below are private to TRL: a version counts once it was tested
 require(__name__, REQUIREMENT)
 
 import torch  # noqa: E402  after the check, so that its message comes first

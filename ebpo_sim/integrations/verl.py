@@ -3,7 +3,7 @@
     algorithm.adv_estimator=ebpo_debiased +algorithm.ebpo.memory=0.95
     trainer.checkpoint_callback_class=ebpo_sim.integrations.verl.StateCallback
 
-Loading: by itself where this package is installed (entry point group `verl.plugins`, verl >= 0.9.0), or by
+Loading: by itself where this package is installed (entry point group `verl.plugins`), or by
 VERL_USE_EXTERNAL_MODULES or actor_rollout_ref.model.external_lib set to ebpo_sim.integrations.verl.
 Names: preset X is `ebpo_sim.X`, and plain `X` unless verl or another plugin has that name (verl has grpo and rloo).
 Settings: `+algorithm.ebpo.*` are those of `make(X, ...)`, whichever X is.
@@ -40,30 +40,27 @@ from ebpo_sim.groups import group_rewards
 from ebpo_sim.integrations.shared import measure, read_state, require, write_state
 from ebpo_sim.integrations.verl_files import data_column, resumed_folder
 
-REQUIREMENT = "verl>=0.8,<0.10"  # the callback needs 0.9.1
+REQUIREMENT = "verl>=0.9.1,<0.10"  # before it nothing saves the memory
 VERLS_OWN = ("grpo", "rloo")
 COLUMNS = {"clusters": "cluster_column", "prompt_ids": "prompt_id_column"}
 PADDING = re.compile("pad[0-9a-f]{32}")  # verl's synthetic rows; a real uid is a dashed uuid
 Array = NDArray[np.float64]
-REMEDY = f"Set trainer.checkpoint_callback_class={__name__}.StateCallback (verl >= 0.9.1, v1 trainer)."
+REMEDY = f"Set trainer.checkpoint_callback_class={__name__}.StateCallback (v1 trainer)."
 log = logging.getLogger(__name__)
 
 try:
     require(__name__, REQUIREMENT)
     import torch
+    from verl.trainer.ppo.checkpoint_callback import CheckpointCallback
     from verl.trainer.ppo.core_algos import register_adv_est
 except ImportError as error:
     log.warning("the ebpo_sim plugin of verl is not available: %s", error)  # verl's plugin loader swallows the error
     raise
-try:
-    from verl.trainer.ppo.checkpoint_callback import CheckpointCallback
-except ImportError:  # before 0.9.1
-    CheckpointCallback = object
 
 
 @dataclass
 class _Process:
-    """The only mutable thing: this process's estimator and data-set columns, its memory, its last statistics."""
+    """What changes while training: this process's estimator and data-set columns, its memory, its last statistics."""
 
     chosen: tuple[Estimator, dict[str, str]] | None = None
     state: Any = None
