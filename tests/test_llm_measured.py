@@ -59,6 +59,17 @@ def test_the_comparison_table() -> None:
     )
 
 
+def test_the_orders() -> None:
+    """Guards the sentence on topic and easy-to-hard order: both differences recomputed, neither resolved."""
+    found = analysis.findings(*(compare.read(MEASURED / "orders" / f"{name}.csv") for name in ("runs", "curves")))
+    said = " ".join(README.split())
+    for order, words in (("topic", "by topic"), ("easy_to_hard", "from easy to hard")):
+        told = {(r["order"], r["arm"], r["measure"], r["reference"]): r for r in found}
+        row = told[order, "ebpo", "final", "grpo"]
+        numbers = [signed(100 * row[name]) for name in ("value", "low", "high")]
+        assert f"{numbers[0]} [{numbers[1]}, {numbers[2]}] {words}" in said and row["verdict"] == "not resolved"
+
+
 def test_the_gpu_check() -> None:
     """Guards the GPU's numbers: correct, under eight minutes, more than 100M weights, the estimator below 0.1 %."""
     found = json.loads((MEASURED / "gpu_check.json").read_text(encoding="utf-8"))
