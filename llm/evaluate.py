@@ -31,8 +31,6 @@ from llm.settings import CHOICES, HELP, Arguments, Settings, option
 from llm.tasks import Problem, Verifier, cells, load_problems, pool, split_of
 from llm.tasks.generated import SPLITS
 
-HELDOUT = "heldout"
-
 
 class Outcome(NamedTuple):
     """All answers to one problem: their texts (None: never ended), verdicts and lengths in tokens."""
@@ -44,9 +42,10 @@ class Outcome(NamedTuple):
 
 
 def sampled_outcomes(
-    engine: Engine, verifier: Verifier, problems: Sequence[Problem], samples: int, seed: int, temperature: float = 1.0
-) -> list[Outcome]:
-    """`samples` answers to each problem; the same seed, the same draws."""
+    engine: Engine, verifier: Verifier, problems: Sequence[Problem], samples: int, seed: int, temperature: float = 1.0,
+    done: Callable[[int], object] = lambda problems: None,
+) -> list[Outcome]:  # fmt: skip
+    """`samples` answers to each problem; the same seed, the same draws. done: told how many problems each call adds."""
     if samples < 1:
         raise InputError(f"samples must be at least 1, got {samples}")
     found = []
@@ -59,6 +58,7 @@ def sampled_outcomes(
         for i, problem in enumerate(some):
             part = slice(i * samples, (i + 1) * samples)
             found.append(Outcome(problem, tuple(texts[part]), tuple(reward_PG[i].tolist()), tuple(lengths[part])))
+        done(len(some))
     return found
 
 
@@ -218,7 +218,7 @@ def arguments() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("target", help="a checkpoint.pt written by python llm/train.py, or a Hugging Face model by name or folder")
     about = "of the generated task, or of a checkpoint's own data set, which was trained on train (default heldout)"
-    add("--split", default=HELDOUT, choices=SPLITS, help=about)
+    add("--split", default="heldout", choices=SPLITS, help=about)
     add("--per-cell", type=int, default=32, help="generated problems a cell, where the split has as many (default 32)")
     add("--limit", type=int, default=0, help="problems of a data set, 0 for all (default 0)")
     add("--samples", type=int, default=16, help="answers a problem (default 16)")
@@ -257,15 +257,10 @@ def main(argv: Sequence[str]) -> None:
         checkpoints.put_weights(model, saved["model"])
     with verifier:
         engine = engine_of(settings, model, tokenizer, where)
-        outcomes = []
         with report.progress(len(problems), "evaluate") as bar:
-            per_call = max(1, engine.chunk // given.samples)
-            for start in range(0, len(problems), per_call):
-                some = problems[start : start + per_call]
-                outcomes += sampled_outcomes(
-                    engine, verifier, some, given.samples, given.seed + start, settings.temperature
-                )
-                bar.update(len(some))
+            outcomes = sampled_outcomes(
+                engine, verifier, problems, given.samples, given.seed, settings.temperature, bar.update
+            )
         failed = sum(verifier.failures.values())
     report.write_csv(out / "rollouts.csv", rollout_rows(outcomes))
     if any(r not in (0.0, 1.0) for o in outcomes for r in o.rewards):

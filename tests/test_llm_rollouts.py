@@ -129,8 +129,12 @@ def test_sampling_in_pieces_keeps_prompts_and_log_probabilities() -> None:
 def test_chosen_rows_are_trimmed_and_unchanged() -> None:
     """Guards micro-batches: rows taken out lose padding on both sides and nothing else."""
     model, _, found = rolled(SHAPES["qwen3"])
-    index = torch.argsort(found.prompt_mask_NL.sum(dim=1))[:5]
+    lengths = found.prompt_mask_NL.sum(dim=1)
+    index = torch.nonzero(lengths < lengths.max())[:, 0]  # of several lengths, none the longest
+    assert len(lengths[index].unique()) > 2
     some = found.rows(index)
+    assert torch.equal(some.prompt_mask_NL.sum(dim=1), lengths[index])
+    assert torch.equal(some.mask_NT.sum(dim=1), found.mask_NT.sum(dim=1)[index])
     assert some.prompt_mask_NL[:, 0].any() and some.prompt_NL.shape[1] < found.prompt_NL.shape[1]
     assert some.mask_NT[:, -1].any()
     with torch.no_grad():
