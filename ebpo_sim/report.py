@@ -9,7 +9,8 @@ import math
 import os
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,6 +75,34 @@ def writable_folder(out: str) -> Path:
             f"--out {out!r} cannot be written ({error.strerror or error}): name a folder you own"
         ) from error
     return folder
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the output folder, made if need be: a second run there is refused instead of mixing its files with ours.
+
+    The lock lies on the folder itself and ends with the process, however it ends; where the system has no such locks
+    (Windows, some network disks) nothing is held. Raises InputError where another process holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if sys.platform == "win32":
+        yield
+        return
+    import fcntl
+
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(
+                f"--out {str(folder)!r} is in use by another run: wait for it, or name another folder"
+            ) from error
+        except OSError:  # a file system without locks
+            pass
+        yield
+    finally:
+        os.close(handle)
 
 
 def write_bytes(path: Path, content: bytes) -> None:

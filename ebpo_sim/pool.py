@@ -1,0 +1,47 @@
+"""Worker processes that never outlive the study that started them."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from multiprocessing import connection
+
+
+@contextmanager
+def workers(count: int) -> Iterator[ProcessPoolExecutor | None]:
+    """`count` spawned processes, or None for one: the caller then works itself.
+
+    However the parent ends, kill -9 included, its workers end with it; Ctrl-C is left to the parent. A calling script
+    needs the usual `if __name__ == "__main__"`.
+    """
+    if count <= 1:
+        yield None
+        return
+    pool = ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn"), initializer=follow_parent)
+    try:
+        yield pool
+    except BaseException:
+        for process in list((pool._processes or {}).values()):  # a job may take minutes: its result is wanted no more
+            process.terminate()
+        pool.shutdown(wait=True, cancel_futures=True)
+        raise
+    pool.shutdown()
+
+
+def follow_parent() -> None:
+    """In a worker: leave SIGINT to the parent, and end when the parent is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+
+
+def _end_with(sentinel: int) -> None:
+    connection.wait([sentinel])
+    os._exit(1)
