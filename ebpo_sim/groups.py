@@ -18,6 +18,8 @@ from ebpo_sim.errors import InputError
 from ebpo_sim.host import Host, is_torch, to_bool, to_float64
 
 Array = NDArray[np.float64]
+LARGEST = 1e9  # of a reward or a length: beyond it a state's sums would round away the differences that teach
+MOST = 1e18  # copies of a group
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,10 +74,11 @@ def group_rewards(
     rewards: (P, G), or (..., P, G) with leading replicate axes; with `group_ids`, (N,) in any order.
     group_ids: (N,) ids (numbers or text); rows with equal ids form a group, groups in order of appearance.
     mask: like rewards, False leaves a rollout out of everything (its reward may then be anything, NaN included).
-    lengths: like rewards, tokens per rollout, >= 0. clusters, prompt_ids, multiplicity: one entry a group, in
+    lengths: like rewards, tokens per rollout, 0 to 1e9. clusters, prompt_ids, multiplicity: one entry a group, in
     the order of the groups; with `group_ids`, clusters and prompt_ids are given a row (N,) and must agree
     within a group, and prompt_ids default to the group ids.
-    Raises InputError for NaN, infinite or non-numeric rewards, empty batches, and shapes that do not fit.
+    Raises InputError for NaN, infinite or non-numeric rewards and those beyond 1e9 in size (a state that never
+    forgets would round away everything that comes after), for empty batches, and for shapes that do not fit.
     """
     values, host = to_float64("rewards", rewards)
     valid = np.ones(values.shape, dtype=bool) if mask is None else to_bool("mask", mask)
@@ -83,8 +86,9 @@ def group_rewards(
     tokens = None if lengths is None else to_float64("lengths", lengths)[0]
     if tokens is not None:
         _same_shape("lengths", tokens, values)
-        if not np.all(np.isfinite(tokens) & (tokens >= 0)):
-            raise InputError("lengths must be finite and >= 0")
+        bad = ~((tokens >= 0) & (tokens <= LARGEST))
+        if np.any(bad):
+            raise InputError(f"lengths must be finite and >= 0, at most {LARGEST:g}, got {tokens[bad][0]}")
     flat_index = None
     cluster_P, prompt_P = _labels("clusters", clusters), _labels("prompt_ids", prompt_ids)
     if group_ids is not None:
@@ -151,8 +155,10 @@ def _one_of_each(group_size: int) -> Groups:
 
 def _checked_multiplicity(multiplicity: Any, n_groups: int) -> Array:
     count_P = to_float64("multiplicity", multiplicity)[0]
-    if count_P.shape[-1:] != (n_groups,) or not np.all(np.isfinite(count_P) & (count_P >= 0)):
-        raise InputError(f"multiplicity must be finite, >= 0 and have one entry for each of {n_groups} groups")
+    if count_P.shape[-1:] != (n_groups,) or not np.all((count_P >= 0) & (count_P <= MOST)):
+        raise InputError(
+            f"multiplicity must be finite, >= 0, at most {MOST:g}, with one entry for each of {n_groups} groups"
+        )
     count_P.flags.writeable = False
     return count_P
 
@@ -175,6 +181,10 @@ def _build(
         raise InputError(
             f"rewards must be finite, got {values[where]} at {where}: mask rollouts that could not be scored"
         )
+    large = valid & (np.abs(values) > LARGEST)
+    if np.any(large):
+        where = tuple(int(i) for i in np.argwhere(large)[0])
+        raise InputError(f"rewards must lie within ±{LARGEST:g}, got {values[where]} at {where}: rescale or mask them")
     rewards_PG = np.where(valid, values, 0.0)
     size_P = valid.sum(axis=-1).astype(np.float64)
     safe_P = np.maximum(size_P, 1.0)
@@ -211,14 +221,22 @@ def _labels(name: str, labels: Any) -> tuple[Any, ...] | None:
         return None
     if is_torch(labels):
         labels = labels.detach().cpu().numpy()
-    if isinstance(labels, list | tuple) and set(map(type, labels)) <= {str, int}:
-        return tuple(labels)
-    array = np.asarray(labels)
-    if array.ndim != 1:
-        raise InputError(f"{name} must be one-dimensional, got shape {array.shape}")
-    if array.dtype.kind == "f" and np.any(np.isnan(array)):
-        raise InputError(f"{name} hold NaN, which equals nothing, not even itself: use whole numbers or text")
-    return tuple(array.tolist())
+    if isinstance(labels, np.ma.MaskedArray):
+        raise InputError(f"{name} is a masked array, whose mask would be lost: pass its data, and mask=")
+    if isinstance(labels, list | tuple):  # as they are: an array would round large whole numbers beside floats
+        found = tuple(x.item() if hasattr(x, "item") and getattr(x, "ndim", 1) == 0 else x for x in labels)
+    else:
+        array = np.asarray(labels)
+        if array.ndim != 1:
+            raise InputError(f"{name} must be one-dimensional, got shape {array.shape}")
+        found = tuple(array.tolist())
+    try:
+        if any(x != x for x in set(found)):
+            raise InputError(f"{name} hold NaN, which equals nothing, not even itself: use whole numbers or text")
+    except (TypeError, ValueError) as error:
+        shape = "ragged" if isinstance(error, ValueError) else (len(found), *np.shape(found[0]))
+        raise InputError(f"{name} must be one-dimensional, got shape {shape}: numbers or text, one each") from error
+    return found
 
 
 def _pack(ids: tuple[Any, ...]) -> tuple[NDArray[np.intp], NDArray[np.intp], int, int]:

@@ -23,9 +23,17 @@ class Host(NamedTuple):
     def restore(self, values: NDArray[np.float64]) -> Any:
         """`values` in the caller's library, dtype and device."""
         if self.device is None:
-            return values.astype(self.dtype)
-        import torch  # already imported by whoever passed a tensor
+            largest = float(np.finfo(self.dtype).max)
+        else:
+            import torch  # already imported by whoever passed a tensor
 
+            largest = torch.finfo(self.dtype).max
+        if values.size and float(np.max(np.abs(values))) > largest:
+            raise InputError(
+                f"a result of {np.max(np.abs(values)):.3g} does not fit {self.dtype}: pass float32 or wider"
+            )
+        if self.device is None:
+            return values.astype(self.dtype)
         return torch.as_tensor(values, dtype=self.dtype, device=self.device)
 
 
@@ -42,8 +50,13 @@ def to_float64(name: str, x: Any) -> tuple[NDArray[np.float64], Host]:
     if is_torch(x):
         import torch
 
+        if x.is_complex() or x.is_nested or x.layout is not torch.strided or x.device.type == "meta":
+            kind = "nested" if x.is_nested else f"{x.dtype} {x.layout} on {x.device}"
+            raise InputError(f"{name} must be a plain dense tensor of real numbers, got {kind}")
         dtype = x.dtype if x.dtype.is_floating_point else torch.get_default_dtype()
         return x.detach().to(device="cpu", dtype=torch.float64).numpy().copy(), Host(x.device, dtype)
+    if isinstance(x, np.ma.MaskedArray):
+        raise InputError(f"{name} is a masked array, whose mask would be lost: pass its data, and mask=~rewards.mask")
     try:
         array = np.asarray(x)
     except ValueError as error:

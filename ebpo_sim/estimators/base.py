@@ -113,6 +113,7 @@ class Estimator:
     def score(self, state: Any, groups: Groups) -> tuple[Any, Info]:
         """Advantages in the layout and dtype of the rewards (0 for masked rollouts), and what one plots."""
         self._check_domain(groups)
+        self._check_state(state)
         said = self.baseline.evaluate(state, groups)
         raw_PG = np.where(groups.mask_PG, groups.rewards_PG - said.baseline_PG, 0.0)
         advantages_PG, scale_PG = self.normalise.apply(raw_PG, groups, said.raw_variance)
@@ -122,6 +123,7 @@ class Estimator:
     def update(self, state: Any, groups: Groups) -> Any:
         """merge(forget(state), the batch's statistics); never scores."""
         self._check_domain(groups)
+        self._check_state(state)
         return self.baseline.merge(self.baseline.forget(state), self.baseline.observe(groups))
 
     def merge(self, a: Any, b: Any) -> Any:
@@ -135,7 +137,13 @@ class Estimator:
             return (*self.score(state, groups), state)
         return (*self.score(state, groups), self.update(state, groups))
 
+    def _check_state(self, state: Any) -> None:
+        if state is None and self.init() is not None:
+            raise InputError(f"state of {self.name} is None: start with init() and pass on what step() returns")
+
     def _check_domain(self, groups: Groups) -> None:
+        if not isinstance(groups, Groups):
+            raise InputError(f"groups must be what group_rewards() returns, got {type(groups).__name__}")
         domain, r = self.baseline.domain, groups.rewards_PG
         if domain == "binary" and not np.all((r == 0) | (r == 1)):
             bad = r[(r != 0) & (r != 1)][0]

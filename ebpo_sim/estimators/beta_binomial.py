@@ -7,10 +7,11 @@ from typing import ClassVar
 
 import numpy as np
 
-from ebpo_sim import moments
+from ebpo_sim import moments, typed
 from ebpo_sim.estimators import components
 from ebpo_sim.estimators.base import Domain, Evaluation
 from ebpo_sim.estimators.components import Bank, BankMemory, Memory
+from ebpo_sim.estimators.normalise import Ddof
 from ebpo_sim.groups import Groups
 
 
@@ -23,7 +24,7 @@ class BetaBinomial(BankMemory):
     Source: public draft (Tonyzhou98/verl, EBPO-BB), there with memory="cumulative" and score_then_update.
     """
 
-    ddof: int = 0
+    ddof: Ddof = 0
     eps: float = 1e-6
     memory: Memory = "cumulative"
     per_cluster: bool = False
@@ -31,6 +32,7 @@ class BetaBinomial(BankMemory):
     domain: ClassVar[Domain] = "unit"
 
     def __post_init__(self) -> None:
+        typed.check_fields(self)
         components.retention(self.memory)
 
     def evaluate(self, state: Bank, groups: Groups) -> Evaluation:

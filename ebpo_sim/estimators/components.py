@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import reduce
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +18,11 @@ from ebpo_sim.groups import Groups
 from ebpo_sim.moments import Moments, Real
 
 Array = NDArray[np.float64]
-Memory = str | float
+Memory = Literal["cumulative", "batch"] | float
 EVERY = ""  # the bank's key when clusters are not told apart
+REST = "\0rest"  # the key of all clusters that gave up their place
+MOST_CLUSTERS = 1024  # a bank's bound: memory and the time of a step are linear in it
+LEAST_WEIGHT = 1e-6  # rewards; what is remembered of a cluster below this is no evidence
 
 
 class Components(NamedTuple):
@@ -130,19 +133,39 @@ def observe_bank(groups: Groups, per_cluster: bool) -> Bank:
     """One Components a cluster, or one for all under the key ''."""
     if not per_cluster:
         return {EVERY: observe(groups)}
-    clusters = required_clusters(groups)
-    seen = {c: observe(select(groups, np.array([x == c for x in clusters]))) for c in sorted(set(clusters))}
-    return {c: found for c, found in seen.items() if np.any(found.means.n > 0)}
+    names, which_P = np.unique(np.array(required_clusters(groups), dtype=object), return_inverse=True)
+    members = np.split(np.argsort(which_P, kind="stable"), np.cumsum(np.bincount(which_P))[:-1])
+    seen = {str(c): observe(take(groups, index)) for c, index in zip(names, members, strict=True)}
+    return _bounded({c: found for c, found in seen.items() if np.any(found.means.n > 0)})
 
 
 def merge_banks(a: Bank, b: Bank) -> Bank:
-    """Key by key, keys sorted, so that the result does not depend on the order of the arguments."""
-    return {k: merge(a[k], b[k]) if k in a and k in b else a.get(k) or b[k] for k in sorted({*a, *b})}
+    """Key by key, keys sorted, so that the result does not depend on the order of the arguments.
+
+    Beyond MOST_CLUSTERS the clusters with the least evidence (ties: the last names) give up their place to REST: to
+    the rules they are clusters not seen yet, and all clusters together keep what they taught. Up to the bound merging
+    is associative up to rounding, beyond it not.
+    """
+    return _bounded({k: merge(a[k], b[k]) if k in a and k in b else a.get(k) or b[k] for k in sorted({*a, *b})})
+
+
+def _bounded(bank: Bank) -> Bank:
+    if len(bank) <= MOST_CLUSTERS:
+        return bank
+    rest = bank.get(REST, Components())
+    ranked = sorted((k for k in bank if k != REST), key=lambda k: (-float(np.max(bank[k].rewards.n)), k))
+    for name in ranked[MOST_CLUSTERS - 1 :]:
+        rest = merge(rest, bank[name])
+    return {k: rest if k == REST else bank[k] for k in sorted({REST, *ranked[: MOST_CLUSTERS - 1]})}
 
 
 def forget_bank(bank: Bank, keep: float) -> Bank:
-    """Forget in every cluster at the pace of batches, seen there or not."""
-    return {} if keep == 0.0 else {k: forget(v, keep) for k, v in bank.items()}
+    """Forget in every cluster at the pace of batches, seen there or not; a cluster left with less than LEAST_WEIGHT
+    is dropped, and is new when it comes again."""
+    if keep in (0.0, 1.0):
+        return bank if keep else {}
+    faded = {k: forget(v, keep) for k, v in bank.items()}
+    return {k: v for k, v in faded.items() if np.any(np.asarray(v.rewards.n) >= LEAST_WEIGHT)}
 
 
 def rows(bank: Bank, groups: Groups, per_cluster: bool) -> Components:
@@ -186,6 +209,19 @@ def required_clusters(groups: Groups) -> tuple[str, ...]:
     return groups.cluster_P
 
 
-def select(groups: Groups, keep_P: NDArray[np.bool_]) -> Groups:
-    """The batch with the other groups' multiplicity set to 0: same layout, so no statistic sees them."""
-    return replace(groups, multiplicity_P=np.where(keep_P, groups.multiplicity_P, 0.0))
+def take(groups: Groups, index: NDArray[np.intp]) -> Groups:
+    """The groups at `index` alone, in that order, for statistics: they can no longer be laid out as the batch was."""
+    return replace(
+        groups,
+        rewards_PG=groups.rewards_PG[..., index, :],
+        mask_PG=groups.mask_PG[..., index, :],
+        multiplicity_P=groups.multiplicity_P[..., index],
+        size_P=groups.size_P[..., index],
+        mean_P=groups.mean_P[..., index],
+        within_ss_P=groups.within_ss_P[..., index],
+        degenerate_P=groups.degenerate_P[..., index],
+        length_PG=None if groups.length_PG is None else groups.length_PG[..., index, :],
+        prompt_P=None if groups.prompt_P is None else tuple(groups.prompt_P[i] for i in index),
+        cluster_P=None if groups.cluster_P is None else tuple(groups.cluster_P[i] for i in index),
+        flat_index=None,
+    )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ebpo_sim import typed
 from ebpo_sim.errors import InputError
 from ebpo_sim.estimators.base import Evaluation, StatelessBaseline
 from ebpo_sim.groups import Groups
@@ -39,8 +40,7 @@ class GroupMean(StatelessBaseline):
     singleton: Singleton = "zero"
 
     def __post_init__(self) -> None:
-        if self.singleton not in get_args(Singleton):
-            raise InputError(f"singleton must be one of {', '.join(get_args(Singleton))}, got {self.singleton!r}")
+        typed.check_fields(self)
 
     def evaluate(self, state: Any, groups: Groups) -> Evaluation:
         single_P = groups.size_P == 1

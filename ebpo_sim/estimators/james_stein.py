@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from ebpo_sim import moments
+from ebpo_sim import moments, typed
 from ebpo_sim.estimators import components
 from ebpo_sim.estimators.base import Domain, Evaluation
 from ebpo_sim.estimators.components import Components
@@ -30,6 +30,9 @@ class JamesStein:
     finite_sample_factor: bool = True
 
     domain: ClassVar[Domain] = "real"
+
+    def __post_init__(self) -> None:
+        typed.check_fields(self)
 
     def init(self) -> Components:
         return Components()

@@ -9,6 +9,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from ebpo_sim import typed
 from ebpo_sim.errors import InputError
 from ebpo_sim.estimators import components
 from ebpo_sim.estimators.base import Domain, Evaluation
@@ -41,9 +42,13 @@ class PosteriorMean:
     domain: ClassVar[Domain] = "binary"
 
     def __post_init__(self) -> None:
+        typed.check_fields(self)
         components.retention(self.memory)
-        if self.grid < 3 or self.iterations < 0:
-            raise InputError(f"grid must be >= 3 and iterations >= 0, got {self.grid!r} and {self.iterations!r}")
+        if not 3 <= self.grid <= 4097 or not 0 <= self.iterations <= 10_000:
+            raise InputError(
+                "grid must lie between 3 and 4097 and iterations between 0 and 10000, "
+                f"got {self.grid!r} and {self.iterations!r}"
+            )
 
     def init(self) -> Histograms:
         return {}

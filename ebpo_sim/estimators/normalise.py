@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ebpo_sim import typed
 from ebpo_sim.errors import InputError
 from ebpo_sim.groups import Groups
 
@@ -16,6 +17,7 @@ Centre = Literal["none", "batch"]
 Scale = Literal["none", "group", "batch", "batch_rewards", "prior"]
 Eps = Literal["outside", "inside"]
 Weights = Literal["rollouts", "tokens"]
+Ddof = Literal[0, 1]
 
 
 @dataclass(frozen=True)
@@ -35,21 +37,16 @@ class Normalise:
 
     centre: Centre = "none"
     scale: Scale = "none"
-    ddof: int = 1
+    ddof: Ddof = 1
     eps: float = 1e-6
     eps_place: Eps = "outside"
     weights: Weights = "rollouts"
     singleton_std: float | None = None
 
     def __post_init__(self) -> None:
-        for name, allowed in (("centre", Centre), ("scale", Scale), ("eps_place", Eps), ("weights", Weights)):
-            value = getattr(self, name)
-            if value not in get_args(allowed):
-                raise InputError(f"{name} must be one of {', '.join(get_args(allowed))}, got {value!r}")
-        if self.ddof not in (0, 1):
-            raise InputError(f"ddof must be 0 or 1, got {self.ddof!r}")
-        if not isinstance(self.eps, (int, float)) or not 0 <= self.eps < np.inf:
-            raise InputError(f"eps must be finite and >= 0, got {self.eps!r}")
+        typed.check_fields(self)
+        if self.eps < 0:
+            raise InputError(f"eps must be >= 0, got {self.eps!r}")
 
     def apply(self, raw_PG: Array, groups: Groups, predicted_variance: Array | None) -> tuple[Array, Array]:
         """(advantages, divisor), both (..., P, G); masked rollouts get 0."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import ast
 import inspect
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from ebpo_sim import typed
 from ebpo_sim.errors import InputError, unknown_name
 from ebpo_sim.estimators.base import Estimator, Order
 from ebpo_sim.estimators.beta_binomial import BetaBinomial
@@ -15,7 +15,7 @@ from ebpo_sim.estimators.components import Memory
 from ebpo_sim.estimators.group_mean import GroupMean, Singleton
 from ebpo_sim.estimators.james_stein import JamesStein
 from ebpo_sim.estimators.nonparametric import PosteriorMean
-from ebpo_sim.estimators.normalise import Centre, Normalise, Scale
+from ebpo_sim.estimators.normalise import Centre, Ddof, Normalise, Scale
 from ebpo_sim.estimators.shrinkage import Shrinkage
 from ebpo_sim.mixing import Prior
 
@@ -41,35 +41,28 @@ def make(name: str, **settings: Any) -> Estimator:
     """The preset `name` with `settings` over its defaults; "name:setting=value,..." carries settings in the text.
 
     make("ebpo", memory=0.9) and make("ebpo:memory=0.9") are the same rule; the latter is named by its text.
-    Raises InputError for unknown names or settings, and for an oracle without its prior.
+    Raises InputError for unknown names or settings, for a value that is not of the setting's declared type, and for
+    an oracle without its prior.
     """
+    if not isinstance(name, str):
+        raise InputError(f"estimator must be a name, got {name!r}: as in 'ebpo' or 'ebpo:memory=0.9'")
     preset, colon, body = name.partition(":")
     if preset not in _PRESETS:
         raise unknown_name("estimator", preset, _PRESETS)
-    known = inspect.signature(_PRESETS[preset]).parameters
-    settings = {**_parse_settings(name, body), **settings} if colon else settings
+    factory = _PRESETS[preset]
+    kinds = typed.parameters(factory)
+    if colon:
+        settings = {**typed.parse_all(body, kinds, f"estimator {name!r}"), **settings}
     for setting in settings:
-        if setting not in known:
-            raise unknown_name(f"setting of {preset}", setting, known)
+        if setting not in kinds:
+            raise unknown_name(f"setting of {preset}", setting, kinds)
+    settings = {s: typed.check(f"{preset}: {s}", kinds[s], value) for s, value in settings.items()}
+    known = inspect.signature(factory).parameters
     missing = [n for n, p in known.items() if p.default is inspect.Parameter.empty and n not in settings]
     if missing:
         raise InputError(f"estimator {preset!r} needs {', '.join(missing)}: an oracle is given the true prior")
-    made = _PRESETS[preset](**settings)
+    made = factory(**settings)
     return replace(made, name=name) if colon else made
-
-
-def _parse_settings(name: str, body: str) -> dict[str, Any]:
-    """`a=1,b=True,c=word` as {"a": 1, "b": True, "c": "word"}."""
-    found: dict[str, Any] = {}
-    for part in body.split(","):
-        setting, equals, value = part.partition("=")
-        if not equals or not setting:
-            raise InputError(f"estimator {name!r}: {part!r} is not setting=value, as in ebpo:memory=0.9")
-        try:
-            found[setting] = ast.literal_eval(value)
-        except (ValueError, SyntaxError):
-            found[setting] = value
-    return found
 
 
 def needs_prior(name: str) -> bool:
@@ -82,7 +75,7 @@ def needs_prior(name: str) -> bool:
 
 
 @register
-def grpo(*, ddof: int = 1, eps: float = 1e-6, singleton: Singleton = "zero") -> Estimator:
+def grpo(*, ddof: Ddof = 1, eps: float = 1e-6, singleton: Singleton = "zero") -> Estimator:
     """(r - group mean)/(group std + eps): verl's eps; TRL uses 1e-4, the paper's text ddof 0 (arXiv 2402.03300)."""
     spread = Normalise(scale="group", ddof=ddof, eps=eps, singleton_std=1.0 if singleton == "raw" else None)
     return Estimator("grpo", GroupMean(singleton=singleton), spread, "score_then_update")
@@ -102,7 +95,7 @@ def rloo(*, singleton: Singleton = "zero") -> Estimator:
 
 @register
 def grpo_batch_norm(
-    *, scale: Scale = "batch", ddof: int = 1, eps: float = 1e-6, singleton: Singleton = "zero"
+    *, scale: Scale = "batch", ddof: Ddof = 1, eps: float = 1e-6, singleton: Singleton = "zero"
 ) -> Estimator:
     """(r - group mean)/(std of that over the batch + eps): EBPO at S = 0. scale="batch_rewards" is TRL's form."""
     spread = Normalise(centre="batch", scale=scale, ddof=ddof, eps=eps)
@@ -124,8 +117,8 @@ def james_stein(*, finite_sample_factor: bool = True) -> Estimator:
 
 @register
 def ebpo(
-    *, ddof: int = 0, memory: Memory = "cumulative", order: Order = "update_then_score",
-    centre: Centre = "batch", scale: Scale = "batch", scale_ddof: int = 1, eps: float = 1e-6,
+    *, ddof: Ddof = 0, memory: Memory = "cumulative", order: Order = "update_then_score",
+    centre: Centre = "batch", scale: Scale = "batch", scale_ddof: Ddof = 1, eps: float = 1e-6,
     shrinkage: float | None = None,
 ) -> Estimator:  # fmt: skip
     """EBPO, Algorithm 1: total sigma2, raw tau2, cumulative trackers, batch standardisation (arXiv 2602.05165).
@@ -147,7 +140,7 @@ def ebpo_released(*, standardise: bool = True, eps: float = 1e-6) -> Estimator:
 
 @register
 def ebpo_within(
-    *, ddof: int = 0, memory: Memory = "cumulative", order: Order = "update_then_score", eps: float = 1e-6
+    *, ddof: Ddof = 0, memory: Memory = "cumulative", order: Order = "update_then_score", eps: float = 1e-6
 ) -> Estimator:
     """EBPO-G of the authors' draft: sigma2 = pooled within-group variance (ddof 1), tau2 raw; S -> S*/(1+S*)."""
     baseline = Shrinkage(sigma2="within", ddof=ddof, memory=memory)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ebpo_sim import moments
+from ebpo_sim import moments, typed
 from ebpo_sim.errors import InputError
 from ebpo_sim.estimators import components
 from ebpo_sim.estimators.base import Domain, Evaluation
 from ebpo_sim.estimators.components import Bank, BankMemory, Components, Memory
 from ebpo_sim.estimators.group_mean import others_mean
+from ebpo_sim.estimators.normalise import Ddof
 from ebpo_sim.groups import Groups
 from ebpo_sim.mixing import Prior
 
@@ -41,7 +42,7 @@ class Shrinkage(BankMemory):
     sigma2: Sigma2 = "total"
     tau2: Tau2 = "raw"
     prior_mean: PriorMean = "rewards"
-    ddof: int = 0
+    ddof: Ddof = 0
     memory: Memory = "cumulative"
     per_cluster: bool = False
     leave_one_out: bool = False
@@ -52,11 +53,7 @@ class Shrinkage(BankMemory):
     domain: ClassVar[Domain] = "real"
 
     def __post_init__(self) -> None:
-        for name, allowed in (("sigma2", Sigma2), ("tau2", Tau2), ("prior_mean", PriorMean)):
-            if getattr(self, name) not in get_args(allowed):
-                raise InputError(f"{name} must be one of {', '.join(get_args(allowed))}, got {getattr(self, name)!r}")
-        if self.ddof not in (0, 1):
-            raise InputError(f"ddof must be 0 or 1, got {self.ddof!r}")
+        typed.check_fields(self)
         if self.fixed_shrinkage is not None and not 0 <= self.fixed_shrinkage <= 1:
             raise InputError(f"fixed_shrinkage must lie in [0, 1], got {self.fixed_shrinkage!r}")
         components.retention(self.memory)
