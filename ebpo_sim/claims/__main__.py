@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ebpo_sim import cli, report
+from ebpo_sim.claims import instruments
 from ebpo_sim.claims.family import default_context
 from ebpo_sim.claims.ledger import FAMILY_WISE, agreement, choose, markdown, rows, run_ledger
 from ebpo_sim.claims.ledger_plots import plot
@@ -58,7 +59,9 @@ def main(argv: Sequence[str]) -> None:
     with report.progress(len(chosen), "claims") as bar:
         ledger = run_ledger(context, args.ids, bar.update)
     table = rows(ledger)
-    checked = agreement(ledger, min(context.design.replicates, 16))
+    checked = agreement(ledger)
+    tools = instruments.instrument_checks(args.seed, args.threads)
+    checks = instruments.summary(tools)
     settings = {
         "worlds": context.worlds,
         "group_sizes": context.group_sizes,
@@ -67,9 +70,10 @@ def main(argv: Sequence[str]) -> None:
         "design": context.design._asdict(),
         "quick": args.quick,
     }
-    text = report.to_json({"settings": settings, "agreement": checked, "rows": table})
+    text = report.to_json({"settings": settings, "agreement": checked, "instruments": checks, "rows": table})
     figures = {claim.id: plot(claim, findings) for claim, findings in ledger if not claim.id.startswith("HB-")}
     report.write_csv(out / "table.csv", table)
+    report.write_csv(out / "instruments.csv", checks["rows"])
     report.write_bytes(out / "ledger.json", text.encode())
     report.write_bytes(out / "ledger.md", (markdown(ledger) + "\n").encode())
     for name, figure in figures.items():
@@ -86,11 +90,12 @@ def main(argv: Sequence[str]) -> None:
             report.say(f"{claim.id}  {claim.statement}. {claim.meaning}")
     if checked["comparisons"]:
         report.say(
-            f"Exact against simulated: largest |z| {checked['max_abs_z']:.2f} of {checked['comparisons']} "
-            f"({checked['where']}), "
-            f"limit {checked['limit']:.2f} at a family-wise false-fail rate of {FAMILY_WISE:g}: "
+            f"Exact against simulated: smallest p-value {checked['p_value']:.2g} of {checked['comparisons']} "
+            f"({checked['where']}, |z| {checked['max_abs_z']:.2f}, {checked['freedom']} degrees of freedom), "
+            f"limit {checked['limit']:.2g} at a family-wise false-fail rate of {FAMILY_WISE:g}: "
             f"{'agree' if checked['passes'] else 'DISAGREE'}."
         )
+    report.say(f"\n{instruments.text(tools)}\n")
     report.say(f"{len(table)} rows: {out / 'table.csv'}, {out / 'ledger.json'}; a figure for each claim")
 
 
