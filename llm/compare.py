@@ -127,8 +127,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         help="train nothing: from the tables in DIR write FILE (default paper_figures/llm_curves.csv)")  # fmt: skip
     add("--json", action="store_true", help="print only the JSON summary")
     args = parser.parse_args(argv)
-    if args.jobs < 1:
-        raise InputError(f"--jobs must be at least 1, got {args.jobs}")
+    cli.check_threads(args.jobs, "--jobs")
     if args.minutes is not None and not args.minutes > 0:
         raise InputError(f"--minutes must be positive, got {args.minutes}")
     return args

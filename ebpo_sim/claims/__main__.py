@@ -37,7 +37,7 @@ def text_ledger(table: Sequence[dict[str, Any]]) -> str:
 
 
 def main(argv: Sequence[str]) -> None:
-    parser = argparse.ArgumentParser(
+    parser = cli.Parser(
         prog="python -m ebpo_sim.claims", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
@@ -51,6 +51,8 @@ def main(argv: Sequence[str]) -> None:
     )
     parser.add_argument("--json", action="store_true", help="print only the JSON")
     args = parser.parse_args(argv)
+    cli.check_threads(args.threads)
+    cli.check_seed(args.seed)
     chosen = choose(args.ids)
     context = default_context(args.quick, args.seed, args.threads)
     context.design.check()
