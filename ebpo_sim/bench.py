@@ -209,9 +209,10 @@ def main(argv: Sequence[str]) -> None:
     args = parser.parse_args(argv)
     cli.check_seed(args.seed)
     out = report.writable_folder(args.out)
-    found = measure(args.quick, args.seed)
-    text = report.to_json(found)
-    report.write_bytes(out / "bench.json", text.encode())
+    with report.locked(out):
+        found = measure(args.quick, args.seed)
+        text = report.to_json(found)
+        report.write_bytes(out / "bench.json", text.encode())
     report.say(text if args.json else tables(found))
 
 

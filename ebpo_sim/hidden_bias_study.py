@@ -165,9 +165,10 @@ def main(argv: Sequence[str]) -> None:
     cli.check_seed(args.seed)
     settings = (QUICK if args.quick else Settings())._replace(seed=args.seed)
     out = report.writable_folder(args.out)
-    rows = simulate(settings)
-    summary = report.to_json({"settings": settings._asdict(), "rows": rows})
-    write(out, rows, summary)
+    with report.locked(out):
+        rows = simulate(settings)
+        summary = report.to_json({"settings": settings._asdict(), "rows": rows})
+        write(out, rows, summary)
     if args.json:
         report.say(summary)
         return

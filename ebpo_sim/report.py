@@ -42,14 +42,24 @@ def say(text: str = "") -> None:
         raise ReaderGone from error
 
 
+def note(text: str) -> None:
+    """Something the reader should know, on standard error: standard output may be read by a program."""
+    _one_line(text)
+
+
 def fail(text: str) -> None:
-    """A refusal, on standard error: one line whatever is in it, as text that no terminal obeys."""
+    """A refusal, on standard error."""
+    _one_line(f"error: {text}")
+
+
+def _one_line(text: str) -> None:
+    """One line whatever is in it, as text that no terminal obeys."""
     one = " ".join(part.strip() for part in text.splitlines())
     line = "".join(c if c.isprintable() else _visible(c) for c in one)
     if len(line) > LONGEST_LINE:
         line = f"{line[: LONGEST_LINE // 2]} ... {line[-LONGEST_LINE // 2 :]}"
     with suppress(OSError, ValueError):  # where standard error is closed, the exit code has to do
-        print(f"error: {line}", file=sys.stderr)
+        print(line, file=sys.stderr)
 
 
 def _visible(character: str) -> str:

@@ -18,7 +18,7 @@ from typing import Any
 
 from ebpo_sim import cli, report
 from ebpo_sim.training import OPTIMISERS, ORDERS
-from ebpo_sim.training_cells import REFERENCE, Found, Settings, simulate, to_rows
+from ebpo_sim.training_cells import CELLS, REFERENCE, Found, Settings, simulate, to_rows
 from ebpo_sim.training_findings import findings
 from ebpo_sim.training_plots import plot
 
@@ -187,7 +187,12 @@ def main(argv: Sequence[str]) -> None:
     settings = settings_from(args)
     settings.check()
     out = report.writable_folder(args.out)
-    found: Found = simulate(settings, out, args.threads)
+    with report.locked(out, CELLS):
+        _study(settings, out, args.threads, args.json)
+
+
+def _study(settings: Settings, out: Path, threads: int, json: bool) -> None:
+    found: Found = simulate(settings, out, threads)
     table, told = to_rows(found), findings(settings, found)
     at_end = [r for metric in dict.fromkeys(r["metric"] for r in table) for r in final(table, metric)]
     text = report.to_json({"settings": asdict(settings), "findings": told, "final": at_end})
@@ -198,8 +203,8 @@ def main(argv: Sequence[str]) -> None:
     figures = plot(table)
     for name, figure in figures.items():
         report.save_figure(out / name, figure)
-    report.say(text if args.json else show(settings, table, told))
-    if not args.json:
+    report.say(text if json else show(settings, table, told))
+    if not json:
         report.say(f"All {len(table)} rows: {out / 'table.csv'}; figures: {', '.join(str(out / n) for n in figures)}")
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from ebpo_sim import cli, report
 from ebpo_sim.errors import unknown_name
+from ebpo_sim.training_cells import CELLS
 from paper_figures import (
     data,
     figure1,
@@ -114,16 +115,17 @@ def main(argv: Sequence[str]) -> None:
     cli.check_seed(args.seed)
     modules = chosen(args.names)
     out = report.writable_folder(args.out) / ("quick" if args.quick else "full")
-    needs = {need for module in modules for need in module.NEEDS}
-    found = data.load(needs, args.quick, out, args.seed, args.threads)
-    with report.progress(len(modules), "drawing") as bar:
-        for module in modules:
-            write(module, found, out, args.gallery)
-            bar.update()
-    if len(modules) == len(MODULES):  # a few names must not replace the captions of all
-        text = captions(modules, found).encode()
-        for folder in (out, GALLERY) if args.gallery else (out,):
-            report.write_bytes(folder / "captions.md", text)
+    with report.locked(out, data.TABLES, f"{data.TABLES}/{data.TRAINING}/{CELLS}"):
+        needs = {need for module in modules for need in module.NEEDS}
+        found = data.load(needs, args.quick, out, args.seed, args.threads)
+        with report.progress(len(modules), "drawing") as bar:
+            for module in modules:
+                write(module, found, out, args.gallery)
+                bar.update()
+        if len(modules) == len(MODULES):  # a few names must not replace the captions of all
+            text = captions(modules, found).encode()
+            for folder in (out, GALLERY) if args.gallery else (out,):
+                report.write_bytes(folder / "captions.md", text)
     for module in modules:
         if module is not scoreboard:
             for verdict in module.verdicts(found):

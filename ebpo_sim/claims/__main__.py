@@ -57,25 +57,26 @@ def main(argv: Sequence[str]) -> None:
     context = default_context(args.quick, args.seed, args.threads)
     context.design.check()
     out = report.writable_folder(args.out)
-    with report.progress(len(chosen), "claims") as bar:
-        ledger = run_ledger(context, args.ids, bar.update)
-    table = rows(ledger)
-    checked = agreement(ledger, min(context.design.replicates, 16))
-    settings = {
-        "worlds": context.worlds,
-        "group_sizes": context.group_sizes,
-        "reference": context.reference,
-        "reference_size": context.reference_size,
-        "design": context.design._asdict(),
-        "quick": args.quick,
-    }
-    text = report.to_json({"settings": settings, "agreement": checked, "rows": table})
-    figures = {claim.id: plot(claim, findings) for claim, findings in ledger if not claim.id.startswith("HB-")}
-    report.write_csv(out / "table.csv", table)
-    report.write_bytes(out / "ledger.json", text.encode())
-    report.write_bytes(out / "ledger.md", (markdown(ledger) + "\n").encode())
-    for name, figure in figures.items():
-        report.save_figure(out / f"{name}.png", figure)
+    with report.locked(out):
+        with report.progress(len(chosen), "claims") as bar:
+            ledger = run_ledger(context, args.ids, bar.update)
+        table = rows(ledger)
+        checked = agreement(ledger, min(context.design.replicates, 16))
+        settings = {
+            "worlds": context.worlds,
+            "group_sizes": context.group_sizes,
+            "reference": context.reference,
+            "reference_size": context.reference_size,
+            "design": context.design._asdict(),
+            "quick": args.quick,
+        }
+        text = report.to_json({"settings": settings, "agreement": checked, "rows": table})
+        figures = {claim.id: plot(claim, findings) for claim, findings in ledger if not claim.id.startswith("HB-")}
+        report.write_csv(out / "table.csv", table)
+        report.write_bytes(out / "ledger.json", text.encode())
+        report.write_bytes(out / "ledger.md", (markdown(ledger) + "\n").encode())
+        for name, figure in figures.items():
+            report.save_figure(out / f"{name}.png", figure)
     if args.json:
         report.say(text)
         return
