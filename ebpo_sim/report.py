@@ -125,7 +125,7 @@ def writable_folder(out: str) -> Path:
     """The output folder: refused before any work when it could not be written, created with its first file."""
     folder = Path(out)
     try:
-        nearest = next((p for p in (folder, *folder.absolute().parents) if os.path.lexists(p)), Path("."))
+        nearest = next((p for p in (folder, *folder.absolute().parents) if _there(p)), Path("."))
         if not nearest.exists():
             raise OSError(errno.ENOENT, "a symbolic link that leads nowhere or in a circle")
         with tempfile.TemporaryFile(dir=nearest):
@@ -134,6 +134,15 @@ def writable_folder(out: str) -> Path:
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"--out {out!r} cannot be written ({reason}): name a folder you own") from error
     return folder
+
+
+def _there(path: Path) -> bool:
+    """Whether anything has this name, be it a dead link. Raises OSError or ValueError where nothing ever could."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
 
 
 @contextmanager
