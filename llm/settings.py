@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any, NoReturn
+from typing import Any
 
+from ebpo_sim.cli import Parser as Arguments
 from ebpo_sim.errors import InputError
 from llm.curriculum import ORDERS
 from llm.objectives import AGGREGATIONS
@@ -188,14 +189,6 @@ HELP = {
 def option(name: str) -> str:
     """The command-line spelling of a field."""
     return "--" + name.replace("_", "-")
-
-
-class Arguments(argparse.ArgumentParser):
-    """Refuses in one line, as everything else does."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raises InputError instead of printing the usage."""
-        raise InputError(f"{message}; see --help")
 
 
 def parse(argv: Sequence[str], about: str) -> tuple[Settings, argparse.Namespace]:

@@ -38,7 +38,7 @@ def text_ledger(table: Sequence[dict[str, Any]]) -> str:
 
 
 def main(argv: Sequence[str]) -> None:
-    parser = argparse.ArgumentParser(
+    parser = cli.Parser(
         prog="python -m ebpo_sim.claims", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
@@ -52,32 +52,35 @@ def main(argv: Sequence[str]) -> None:
     )
     parser.add_argument("--json", action="store_true", help="print only the JSON")
     args = parser.parse_args(argv)
+    cli.check_threads(args.threads)
+    cli.check_seed(args.seed)
     chosen = choose(args.ids)
     context = default_context(args.quick, args.seed, args.threads)
     context.design.check()
     out = report.writable_folder(args.out)
-    with report.progress(len(chosen), "claims") as bar:
-        ledger = run_ledger(context, args.ids, bar.update)
-    table = rows(ledger)
-    checked = agreement(ledger)
-    tools = instruments.instrument_checks(args.seed, args.threads)
-    checks = instruments.summary(tools)
-    settings = {
-        "worlds": context.worlds,
-        "group_sizes": context.group_sizes,
-        "reference": context.reference,
-        "reference_size": context.reference_size,
-        "design": context.design._asdict(),
-        "quick": args.quick,
-    }
-    text = report.to_json({"settings": settings, "agreement": checked, "instruments": checks, "rows": table})
-    figures = {claim.id: plot(claim, findings) for claim, findings in ledger if not claim.id.startswith("HB-")}
-    report.write_csv(out / "table.csv", table)
-    report.write_csv(out / "instruments.csv", checks["rows"])
-    report.write_bytes(out / "ledger.json", text.encode())
-    report.write_bytes(out / "ledger.md", (markdown(ledger) + "\n").encode())
-    for name, figure in figures.items():
-        report.save_figure(out / f"{name}.png", figure)
+    with report.locked(out):
+        with report.progress(len(chosen), "claims") as bar:
+            ledger = run_ledger(context, args.ids, bar.update)
+        table = rows(ledger)
+        checked = agreement(ledger)
+        tools = instruments.instrument_checks(args.seed, args.threads)
+        checks = instruments.summary(tools)
+        settings = {
+            "worlds": context.worlds,
+            "group_sizes": context.group_sizes,
+            "reference": context.reference,
+            "reference_size": context.reference_size,
+            "design": context.design._asdict(),
+            "quick": args.quick,
+        }
+        text = report.to_json({"settings": settings, "agreement": checked, "instruments": checks, "rows": table})
+        figures = {claim.id: plot(claim, findings) for claim, findings in ledger if not claim.id.startswith("HB-")}
+        report.write_csv(out / "table.csv", table)
+        report.write_csv(out / "instruments.csv", checks["rows"])
+        report.write_bytes(out / "ledger.json", text.encode())
+        report.write_bytes(out / "ledger.md", (markdown(ledger) + "\n").encode())
+        for name, figure in figures.items():
+            report.save_figure(out / f"{name}.png", figure)
     if args.json:
         report.say(text)
         return
