@@ -11,6 +11,7 @@ import ctypes
 import os
 import resource
 import signal
+from collections.abc import Set
 
 FILE_BYTES = 1 << 30  # of one file that is written; more is an OSError
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
@@ -56,12 +57,15 @@ def adopt_orphans() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
-def children() -> set[int]:
-    """The processes whose parent this one is; none where the system does not list them."""
-    me, found = str(os.getpid()).encode(), set()
+def children(but: Set[int] = frozenset()) -> set[int]:
+    """The children of this process but for those, with all their descendants; none where the system lists none."""
+    parent: dict[int, int] = {}
     with contextlib.suppress(OSError):
         for pid in filter(str.isdigit, os.listdir("/proc")):
             with contextlib.suppress(OSError), open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
-                if file.read(4096).rpartition(b")")[2].split()[1] == me:
-                    found.add(int(pid))
+                parent[int(pid)] = int(file.read(4096).rpartition(b")")[2].split()[1])
+    me, found, size = os.getpid(), set[int](), -1
+    while len(found) > size:
+        size = len(found)
+        found |= {pid for pid, above in parent.items() if above in found or (above == me and pid not in but)}
     return found

@@ -10,6 +10,7 @@ hold on Linux.
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib
 import importlib.util
 import inspect
@@ -112,9 +113,9 @@ def judge(function: Callable[[str, str], Any], answer: str, gold: str) -> dict[s
     """{"score": finite number}, or {"failure": kind, "why": text}."""
     try:
         said = function(answer, gold)
-    except MemoryError:
-        return {"failure": "memory", "why": "more memory than a verdict may take"}
     except BaseException as error:  # SystemExit too: one sample must not end the run
+        if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+            return {"failure": "memory", "why": "more memory than the limit leaves it beyond what its import takes"}
         return {"failure": "raised", "why": _text(error)}
     try:
         score = math.nan if isinstance(said, str | bytes) else float(said)

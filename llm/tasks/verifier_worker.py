@@ -61,12 +61,14 @@ class Keeper:
             link.close()
             self._control.close()
             os.close(self._printed)
+            sys.stdout.reconfigure(
+                encoding="utf-8", errors="backslashreplace", line_buffering=True
+            )  # printing must not raise
             nothing = os.open(os.devnull, os.O_RDONLY)
             for source, number in ((nothing, 0), (printing, 1), (printing, 2)):
                 os.dup2(source, number)
             os.close(nothing)
             os.close(printing)
-            sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)
             sys.path[:] = first["path"]
             verifier_function.run(theirs, first["function"], self._memory_mb)
             sys.exit()
@@ -185,16 +187,16 @@ class Keeper:
         self._sweep()
 
     def _sweep(self) -> None:
-        """Kill the orphans: every child of this process that was not there when the function was imported."""
+        """Kill the orphans, with all below them: the children that were not there when the function was imported."""
         started = time.monotonic()
-        while (found := children() - self._kept) and time.monotonic() < started + KILL_SECONDS:
+        while (found := children(self._kept)) and time.monotonic() < started + KILL_SECONDS:
             for pid in found:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
                 with contextlib.suppress(ChildProcessError):
                     os.waitpid(pid, os.WNOHANG)
         now = time.monotonic()
-        self._swept, self._next_sweep = True, now + max(1.0, 50 * (now - started))  # looking takes milliseconds
+        self._swept, self._next_sweep = True, now + min(max(1.0, 50 * (now - started)), 5.0)  # looking takes ms
 
     def _wait(self, deadline: float, reads: list[Any], writes: list[Any]) -> list[Any]:
         """Those that can be read or written; none at the deadline. Raises Gone where the program is."""
