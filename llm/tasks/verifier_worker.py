@@ -273,7 +273,7 @@ def verdict_of(reply: bytes, nonce: str) -> dict[str, Any]:
     """The verdict with "spent" in a reply. Raises ValueError for all but one verdict on the request of that nonce."""
     try:
         said = json.loads(reply)
-        if said["nonce"] == nonce and type(said["spent"]) is bool:
+        if reply.count(b"\n") == 1 and said["nonce"] == nonce and type(said["spent"]) is bool:
             if type(said.get("score")) is float and math.isfinite(said["score"]):
                 return {"score": said["score"], "spent": said["spent"]}
             if said.get("failure") in FAILURES and isinstance(said["why"], str):
