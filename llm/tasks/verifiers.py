@@ -6,7 +6,7 @@ a main thread and cannot interrupt C code, so all but the exact match run in wor
 Contained: time (at the limit the function's process is killed with everything it started, on Linux also what left its
 session or lost its parent), memory and file size of each process, core dumps, what is printed (a stated number of bytes
 is shown, the rest is dropped), and anything but a verdict on the channel of the verdicts. Processes that a sample
-leaves without a parent are killed within about a second after it, all others when the verifier closes or the program
+leaves without a parent are killed within seconds after it, all others when the verifier closes or the program
 ends, however it ends. Not contained: what the function may do as the user who runs it - read and write files, use the
 network, kill processes, the worker's own included, start many processes within the time limit - and, as root, lift its
 limits. It is a guard against accidents in answers, no sandbox for code that means harm.
