@@ -92,7 +92,7 @@ def verifier_of(settings: Settings) -> Verifier:
     name = settings.verifier
     if name == "auto":
         name = "exact" if settings.dataset == GENERATED else "math"
-    return make_verifier(name, settings.verifier_seconds)
+    return make_verifier(name, settings.verifier_seconds, settings.verifier_workers, settings.verifier_memory)
 
 
 def load_policy(

@@ -45,6 +45,8 @@ class Settings:
     instruction: str = ""
     verifier: str = "auto"
     verifier_seconds: float = 5.0
+    verifier_workers: int = 0
+    verifier_memory: int = 4096
     topics: str = "all"
     max_level: int = 9
     per_cell: int = 200
@@ -109,6 +111,7 @@ class Settings:
 ZERO_ALLOWED = {
     "warmup", "seed", "sft_seed", "sft_steps", "kl_coef", "weight_decay", "mini_batch", "max_new", "max_prompt",
     "lora_rank", "sample_rows", "micro_rows", "show_every", "eval_limit", "temperature",
+    "verifier_workers", "verifier_memory",
 }  # fmt: skip
 CHOICES: dict[str, tuple[str, ...]] = {
     "order": ORDERS,
@@ -152,6 +155,8 @@ HELP = {
     "instruction": "added to every prompt of a data set; none: nothing; empty: what its layout is used with",
     "verifier": "exact, math (math-verify), package.module:function or file.py:function; auto: by the data set",
     "verifier_seconds": "time limit of one verdict; an answer that exceeds it scores 0 and is counted",
+    "verifier_workers": "processes that verify answers side by side; 0: one a core, at most 4",
+    "verifier_memory": "megabytes a verdict may take beyond the verifier's import; 0: no limit",
     "topics": "of the generated task: all, or some of add,sub,mul,mod,reverse,sort,count",
     "max_level": "hardest level of the generated task: digits of numbers, letters of words",
     "per_cell": "training problems a topic and level of the generated task",
