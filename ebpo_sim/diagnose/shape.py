@@ -15,12 +15,12 @@ from scipy.special import gammaln
 
 from ebpo_sim import formulas
 from ebpo_sim.diagnose.intervals import LEVEL, Estimate
-from ebpo_sim.errors import InputError
 from ebpo_sim.estimators import Estimator, baseline_table
 from ebpo_sim.exact import POPULATION, limit_risk
 from ebpo_sim.groups import count_groups
 from ebpo_sim.mixing import Prior, arcsine_grid, beta_on_grid, count_pmf, fit_weights
 from ebpo_sim.worlds import Counts, Points, deconvolve
+from ebpo_sim.worlds.counts import MOST_CELLS
 
 Array = NDArray[np.float64]
 GRID, STEPS, CELLS = 101, 300, 600
@@ -35,10 +35,12 @@ class Shape(NamedTuple):
 
 
 def shape(counts: Counts, draws: int, seed: int, independent: float = 1.0) -> Shape | None:
-    """The prior behind the counts with `draws` replicates; None where no prior has the counts' moments."""
-    try:
-        prior = deconvolve(counts)
-    except InputError:  # too few prompts for any prior to have their unbiased moments
+    """The prior behind the counts with `draws` replicates; None where it is all or nothing, as the unbiased moments of
+    few prompts can be, and for more different counts than can be deconvolved."""
+    if len(counts.prompts) > MOST_CELLS:
+        return None
+    prior = deconvolve(counts)
+    if prior.within <= 1e-12:
         return None
     n, s, c = counts.arrays
     nodes = arcsine_grid(GRID)

@@ -43,7 +43,10 @@ def intra_class_correlation(world: World) -> float:
 
 @dataclass(frozen=True)
 class Beta:
-    """p ~ Beta(a, b), a, b >= 0.01 (below, quadrature loses its accuracy). Intra-class correlation 1/(a + b + 1)."""
+    """p ~ Beta(a, b), a and b from 0.01 (below, quadrature loses its accuracy) to 1e6.
+
+    Intra-class correlation 1/(a + b + 1).
+    """
 
     a: float
     b: float
@@ -73,14 +76,17 @@ class Beta:
 
 @dataclass(frozen=True)
 class LogitNormal:
-    """p = 1/(1 + exp(-(m + s z))), z standard normal, s > 0."""
+    """p = 1/(1 + exp(-(m + s z))), z standard normal, |m| <= 1000, 0 < s <= 100 (its rule has about 50 s nodes)."""
 
     m: float
     s: float
 
     def __post_init__(self) -> None:
-        if not (np.isfinite(self.m) and 0 < self.s < np.inf):
-            raise InputError(f"logitnormal:{self.m:g},{self.s:g} needs a finite mean and a spread above 0")
+        if not (-1000 <= self.m <= 1000 and 0 < self.s <= 100):
+            raise InputError(
+                f"logitnormal:{self.m:g},{self.s:g} needs a mean between -1000 and 1000, and a spread above 0 that is at "
+                "most 100"
+            )
 
     @property
     def name(self) -> str:

@@ -118,6 +118,8 @@ def deconvolve(counts: Counts) -> Prior:
     mean, between = found.mean, min(found.between, found.mean * (1 - found.mean))
     if between <= 1e-9:
         return Prior((mean,), (1.0,))
+    if between >= mean * (1 - mean) - 1e-12:
+        return _two_points(mean, between)
     n, s, c = counts.arrays
     grid = arcsine_grid(GRID)
     pmf = count_pmf(grid, n, s)
