@@ -31,7 +31,12 @@ def say(text: str = "") -> None:
 
 def fail(text: str) -> None:
     """A refusal, on standard error."""
-    print(f"error: {text}", file=sys.stderr)
+    print(f"error: {printable(text)}", file=sys.stderr)
+
+
+def printable(text: str) -> str:
+    """The text with what is not printable (line breaks, escape sequences, lone surrogates) as backslash escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def progress(total: int, title: str) -> tqdm[Any]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.special import gammaln
 
 from ebpo_sim import formulas
-from ebpo_sim.diagnose.intervals import LEVEL, Estimate
+from ebpo_sim.diagnose.intervals import LEVEL, Estimate, proportion
 from ebpo_sim.estimators import Estimator, baseline_table
 from ebpo_sim.exact import POPULATION, limit_risk
 from ebpo_sim.groups import count_groups
@@ -67,8 +67,10 @@ def zero_signal(
     n, s, c = counts.arrays
     if n.min() >= group_size:
         each = _all_of(s, n, group_size) + _all_of(n - s, n, group_size)
-        total = c.sum()
+        total = float(c.sum())
         value = float(c @ each / total)
+        if np.all(each == each[0]):  # no spread is no certainty
+            return proportion(float(each[0]), total * independent), "counted"
         half = 1.959964 * float(np.sqrt(c @ (each - value) ** 2 / total / max(total * independent - 1, 1)))
         return Estimate(value, value - half, value + half).clipped(0, 1), "counted"
     if found is None:

@@ -84,8 +84,8 @@ class LogitNormal:
     def __post_init__(self) -> None:
         if not (-1000 <= self.m <= 1000 and 0 < self.s <= 100):
             raise InputError(
-                f"logitnormal:{self.m:g},{self.s:g} needs a mean between -1000 and 1000, and a spread above 0 that is at "
-                "most 100"
+                f"logitnormal:{self.m:g},{self.s:g} needs a mean between -1000 and 1000, and a spread above 0 "
+                "that is at most 100"
             )
 
     @property
