@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ebpo_sim import report
 from ebpo_sim.diagnose.gathering import Log
+from ebpo_sim.diagnose.values import LARGEST
 from ebpo_sim.errors import InputError
 from ebpo_sim.worlds import Counts
 
@@ -149,6 +150,10 @@ def _population(log: Log, name: str, mine: NDArray[np.bool_]) -> Population:
         )
     successes = None
     least, most = float(low.min(initial=np.inf)), float(high.max(initial=-np.inf))
+    if 0 < most - least < 1 / LARGEST:
+        raise InputError(
+            f"rewards differ by {most - least:g} at most, whose square is lost: multiply them by a constant"
+        )
     unit = bool(least >= 0 and most <= 1)
     # n values in {a, b} with mean m have m2 = n (m-a)(b-m); any value in between has less.
     ends = np.all((low == least) | (low == most)) and np.all((high == least) | (high == most))
