@@ -86,16 +86,21 @@ def diagnose(population: Population, columns: str, plan: Plan, chosen: Sequence[
     ends = (steps[0].found.icc, steps[-1].found.icc) if len(steps) > 1 else (None, None)
     advice = advise(table, found, current, population.prompts, zero.get(current, (None, ""))[0], gap, tuple(notes))
     n = population.n
-    order = np.argsort(n, kind="stable")
-    upto = np.cumsum(population.weight[order])
-    middle = np.searchsorted(upto, [(upto[-1] - 1) // 2, upto[-1] // 2], side="right")
-    median = int(n[order][middle].mean())
     return Diagnosis(
-        population.name, columns, population.prompts, population.groups, (int(n.min()), int(n.max()), median),
+        population.name, columns, population.prompts, population.groups,
+        (int(n.min()), int(n.max()), median(n, population.weight)),
         population.successes is not None, found, _saturated(population), _length(population), sizes, current, zero,
         table, shaped, (population.rate, population.weight), tuple(clusters), gain, tuple(steps), tuple(notes),
         advice._replace(sentences=(*advice.sentences, *of_parts(gain, *ends))),
     )  # fmt: skip
+
+
+def median(n: np.ndarray, weight: np.ndarray) -> int:
+    """The median of n, each standing for `weight` prompts, rounded down."""
+    order = np.argsort(n, kind="stable")
+    upto = np.cumsum(weight[order])
+    middle = np.searchsorted(upto, [(upto[-1] - 1) // 2, upto[-1] // 2], side="right")
+    return int(n[order][middle].mean())
 
 
 def _current(population: Population, plan: Plan) -> tuple[int, str]:
