@@ -55,15 +55,16 @@ def fail(text: str) -> None:
 def _one_line(text: str) -> None:
     """One line whatever is in it, as text that no terminal obeys."""
     one = " ".join(part.strip() for part in text.splitlines())
-    line = "".join(c if c.isprintable() else _visible(c) for c in one)
+    line = printable(one)
     if len(line) > LONGEST_LINE:
         line = f"{line[: LONGEST_LINE // 2]} ... {line[-LONGEST_LINE // 2 :]}"
     with suppress(OSError, ValueError):  # where standard error is closed, the exit code has to do
         print(line, file=sys.stderr)
 
 
-def _visible(character: str) -> str:
-    return character.encode("unicode_escape", "surrogatepass").decode("ascii")
+def printable(text: str) -> str:
+    """The text with what is not printable (line breaks, escape sequences, lone surrogates) as backslash escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def take_any_text() -> None:
