@@ -198,7 +198,9 @@ def check_settings(saved: Mapping[str, Any], given: Mapping[str, Any], free: Col
     """
     on_gpu = str(given.get("device", "")).startswith("cuda")
     for name in sorted((set(saved) | set(given)) - set(free) - ({"threads"} if on_gpu else set())):
-        old, new = (str(x[name]).split(":")[0] if name == "device" and name in x else x.get(name) for x in (saved, given))
+        old, new = (
+            str(x[name]).split(":")[0] if name == "device" and name in x else x.get(name) for x in (saved, given)
+        )
         if old != new:
             shown = option(name)
             why = " (the learning rate falls to 0 over all steps, so a run cannot be prolonged)" * (name == "steps")

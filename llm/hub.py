@@ -15,7 +15,9 @@ from llm.engines import Precision
 from llm.sizes import check_finite
 from llm.tasks.tokenizer import TextTokenizer
 
-SAFELY: dict[str, Any] = {"trust_remote_code": False}  # a folder brings weights and settings, never code, and no question
+SAFELY: dict[str, Any] = {
+    "trust_remote_code": False
+}  # a folder brings weights and settings, never code, and no question
 CHATS = ("auto", "yes", "no")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "tokenizer_config.json")
 
@@ -70,7 +72,9 @@ def read_config(name: str) -> Any:
         if "/" in str(getattr(part, "_attn_implementation", None)) or "/" in str(
             getattr(part, "_experts_implementation", None)
         ):
-            raise InputError(f"--model {name!r} names an implementation to be downloaded and run: take it out of config.json")
+            raise InputError(
+                f"--model {name!r} names an implementation to be downloaded and run: take it out of config.json"
+            )
     return config
 
 

@@ -136,7 +136,10 @@ def _supervise(model: PreTrainedModel, plan: WarmStart, chosen: tuple[Cell, ...]
 def _content_hash(shape: Shape, plan: WarmStart, chosen: tuple[Cell, ...], where: Precision) -> str:
     """Settings, library versions, threads and the sources of this file, the sampler's forward and the tasks."""
     here = Path(__file__).parent
-    sources = [here / name for name in ("policy.py", "rollouts.py", "tasks/generated.py", "tasks/splits.py", "tasks/tokenizer.py")]
+    sources = [
+        here / name
+        for name in ("policy.py", "rollouts.py", "tasks/generated.py", "tasks/splits.py", "tasks/tokenizer.py")
+    ]
     decided = [
         asdict(shape),
         asdict(plan),

@@ -22,7 +22,18 @@ from llm.curriculum import Curriculum, rank
 from llm.engines import Engine, HFEngine, Precision, precision
 from llm.objectives import Objective
 from llm.settings import Settings
-from llm.tasks import MAX_ANSWER, CharTokenizer, Problem, Verifier, cells, key_of, load_problems, make_verifier, pool, split_of
+from llm.tasks import (
+    MAX_ANSWER,
+    CharTokenizer,
+    Problem,
+    Verifier,
+    cells,
+    key_of,
+    load_problems,
+    make_verifier,
+    pool,
+    split_of,
+)
 from llm.tasks.tokenizer import Tokenizer
 from llm.tasks.word_problems import INSTRUCTION
 from llm.trained_on import TrainedOn
@@ -153,11 +164,14 @@ def load_policy(
     return model, CharTokenizer()
 
 
-def sized(settings: Settings, problems: Sequence[Problem], where: Precision) -> Settings:
-    """The settings with the rows that a named model can take; see `llm.sizes`.
+def sized(
+    settings: Settings, problems: Sequence[Problem], where: Precision, answers: int = 0, trains: bool = True
+) -> Settings:
+    """The settings with the rows that a named model can take, for `answers` at once (0: a batch); see `llm.sizes`.
 
     Raises InputError for shapes that are none, prompts that the model cannot read, and what does not fit into memory.
     """
+    answers = answers or settings.prompts * settings.group_size
     if settings.model == SCRATCH:
         policy.check(shape_of(settings))
         tokenizer: Tokenizer = CharTokenizer()
@@ -167,10 +181,10 @@ def sized(settings: Settings, problems: Sequence[Problem], where: Precision) -> 
         config = hub.read_config(settings.model)
         found, context = sizes.of_config(config), getattr(config.get_text_config(), "max_position_embeddings", None)
     max_new = longest_answer(settings, tokenizer)
-    longest = check_prompts(context, tokenizer, problems, max_new)
+    length = sizes.Length(max_new, check_prompts(context, tokenizer, problems, max_new))
     if settings.model != SCRATCH:
-        settings = sizes.with_rows(settings, found, longest, max_new)
-    sizes.check_memory(settings, found, longest, max_new, where)
+        settings = sizes.with_rows(settings, found, length, answers)
+    sizes.check_memory(settings, found, length, answers, where, trains)
     return settings
 
 

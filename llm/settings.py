@@ -115,7 +115,9 @@ class Settings:
         """
         unknown = sorted(map(str, set(found) - {field.name for field in fields(cls)}))
         if unknown:
-            raise InputError(f"{where} has the setting {unknown[0]!r}, which this code does not know: it was written by other code")
+            raise InputError(
+                f"{where} has the setting {unknown[0]!r}, which this code does not know: it was written by other code"
+            )
         try:
             return cls(**found)
         except InputError as error:
@@ -199,7 +201,7 @@ HELP = {
     "device": "cpu, cuda or cuda:N",
     "dtype": "of the computation; weights and optimizer stay fp32",
     "sample_rows": "answers sampled at once; 0: all, for a --model as many as 8 GiB of cache hold",
-    "micro_rows": "answers in one backward pass; 0: all, for a --model at most 8. Same gradient, less memory",
+    "micro_rows": "answers in one backward pass; 0: all, for a --model what 12 GiB hold. Same gradient, less memory",
     "gradient_checkpointing": "recompute activations in the backward pass: less memory, a third more time",
     "threads": "threads of torch; two runs side by side use two cores better than one run of two threads",
 }
@@ -232,12 +234,14 @@ def parse(argv: Sequence[str], about: str) -> tuple[Settings, argparse.Namespace
     add = parser.add_argument
     add("--out", default="results/llm/train", metavar="DIR", help="where files go (default %(default)s)")
     add("--cache", default="results/llm/cache", metavar="DIR", help="warm-started models (default %(default)s)")
-    add("--resume", action="store_true", help="continue from the last checkpoint in DIR; what decides numbers must be as it was")
+    add(
+        "--resume",
+        action="store_true",
+        help="continue from the last checkpoint in DIR; what decides numbers must be as it was",
+    )
     add("--backend", default="own", choices=("own", "trl"), help="trl: hand the run to TRL (default %(default)s)")
     add("--export", action="store_true", help="at the end write DIR/model, a folder that transformers reads")
     preset, _ = parser.parse_known_args([a for a in argv if a not in ("-h", "--help")])
     parser.set_defaults(**PRESETS.get(preset.preset, {}))
     given = parser.parse_args(argv)
-    if given.preset == "paper" and given.backend == "own":
-        raise InputError("--preset paper needs --backend trl: one process cannot hold its 8 billion parameters and their optimizer")
     return Settings(**{field.name: getattr(given, field.name) for field in fields(Settings)}), given

@@ -13,12 +13,11 @@ from ebpo_sim import budget, cli, report
 from ebpo_sim.errors import InputError
 from llm.curriculum import largest_batch
 from llm.engines import Precision
-from llm.settings import Settings
+from llm.settings import Settings, option
 from llm.tasks import Problem
 
 PROMPTS = 64  # a step, unless --prompts says otherwise or there are fewer
-MICRO_ROWS = 8  # of a named model, as far as LOGITS goes
-LOGITS = 4 * 2**30  # bytes of fp32 logits that one backward pass of a named model may hold
+BATCH = 12 * 2**30  # bytes that one backward pass of a named model may hold: 5 answers of 512 tokens at 0.6B parameters
 CACHE = 8 * 2**30  # bytes of keys and values that one call of its sampler may hold
 GPU_SHARE = 0.9
 FLOAT = 4
@@ -32,6 +31,13 @@ class Dimensions(NamedTuple):
     hidden: int
     layers: int
     cache: int
+
+
+class Length(NamedTuple):
+    """Tokens at most: of an answer, and of a prompt with its answer."""
+
+    answer: int
+    whole: int
 
 
 def use_threads(count: int) -> None:
@@ -60,7 +66,9 @@ def of_scratch(settings: Settings, vocabulary: int) -> Dimensions:
     hidden, layers = settings.hidden, settings.layers
     cache = 2 * layers * hidden * settings.kv_heads // settings.heads
     attention = 2 * hidden * hidden + hidden * cache // layers
-    return Dimensions(vocabulary * hidden + layers * (attention + 9 * hidden * hidden), vocabulary, hidden, layers, cache)
+    return Dimensions(
+        vocabulary * hidden + layers * (attention + 9 * hidden * hidden), vocabulary, hidden, layers, cache
+    )
 
 
 def of_config(config: Any) -> Dimensions:
@@ -74,33 +82,42 @@ def of_config(config: Any) -> Dimensions:
     return Dimensions(parameters, text.vocab_size, text.hidden_size, text.num_hidden_layers, cache)
 
 
-def with_rows(settings: Settings, found: Dimensions, longest: int, max_new: int) -> Settings:
-    """For a named model: --micro-rows and --sample-rows chosen where they are 0, and said where they bind.
+def with_rows(settings: Settings, found: Dimensions, length: Length, answers: int) -> Settings:
+    """For a named model: --micro-rows and --sample-rows chosen where they are 0 and `answers` at once are too many."""
+    micro = max(1, BATCH // (FLOAT * _kept(found, length)))
+    sampled = max(settings.group_size, CACHE // max(1, FLOAT * found.cache * length.whole))
+    chosen = {
+        name: rows
+        for name, rows in (("micro_rows", micro), ("sample_rows", sampled))
+        if not getattr(settings, name) and rows < answers
+    }
+    if chosen:
+        said = ", ".join(f"{option(name)} {rows}" for name, rows in chosen.items())
+        report.say(f"{said}: chosen for the size of {settings.model}")
+    return replace(settings, **chosen)
 
-    longest: tokens of the longest prompt with its answer. max_new: of the longest answer.
-    """
-    answers = settings.prompts * settings.group_size
-    micro = settings.micro_rows or max(1, min(MICRO_ROWS, LOGITS // (FLOAT * found.vocabulary * (max_new + 1))))
-    sampled = max(settings.group_size, CACHE // max(1, FLOAT * found.cache * longest))
-    rows = settings.sample_rows or (sampled if sampled < max(answers, settings.eval_samples) else 0)
-    if (micro, rows) != (settings.micro_rows, settings.sample_rows):
-        report.say(f"--micro-rows {micro}, --sample-rows {rows}: chosen for this model's size")
-    return replace(settings, micro_rows=micro, sample_rows=rows)
 
-
-def check_memory(settings: Settings, found: Dimensions, longest: int, max_new: int, where: Precision) -> None:
+def check_memory(
+    settings: Settings, found: Dimensions, length: Length, answers: int, where: Precision, trains: bool
+) -> None:
     """Raises InputError where the weights, or a batch's activations, logits and cache, would not fit into memory."""
-    trained = 2 if settings.lora_rank else 4  # weights, or with gradients and both moments of AdamW
-    copies = trained + (settings.kl_coef > 0 and not settings.lora_rank)
+    copies = 1 if not trains else 2 if settings.lora_rank else 4  # gradients and both moments of AdamW
+    copies += settings.kl_coef > 0 and not settings.lora_rank and trains  # the reference
     weights = FLOAT * copies * found.parameters
-    model = "lower --hidden or --layers" if settings.model == "scratch" else "name a smaller --model, or use --lora-rank"
-    _require(weights, f"a model of {_large(found.parameters)} parameters with its optimizer", model, where)
-    answers = settings.prompts * settings.group_size
-    rows = min(settings.micro_rows or answers, answers)
-    forward = rows * FLOAT * (3 * found.vocabulary * (max_new + 1) + 16 * found.layers * found.hidden * longest)
-    cache = min(settings.sample_rows or answers, answers) * FLOAT * (2 * found.cache * longest + 3 * found.vocabulary)
-    what = f"training {_large(rows)} and sampling {_large(settings.sample_rows or answers)} answers of {max_new} tokens at once"
-    _require(weights + max(forward, cache), what, "lower --micro-rows and --sample-rows, --prompts or --max-new", where)
+    scratch = settings.model == "scratch"
+    remedy = "lower --hidden or --layers" if scratch else "name a smaller --model, or train adapters with --lora-rank"
+    _require(weights, f"a model of {_large(found.parameters)} parameters", remedy, where)
+    trained = min(settings.micro_rows or answers, answers) if trains else 0
+    sampled = min(settings.sample_rows or answers, answers)
+    cache = 2 * found.cache * length.whole + 3 * found.vocabulary
+    what = f"training on {_large(trained)} and sampling {_large(sampled)} answers of {length.answer} tokens at once"
+    remedy = "lower --micro-rows and --sample-rows, --prompts, --group-size or --max-new"
+    _require(weights + FLOAT * max(trained * _kept(found, length), sampled * cache), what, remedy, where)
+
+
+def _kept(found: Dimensions, length: Length) -> int:
+    """Numbers an answer that a forward pass keeps for its backward pass: logits thrice, and activations."""
+    return 3 * found.vocabulary * (length.answer + 1) + 16 * found.layers * found.hidden * length.whole
 
 
 def _require(memory: int, what: str, remedy: str, where: Precision) -> None:

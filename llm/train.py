@@ -22,11 +22,9 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -41,6 +39,7 @@ from ebpo_sim.errors import InputError
 from ebpo_sim.estimators import dump_state, load_state
 from llm import checkpoints, engines, evaluate, learner, summary
 from llm.curriculum import rank
+from llm.folders import alone_in
 from llm.logs import RunLog
 from llm.run import Run, curriculum_of, prepare, ranking_from, record_of, task
 from llm.settings import Settings, parse
@@ -162,11 +161,15 @@ def train(settings: Settings, out: Path, cache: Path, resume: bool = False, expo
     problems, held = found
     settings, record = fitted(settings, problems), record_of(settings, found)
     if saved is not None:
-        rows = {name: saved["settings"].get(name) for name in ("micro_rows", "sample_rows") if not getattr(settings, name)}
+        rows = {
+            name: saved["settings"].get(name) for name in ("micro_rows", "sample_rows") if not getattr(settings, name)
+        }
         settings = replace(settings, **rows)  # as they were chosen then
         checkpoints.check_settings(saved["settings"], settings.as_dict())
         if saved["split"] != record.as_dict():
-            raise InputError(f"--dataset {settings.dataset!r} holds other problems than when the checkpoint was written: restore it")
+            raise InputError(
+                f"--dataset {settings.dataset!r} holds other problems than when the checkpoint was written: restore it"
+            )
     run = prepare(settings, cache, problems, held)
     log: RunLog | None = None
     if saved is None:
@@ -193,7 +196,7 @@ def train(settings: Settings, out: Path, cache: Path, resume: bool = False, expo
                 show(log, batch, rows, settings.group_size)
             log.add(metrics, [{k: v for k, v in row.items() if k != "text"} for row in rows])
             if _due(step, settings.checkpoint_every, settings.steps):
-                checkpoints.save(path, _content(run, record, step + 1, ranking, start_rates, log))
+                checkpoints.save(path, _content(run, step + 1, ranking, start_rates, log, record))
             bar.set_postfix(reward=f"{metrics['reward']:.3f}", refresh=False)
             bar.update()
         end_rates = evaluate.pass_rates(validate(run, held))
@@ -231,7 +234,9 @@ def restore(
     step, ranking, start = saved["step"], saved["ranking"], saved["start"]
     ordered = (run.settings.order == "easy_to_hard") == (ranking is not None)
     if step > run.settings.steps or len(start) != len(held) or not ordered:
-        raise InputError(f"the checkpoint's step {step}, ranking or pass rates are not of this run: restore an intact one")
+        raise InputError(
+            f"the checkpoint's step {step}, ranking or pass rates are not of this run: restore an intact one"
+        )
     curriculum_of(run.settings, problems, ranking)
     checkpoints.put_weights(run.model, saved["model"])
     if run.reference is not None:
@@ -243,7 +248,7 @@ def restore(
 
 
 def _content(
-    run: Run, record: TrainedOn, step: int, ranking: list[int] | None, start: list[float], log: RunLog
+    run: Run, step: int, ranking: list[int] | None, start: list[float], log: RunLog, record: TrainedOn
 ) -> dict[str, Any]:
     return {
         "step": step,
@@ -259,28 +264,13 @@ def _content(
     }
 
 
-@contextmanager
-def alone_in(out: Path) -> Iterator[None]:
-    """Hold the output folder as `report.locked` does, on the first process of several alone.
-
-    A folder that was made for a run which is then refused is taken away again.
-    """
-    if int(os.environ.get("RANK", "0")) > 0:
-        yield
-        return
-    new = not out.exists()
-    with report.locked(out):
-        try:
-            yield
-        finally:
-            if new:
-                with suppress(OSError):  # it holds files now
-                    out.rmdir()
-
-
 def main(argv: Sequence[str]) -> None:
     """The command line; see the module's docstring and --help."""
     settings, given = parse(argv, __doc__.splitlines()[0])
+    if given.preset == "paper" and given.backend == "own":
+        raise InputError(
+            "--preset paper needs --backend trl: its 8 billion parameters do not fit the one process of this loop"
+        )
     out, cache = report.writable_folder(given.out), report.writable_folder(given.cache)
     with alone_in(out):
         if given.backend == "trl":
