@@ -186,9 +186,9 @@ def check_export(folder: Path, model: str) -> None:
         raise InputError(f"--export would replace {str(folder)!r}, which holds no model: name another --out")
 
 
-FREE = {  # settings that decide no number of the training: they may be others when it is resumed
+FREE = frozenset({  # settings that decide no number of the training: they may be others when it is resumed
     "eval_every", "show_every", "checkpoint_every", "verifier_workers", "verifier_memory",
-}  # fmt: skip
+})  # fmt: skip
 
 
 def check_settings(saved: Mapping[str, Any], given: Mapping[str, Any], free: Collection[str] = FREE) -> None:

@@ -34,7 +34,7 @@ def load(
     """
     tokenizer = read_tokenizer(name, chat, max_prompt)
     stored = torch.bfloat16 if lora_rank and where.dtype == "bf16" else torch.float32
-    model = _read(name, lambda: AutoModelForCausalLM.from_pretrained(name, dtype=stored, **SAFELY))
+    model = read(name, lambda: AutoModelForCausalLM.from_pretrained(name, dtype=stored, **SAFELY))
     check_finite(model, f"--model {name!r}")
     without_dropout(model)
     if lora_rank:
@@ -52,7 +52,7 @@ def read_tokenizer(name: str, chat: str = "auto", max_prompt: int = 0) -> TextTo
     folder = Path(name)
     if folder.is_dir() and not any((folder / file).exists() for file in TOKENIZER_FILES):
         raise InputError(f"--model {name!r} has no tokenizer: save one into the folder, tokenizer.save_pretrained()")
-    wrapped = _read(name, lambda: AutoTokenizer.from_pretrained(name, **SAFELY))
+    wrapped = read(name, lambda: AutoTokenizer.from_pretrained(name, **SAFELY))
     config = read_config(name).get_text_config()
     try:
         generation = GenerationConfig.from_pretrained(name).eos_token_id
@@ -67,7 +67,7 @@ def read_tokenizer(name: str, chat: str = "auto", max_prompt: int = 0) -> TextTo
 
 def read_config(name: str) -> Any:
     """The configuration of a model. Raises InputError as `load` does, and for one that names code to be fetched."""
-    config = _read(name, lambda: AutoConfig.from_pretrained(name, **SAFELY))
+    config = read(name, lambda: AutoConfig.from_pretrained(name, **SAFELY))
     for part in (config, config.get_text_config()):
         if "/" in str(getattr(part, "_attn_implementation", None)) or "/" in str(
             getattr(part, "_experts_implementation", None)
@@ -78,7 +78,8 @@ def read_config(name: str) -> Any:
     return config
 
 
-def _read(name: str, reading: Callable[[], Any]) -> Any:
+def read(name: str, reading: Callable[[], Any]) -> Any:
+    """What `reading` finds in the model. Raises InputError, naming the model, where it fails."""
     try:
         return reading()
     except Exception as error:  # missing, foreign, damaged, not downloadable: each shows as another exception

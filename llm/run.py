@@ -179,7 +179,8 @@ def sized(
     else:
         tokenizer = hub.read_tokenizer(settings.model, settings.chat, settings.max_prompt)
         config = hub.read_config(settings.model)
-        found, context = sizes.of_config(config), getattr(config.get_text_config(), "max_position_embeddings", None)
+        found = hub.read(settings.model, lambda: sizes.of_config(config))
+        context = getattr(config.get_text_config(), "max_position_embeddings", None)
     max_new = longest_answer(settings, tokenizer)
     length = sizes.Length(max_new, check_prompts(context, tokenizer, problems, max_new))
     if settings.model != SCRATCH:

@@ -75,8 +75,10 @@ def of_config(config: Any) -> Dimensions:
     """Of a named model, from its configuration alone: nothing is allocated."""
     text = config.get_text_config()
     with torch.device("meta"):
-        parameters = sum(p.numel() for p in AutoModelForCausalLM.from_config(config).parameters())
-    heads = text.num_attention_heads
+        parameters = sum(
+            p.numel() for p in AutoModelForCausalLM.from_config(config, trust_remote_code=False).parameters()
+        )
+    heads = getattr(text, "num_attention_heads", None) or 1
     head = getattr(text, "head_dim", None) or text.hidden_size // heads
     cache = 2 * text.num_hidden_layers * (getattr(text, "num_key_value_heads", None) or heads) * head
     return Dimensions(parameters, text.vocab_size, text.hidden_size, text.num_hidden_layers, cache)
