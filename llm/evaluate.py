@@ -218,11 +218,11 @@ def run(given: argparse.Namespace, ks: Sequence[int], out: Path) -> None:
     where = precision(settings.device, settings.dtype)
     problems = problems_of(target, given)
     settings = sized(settings, problems, where, given.samples * len(problems), trains=False)
-    verifier = verifier_of(settings)
-    model, tokenizer = load_policy(settings, out / "cache", where, trained=saved is not None)
-    if saved is not None:
-        checkpoints.put_weights(model, saved["model"])
-    with verifier:
+    with verifier_of(settings) as verifier:
+        verifier.start()
+        model, tokenizer = load_policy(settings, out / "cache", where, trained=saved is not None)
+        if saved is not None:
+            checkpoints.put_weights(model, saved["model"])
         engine = engine_of(settings, model, tokenizer, where)
         with report.progress(len(problems), "evaluate") as bar:
             outcomes = sampled_outcomes(
