@@ -33,6 +33,12 @@ class Parser(argparse.ArgumentParser):
         """Raises InputError instead of printing the usage."""
         raise InputError(f"{message}; see --help")
 
+    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
+        """Argparse takes "--" behind an option for no value at all, and would hand on an empty list."""
+        if action.option_strings and "--" in arg_strings:
+            self.error(f"argument {'/'.join(action.option_strings)}: expected a value, got '--'")
+        return super()._get_values(action, arg_strings)
+
 
 def between(option: str, value: int, low: int, high: int, remedy: str = "") -> None:
     """Raises InputError unless low <= value <= high."""

@@ -19,7 +19,6 @@ from ebpo_sim.diagnose.intervals import Estimate, components
 from ebpo_sim.diagnose.population import Population, populations
 from ebpo_sim.diagnose.ratios import ratios
 from ebpo_sim.diagnose.splits import DRAWS, split
-from ebpo_sim.errors import InputError
 from ebpo_sim.estimators import make
 from ebpo_sim.exact import limit_risk, rule
 from ebpo_sim.worlds import World, intra_class_correlation, parse_world
@@ -107,8 +106,7 @@ def _row(world: str, quantity: str, kind: str, cases: list[tuple[Estimate, float
 def main(argv: Sequence[str]) -> None:
     """The table of all worlds; `--quick` for fewer data sets."""
     args = _parse(argv)
-    if args.seed < 0:
-        raise InputError(f"--seed must be at least 0, got {args.seed}")
+    cli.check_seed(args.seed)
     design = (Design(sets=100, draws=400) if args.quick else Design())._replace(seed=args.seed)
     rows = []
     with report.progress(len(WORLDS), "coverage") as bar:
@@ -135,7 +133,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = cli.Parser(
         prog="python -m ebpo_sim.diagnose.coverage", description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
