@@ -45,6 +45,11 @@ def f(answer, gold):
         time.sleep(float(rest))
     if what == "bytes":
         bytearray(int(rest) << 20)
+    if what == "swallow":
+        try:
+            bytearray(int(rest) << 20)
+        except MemoryError:
+            return 0.0
     if what == "shared":
         mmap.mmap(-1, int(rest) << 20)
     if what == "keep":
