@@ -109,7 +109,7 @@ def has_its_moments(counts: Counts) -> None:
     assert prior.mean == pytest.approx(found.mean, abs=1e-11)
     assert prior.between == pytest.approx(between, abs=1e-9 if between <= 1e-9 else 1e-11)
     assert min(prior.weights) >= 0
-    if 1e-4 < between < found.mean * (1 - found.mean) - 1e-4:
+    if 1e-5 < between < found.mean * (1 - found.mean) - 1e-5:
         assert len(prior.nodes) > 2  # a distribution fitted to the counts, not only to their moments
 
 
