@@ -14,7 +14,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # llm runs from th
 from ebpo_sim import InputError
 from llm.tasks import load_problems
 
-
 ROW = '{"prompt": %s, "answer": %s}\n'
 HOSTILE = {
     "brackets": "[" * 100_000,
