@@ -1,0 +1,91 @@
+"""What an objective is: a coefficient on the score function of every token.
+
+    J climbs   sum over tokens  alpha * push * grad log pi(token)  +  sum  alpha * entropy_push * grad H(token)
+
+with alpha the weights of an aggregation rule (`aggregation.py`). One array function serves every rung: arrays are
+NumPy's or torch's, and come back in their library. A torch host descends -(alpha * push.detach() * log_prob).sum().
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
+
+from ebpo_sim.errors import InputError
+from ebpo_sim.part import REMEDIES, Draw, Need
+
+Scope = Literal["token", "sequence", "group", "batch"]
+
+
+class Tokens(NamedTuple):
+    """Rollouts of one batch as rows, N rollouts by T tokens; arrays of ONE library. Log-probabilities in nats.
+
+    log_prob_NT: of the policy now. old_NT: of the policy that the ratio starts from. mask_NT: True where a token
+    counts; elsewhere the others may hold anything finite. advantage_NT: (N, T), or (N, 1) for one a rollout.
+    group_N: number of each row's group. reference_NT: of the reference policy. entropy_NT: of the policy's whole
+    distribution at the token. behaviour_NT: of the sampler itself, where it is not the old policy.
+    """
+
+    log_prob_NT: Any
+    old_NT: Any
+    mask_NT: Any
+    advantage_NT: Any
+    group_N: Any = None
+    reference_NT: Any = None
+    entropy_NT: Any = None
+    behaviour_NT: Any = None
+
+
+class Push(NamedTuple):
+    """log_prob_NT: the coefficient on grad log pi of every token, 0 where the mask is False. entropy_NT: the one on the
+    gradient of its entropy, None where there is none. counts: how many tokens each named thing happened to."""
+
+    log_prob_NT: Any
+    entropy_NT: Any = None
+    counts: Mapping[str, Any] = {}
+
+
+class Objective(Protocol):
+    """A frozen dataclass of settings. scope: what the coefficient of one token depends on. zero_at_zero: an advantage
+    of 0 gives push 0, so such rows may be left out exactly. A state is for objectives that adapt; () where none does.
+    """
+
+    needs: ClassVar[frozenset[Need]]
+    scope: ClassVar[Scope]
+
+    @property
+    def zero_at_zero(self) -> bool: ...
+
+    def init(self) -> Any: ...
+
+    def push(self, state: Any, tokens: Tokens, draw: Draw | None = None) -> Push:
+        """The coefficients at `tokens`; never differentiated through."""
+
+    def value(self, state: Any, tokens: Tokens, held: Tokens) -> Any:
+        """(N, T) of which the push is the derivative in log_prob_NT at tokens = held; whatever the objective detaches
+        (masks, capped weights) is taken at `held`."""
+
+
+def library(x: Any) -> Any:
+    """The module whose functions take `x`: numpy, or torch, which is not imported for it."""
+    return sys.modules["torch"] if type(x).__module__.split(".")[0] == "torch" else sys.modules["numpy"]
+
+
+def log_ratio(tokens: Tokens, limit: float) -> tuple[Any, Any]:
+    """(log pi - log old held within ±limit nats, where it was inside), 0 where the mask is False."""
+    xp = library(tokens.log_prob_NT)
+    difference = xp.where(tokens.mask_NT, tokens.log_prob_NT - tokens.old_NT, 0.0)
+    return xp.clip(difference, -limit, limit), xp.abs(difference) <= limit
+
+
+def require(tokens: Tokens, need: Need, who: str) -> Any:
+    """The field of `tokens` that `need` names. Raises InputError where the host did not fill it."""
+    found = {
+        "reference": tokens.reference_NT,
+        "entropy": tokens.entropy_NT,
+        "behaviour": tokens.behaviour_NT,
+    }[need]
+    if found is None:
+        raise InputError(f"{who} needs {need}, which this batch does not carry: {REMEDIES[need]}")
+    return found

@@ -1,0 +1,214 @@
+"""Every objective through one battery: the push is the derivative of its value, in NumPy and torch alike."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from ebpo_sim import InputError
+from ebpo_sim.bias import prefix
+from ebpo_sim.objectives import KL, PUBLISHED, Aggregation, Clip, EntropyBonus, Objective, Tokens, total_push
+from ebpo_sim.objectives import needs as needs_of
+
+OBJECTIVES: dict[str, Objective] = {
+    "clip": Clip(),
+    "clip higher": Clip(0.2, 0.28),
+    "clip off": Clip(None, None),
+    "clip upper only": Clip(None, 0.2),
+    "clip dual": Clip(0.2, 0.2, dual=3.0),
+    "clip limited": Clip(None, None, limit=0.4),
+    "k1": KL(0.3, "k1"),
+    "k2": KL(0.3, "k2"),
+    "k3": KL(0.3, "k3"),
+    "k3 clamped": KL(0.3, "k3", clamp=0.2),
+    "k2 limited": KL(0.3, "k2", limit=0.5),
+    "entropy": EntropyBonus(0.1),
+}
+every = pytest.mark.parametrize("objective", OBJECTIVES.values(), ids=OBJECTIVES.keys())
+
+
+def tokens(seed: int, rows: int = 12, width: int = 5, far: float = 1.0) -> Tokens:
+    """Random rows off-policy, ragged, with advantages of both signs and 0."""
+    rng = np.random.default_rng(seed)
+    mask = np.arange(width) < rng.integers(1, width + 1, rows)[:, None]
+    now, old, reference = (-rng.exponential(1.0, (rows, width)) * far for _ in range(3))
+    advantage = np.where(rng.random((rows, 1)) < 0.2, 0.0, rng.normal(size=(rows, 1)))
+    return Tokens(now, old, mask, advantage, np.arange(rows) // 4, reference, rng.random((rows, width)))
+
+
+def in_torch(t: Tokens) -> Tokens:
+    """The same numbers as float64 tensors."""
+    return Tokens(*(None if x is None else torch.from_numpy(np.array(x)) for x in t))
+
+
+@every
+@pytest.mark.parametrize("seed", range(4))
+def test_push_is_the_derivative_of_the_value(objective: Objective, seed: int) -> None:
+    """Five-point differences of value in each log-probability, and in each entropy, at 20 tokens off-policy."""
+    t, step = tokens(seed), 1e-4
+    push = objective.push((), t)
+
+    def slope(field: str) -> np.ndarray:
+        def at(shift: float) -> np.ndarray:
+            return np.asarray(objective.value((), t._replace(**{field: getattr(t, field) + shift}), t))
+
+        return (8 * (at(step) - at(-step)) - (at(2 * step) - at(-2 * step))) / (12 * step)
+
+    # a difference that straddles a corner of the objective is no derivative: none of these draws has one
+    np.testing.assert_allclose(push.log_prob_NT, slope("log_prob_NT"), atol=1e-9, rtol=1e-7)
+    wanted = np.zeros_like(t.log_prob_NT) if push.entropy_NT is None else push.entropy_NT
+    np.testing.assert_allclose(wanted, slope("entropy_NT"), atol=1e-9)
+    assert np.all(push.log_prob_NT[~t.mask_NT] == 0)
+    assert np.all(wanted[~t.mask_NT] == 0)
+
+
+@every
+@given(seed=st.integers(0, 10**6), far=st.sampled_from([0.0, 0.1, 1.0, 30.0]))
+def test_torch_and_numpy_push_alike(objective: Objective, seed: int, far: float) -> None:
+    """The same function in both libraries: to rounding in pushes, exactly in counts."""
+    t = tokens(seed, far=far)
+    plain, tensors = objective.push((), t), objective.push((), in_torch(t))
+    np.testing.assert_allclose(tensors.log_prob_NT.numpy(), plain.log_prob_NT, rtol=1e-13, atol=1e-300)
+    assert np.all(np.isfinite(plain.log_prob_NT))
+    assert {k: int(v) for k, v in tensors.counts.items()} == {k: int(v) for k, v in plain.counts.items()}
+
+
+@every
+def test_autograd_of_the_host_loss_is_the_gradient_of_the_value(objective: Objective) -> None:
+    """-(push.detach() * log_prob).sum() has the gradient that torch finds for -value itself."""
+    t = in_torch(tokens(5))
+    log_prob = t.log_prob_NT.clone().requires_grad_()
+    entropy = t.entropy_NT.clone().requires_grad_()
+    live = t._replace(log_prob_NT=log_prob, entropy_NT=entropy)
+    wanted = torch.autograd.grad(-objective.value((), live, t).sum(), (log_prob, entropy), allow_unused=True)
+    push = objective.push((), t)
+    surrogate = -(push.log_prob_NT * log_prob).sum()
+    surrogate = surrogate - (0.0 * entropy if push.entropy_NT is None else push.entropy_NT * entropy).sum()
+    found = torch.autograd.grad(surrogate, (log_prob, entropy))
+    for f, w in zip(found, wanted, strict=True):
+        torch.testing.assert_close(f, torch.zeros_like(f) if w is None else w, rtol=1e-12, atol=1e-14)
+
+
+@every
+def test_zero_at_zero_is_true_where_it_is_claimed(objective: Objective) -> None:
+    """Rows of advantage 0 push nothing, or the objective says that they may."""
+    t = tokens(2)
+    silent = t.advantage_NT[:, 0] == 0
+    push = objective.push((), t)
+    moved = np.any(push.log_prob_NT[silent] != 0) or push.entropy_NT is not None
+    assert silent.any()
+    assert objective.zero_at_zero != bool(moved)
+
+
+@every
+def test_needs_are_declared(objective: Objective) -> None:
+    """Without the fields it declares an objective refuses; it works with those alone."""
+    bare = tokens(1)._replace(reference_NT=None, entropy_NT=None)
+    fields = {"reference": "reference_NT", "entropy": "entropy_NT"}
+    given_fields = {fields[n]: getattr(tokens(1), fields[n]) for n in objective.needs}
+    objective.value((), bare._replace(**given_fields), bare)
+    for name in given_fields:
+        with pytest.raises(InputError, match="needs"):
+            objective.value((), bare._replace(**{**given_fields, name: None}), bare)
+    assert needs_of([objective]) == objective.needs
+
+
+def test_reductions() -> None:
+    """No clip at ratio 1 is REINFORCE; wide clips are no clips; dual never binds below its bound; k's agree at 0."""
+    t = tokens(3)
+    on_policy = t._replace(old_NT=t.log_prob_NT)
+    plain = np.where(t.mask_NT, t.advantage_NT, 0.0)
+    for clip in (Clip(), Clip(None, None), Clip(0.0, 0.0), Clip(0.2, 0.2, dual=3.0)):
+        np.testing.assert_array_equal(clip.push((), on_policy).log_prob_NT, plain)
+    np.testing.assert_array_equal(Clip(None, 1e9).push((), t).log_prob_NT, Clip(None, None).push((), t).log_prob_NT)
+    difference = np.abs(t.log_prob_NT - t.old_NT)
+    assert np.max(difference) > np.log(1.5)  # the dual bound is tried
+    np.testing.assert_array_equal(Clip(dual=1e6).push((), t).log_prob_NT, Clip().push((), t).log_prob_NT)
+    same = t._replace(reference_NT=t.log_prob_NT)
+    for kind in ("k2", "k3"):
+        assert np.all(KL(1.0, kind).push((), same).log_prob_NT == 0)
+    assert np.all(KL(1.0, "k1").push((), same).log_prob_NT == np.where(t.mask_NT, -1.0, 0.0))
+
+
+def test_k_estimates_agree_on_the_divergence_and_k2_on_its_gradient() -> None:
+    """Exact expectations over a softmax: E k1 = E k3 = KL; E push_k2 score = -grad KL, E push_k1 score = 0."""
+    rng = np.random.default_rng(0)
+    theta, other = rng.normal(size=6), rng.normal(size=6)
+    log_pi, log_ref = (z - np.logaddexp.reduce(z) for z in (theta, other))
+    pi = np.exp(log_pi)
+    divergence = float(np.sum(pi * (log_pi - log_ref)))
+    rows = Tokens(log_pi[:, None], log_pi[:, None], np.ones((6, 1), bool), np.zeros((6, 1)), None, log_ref[:, None])
+    for kind in ("k1", "k3"):
+        value = KL(1.0, kind).value((), rows, rows)[:, 0]
+        assert -np.sum(pi * value) == pytest.approx(divergence, abs=1e-14)
+    score = np.eye(6) - pi  # row a: the gradient of log pi(a)
+    exact = pi * (log_pi - log_ref - divergence)  # of KL(pi, reference) in theta
+    k2, k1 = (KL(1.0, kind).push((), rows).log_prob_NT[:, 0] for kind in ("k2", "k1"))
+    np.testing.assert_allclose((pi * k2) @ score, -exact, atol=1e-14)
+    np.testing.assert_allclose((pi * k1) @ score, 0.0, atol=1e-14)
+
+
+def test_pushes_add() -> None:
+    """Of several objectives the pushes add and the counts are kept; order does not matter."""
+    t, parts = tokens(4), [Clip(), KL(0.1), EntropyBonus(0.2)]
+    expected = sum(p.push((), t).log_prob_NT for p in parts)
+    for order in itertools.permutations(parts):
+        found = total_push(order, [()] * 3, t)
+        np.testing.assert_allclose(found.log_prob_NT, expected, rtol=1e-15, atol=1e-17)
+        assert found.counts["clipped"] == Clip().push((), t).counts["clipped"]
+        assert found.entropy_NT is not None
+
+
+BAD: dict[str, Any] = {
+    "clip low": lambda: Clip(1.0),
+    "clip high": lambda: Clip(0.2, -0.1),
+    "dual": lambda: Clip(dual=1.0),
+    "limit": lambda: Clip(limit=0.0),
+    "coef": lambda: KL(-1.0),
+    "kind": lambda: KL(kind="k4"),  # type: ignore[arg-type]
+    "rule": lambda: Aggregation("mean"),  # type: ignore[arg-type]
+    "length": lambda: Aggregation("constant_length"),
+}
+
+
+@pytest.mark.parametrize("word", BAD)
+def test_impossible_settings_are_refused(word: str) -> None:
+    with pytest.raises(InputError, match=word):
+        BAD[word]()
+
+
+LENGTHS = hnp.arrays(np.int64, st.integers(1, 9), elements=st.integers(1, 50))
+
+
+@given(length_N=LENGTHS)
+def test_aggregation_rules(length_N: np.ndarray) -> None:
+    """Weights of all tokens sum to 1 where the rule is a mean; each equals its formula; torch as NumPy."""
+    mask = np.arange(length_N.max()) < length_N[:, None]
+    sums = {}
+    for rule in ("token_mean", "sequence_mean", "constant_length", "sequence_sum"):
+        aggregation = Aggregation(rule, 50)
+        weight = aggregation.tokens(mask)
+        sums[rule] = weight.sum()
+        np.testing.assert_allclose(aggregation.tokens(torch.from_numpy(mask)).numpy(), weight, rtol=1e-6)
+        np.testing.assert_array_equal(weight[~mask], 0.0)
+    assert sums["token_mean"] == pytest.approx(1)
+    assert sums["sequence_mean"] == pytest.approx(1)
+    assert sums["constant_length"] == pytest.approx(length_N.mean() / 50)
+    assert sums["sequence_sum"] == pytest.approx(length_N.mean())
+
+
+@pytest.mark.parametrize("method", PUBLISHED)
+def test_published_rules_are_the_second_papers_table(method: str) -> None:
+    """Table 1's weights are an aggregation rule, divided by the group's deviation where it says so, pruned for CPPO."""
+    lengths, rewards = np.array([3.0, 5.0, 2.0, 7.0]), np.array([1.0, 0.0, 0.0, 1.0])
+    rule, scaled, prunes = PUBLISHED[method]
+    alpha = Aggregation(rule).rows(lengths) / (rewards.std() if scaled else 1.0)
+    alpha = alpha * (np.abs(rewards - rewards.mean()) > 0.4 if prunes else 1.0)
+    np.testing.assert_allclose(prefix.token_weights(method, lengths, rewards, gamma=0.4), alpha, rtol=1e-15)
