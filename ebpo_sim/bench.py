@@ -42,8 +42,8 @@ def engine_batch(p_P: Array, group_size: int, words: Sequence[NDArray[np.uint64]
     ebpo, grpo = make("ebpo"), make("grpo")
     batch = count_groups(group_size, sums[:, 0])
     state = ebpo.update(ebpo.init(), batch)
-    mine = squared_error(baseline_table(ebpo.baseline, state, group_size), sums, group_size)
-    plain = squared_error(baseline_table(grpo.baseline, grpo.init(), group_size), sums, group_size)
+    mine = squared_error(baseline_table(ebpo, state, group_size), sums, group_size)
+    plain = squared_error(baseline_table(grpo, grpo.init(), group_size), sums, group_size)
     return np.stack([mine, np.broadcast_to(plain, mine.shape)])
 
 

@@ -66,7 +66,7 @@ def remember(name: str, keep: Keep) -> Estimator:
     estimator = None if needs_prior(name) else make(name)
     if estimator is None or not isinstance(estimator.baseline, (Shrinkage, BetaBinomial)):
         raise InputError(f"estimator {name!r} has no running prior to study: use ebpo, ebpo_within or ebpo_debiased")
-    return replace(estimator, baseline=replace(estimator.baseline, memory=keep.memory, per_cluster=keep.per_cluster))
+    return estimator.with_baseline(memory=keep.memory, per_cluster=keep.per_cluster)
 
 
 def orders_of(text: str) -> tuple[str, ...]:
@@ -122,7 +122,7 @@ def simulate_epochs(
 
 def walk(estimator: Estimator, topics: Topics, stream: Array, exact: Tracking, key: dict[str, Any]) -> Cell:
     """The estimator along the stream (R, T, 3, K, G+1), in its own order, all replicates in step."""
-    per_cluster = bool(getattr(estimator.baseline, "per_cluster", False))
+    per_cluster = "clusters" in estimator.needs
     if not per_cluster:
         stream = stream.sum(axis=3, keepdims=True)
     replicates, steps, _, _, counts = stream.shape
@@ -136,17 +136,14 @@ def walk(estimator: Estimator, topics: Topics, stream: Array, exact: Tracking, k
         labels = tuple(topics.labels[k] for k in here) if per_cluster else None
         batch = replace(_layout(labels, counts - 1), multiplicity_P=n)
         local_P = batch.mean_P
-        if estimator.order == "update_then_score":
-            state = estimator.update(state, batch)
-        said = estimator.baseline.evaluate(state, batch)
-        assert said.prior_mean_P is not None and said.shrinkage_P is not None
+        scoring, state = estimator.turn(state, batch)
+        said = estimator.baseline_of(scoring, batch)
+        assert said is not None and said.prior_mean_P is not None and said.shrinkage_P is not None
         prior_P = said.prior_mean_P if estimator.order == "update_then_score" or step else np.nan
         total = n.sum(axis=1)
         error = [_squared(b, n, p, p2) for b in (prior_P, topics.mean, said.baseline_PG[..., 0], local_P)]
         lag, shrinkage = np.sum(prior_P * n - p, axis=1), np.sum(said.shrinkage_P * n, axis=1)
         found.append([x / total for x in (*error, lag, shrinkage)])
-        if estimator.order == "score_then_update":
-            state = estimator.update(state, batch)
     return Cell(key, exact, *np.moveaxis(np.array(found), 0, -1))
 
 

@@ -66,15 +66,15 @@ def limit_risk(estimator: Estimator, world: World, group_size: int) -> LimitRisk
     Agrees with the closed forms of `formulas` to a relative 1e-9 where they exist.
     """
     state = limit_state(estimator, world, group_size)
-    table = baseline_table(estimator.baseline, state, group_size)
+    table = baseline_table(estimator, state, group_size)
     mse, bias = table_risk(table, rule(world, group_size), group_size)
     return LimitRisk(mse, bias, limit_shrinkage(estimator, state, group_size))
 
 
 def limit_shrinkage(estimator: Estimator, state: Any, group_size: int) -> float | None:
     """The shrinkage weight shared by all groups of this size, or None."""
-    shrinkage_P = estimator.baseline.evaluate(state, count_groups(group_size)).shrinkage_P
-    if shrinkage_P is None:
+    evaluation = estimator.baseline_of(state, count_groups(group_size))
+    if evaluation is None or evaluation.shrinkage_P is None:
         return None
-    value = float(np.mean(shrinkage_P))
-    return value if np.allclose(shrinkage_P, value, rtol=0, atol=1e-9) else None
+    value = float(np.mean(evaluation.shrinkage_P))
+    return value if np.allclose(evaluation.shrinkage_P, value, rtol=0, atol=1e-9) else None

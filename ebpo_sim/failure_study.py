@@ -81,7 +81,7 @@ def _cell(text: str, world: World, group_size: int, settings: Settings, threads:
             "mu_glob": prior.mean,
             "group_size": group_size,
             "estimator": name,
-            "raw_exact": 0.0 - float(baseline_table(estimator.baseline, state, group_size)[0, 0]),
+            "raw_exact": 0.0 - float(baseline_table(estimator, state, group_size)[0, 0]),
             "normalised_exact": float(limit_advantages(estimator, world, group_size)[0, 0]),
             "normalised_mc": simulated.value,
             "normalised_mc_se": simulated.se,
@@ -103,9 +103,8 @@ def reference_batch(group_size: int) -> list[float]:
 def after_history(estimator: Estimator, state: Any, counts: Sequence[float], group_size: int) -> float:
     """Advantage of an all-fail group in the batch `counts`, scored in the estimator's order after a long history."""
     batch = count_groups(group_size, counts)
-    if estimator.order == "update_then_score":
-        state = estimator.update(state, batch)
-    return float(advantages_by_count(estimator, state, batch, group_size)[0, 0])
+    scoring, _ = estimator.turn(state, batch)
+    return float(advantages_by_count(estimator, scoring, batch, group_size)[0, 0])
 
 
 def all_fail_advantages(estimator: Estimator, stream: Any, group_size: int, burn_in: int) -> Any:

@@ -108,18 +108,15 @@ def walk(estimator: Estimator, stream: Array, group_size: int, burn_in: int) -> 
     for step in range(stream.shape[1]):
         sums = stream[:, step]
         batch = count_groups(group_size, sums[:, 0])
-        if estimator.order == "update_then_score":
-            state = estimator.update(state, batch)
+        scoring, state = estimator.turn(state, batch)
         if step >= burn_in:
-            yield state, batch, sums
-        if estimator.order == "score_then_update":
-            state = estimator.update(state, batch)
+            yield scoring, batch, sums
 
 
 def stream_errors(estimator: Estimator, stream: Array, group_size: int, burn_in: int) -> Array:
     """The estimator's squared error on every scored batch, shape (replicates, steps - burn_in)."""
     errors = [
-        squared_error(baseline_table(estimator.baseline, state, group_size), sums, group_size)
+        squared_error(baseline_table(estimator, state, group_size), sums, group_size)
         for state, _, sums in walk(estimator, stream, group_size, burn_in)
     ]
     return np.broadcast_to(np.stack(errors, axis=-1), (stream.shape[0], len(errors)))
@@ -129,10 +126,10 @@ def stream_shrinkage(estimator: Estimator, stream: Array, group_size: int, burn_
     """The mean shrinkage weight of each replicate over its scored batches; NaN where the rule is not a line."""
     weights = []
     for state, batch, _ in walk(estimator, stream, group_size, burn_in):
-        shrinkage_P = estimator.baseline.evaluate(state, batch).shrinkage_P
-        if shrinkage_P is None:
+        evaluation = estimator.baseline_of(state, batch)
+        if evaluation is None or evaluation.shrinkage_P is None:
             return np.full(stream.shape[0], np.nan)
-        weights.append(np.broadcast_to(shrinkage_P.mean(axis=-1), stream.shape[:1]))
+        weights.append(np.broadcast_to(evaluation.shrinkage_P.mean(axis=-1), stream.shape[:1]))
     return np.asarray(np.mean(weights, axis=0))
 
 

@@ -91,17 +91,23 @@ def _cell(
 ) -> list[dict[str, Any]]:
     prior = rule(world, group_size)
     estimators = [bind(name, prior) for name in (REFERENCE, *settings.estimators)]
-    errors = [e.mean(axis=1) for e in simulate_errors(world, group_size, estimators, settings.design, threads, advance)]
+    scored = [e for e in estimators if e.baseline is not None]
+    errors = [e.mean(axis=1) for e in simulate_errors(world, group_size, scored, settings.design, threads, advance)]
     counts = world_counts(text)
     icc = intra_class_correlation(world)
     reference = limit_risk(estimators[0], world, group_size)
     rows = []
     fine = rule(world, max(group_size, 32))
     plain_noise = gradient_noise(raw_table(estimators[0], world, group_size), fine)
-    known: dict[
-        Baseline, tuple[LimitRisk, SplitRatio | None, float]
-    ] = {}  # presets that share a baseline share its error
-    for estimator, error_R in zip(estimators[1:], errors[1:], strict=True):
+    # presets that share a baseline share its error
+    known: dict[Baseline | None, tuple[LimitRisk, SplitRatio | None, float]] = {}
+    found = iter(errors[1:])
+    for estimator in estimators[1:]:
+        if estimator.baseline is None:  # no baseline, so no error of one: the row says so
+            rows.append(_row(text, icc, counts, group_size, estimator))
+            advance()
+            continue
+        error_R = next(found)
         if estimator.baseline not in known:
             split = None if counts is None else split_ratio(estimator, counts, group_size)
             noise = gradient_noise(raw_table(estimator, world, group_size), fine)

@@ -9,7 +9,7 @@ update does to a prompt in expectation is a sum over k. Batches are large: their
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -32,7 +32,7 @@ class Rates(NamedTuple):
     entropy: float
 
 
-def advantages_by_count(estimator: Estimator, state: object, batch: Groups, group_size: int) -> Array:
+def advantages_by_count(estimator: Estimator, state: Any, batch: Groups, group_size: int) -> Array:
     """A[k, r], shape (..., G+1, 2): advantage of a rollout with reward r in a group with k of G, in this batch.
 
     `batch` is `count_groups(G, multiplicity)`: its composition sets the batch's mean and scale. Cells that
@@ -59,7 +59,7 @@ def advantage_gap(table: Array, p: ArrayLike) -> Array:
 def raw_table(estimator: Estimator, here: World, group_size: int) -> Array:
     """A[k, r] = r - b[k, r] in the long run: before any centring and scaling."""
     state = limit_state(estimator, here, group_size)
-    return np.array([0.0, 1.0]) - baseline_table(estimator.baseline, state, group_size)
+    return np.array([0.0, 1.0]) - baseline_table(estimator, state, group_size)
 
 
 def gradient_noise(table: Array, prior: Prior) -> float:

@@ -55,7 +55,7 @@ def split_ratio(estimator: Estimator, counts: Counts, group_size: int, folds: in
     held_FC = _dealt(np.cumsum(c), fold, folds) - _dealt(np.cumsum(c) - c, fold, folds)
     # All folds are learnt at once: they are replicate axes of one state.
     state = estimator.update(estimator.init(), count_groups(group_size, (c - held_FC) @ pmf_CK))
-    table = baseline_table(estimator.baseline, state, group_size)
+    table = baseline_table(estimator, state, group_size)
     table_FK2 = np.broadcast_to(table, (folds, group_size + 1, 2))
     error = (table_FK2[:, None] - rest_CK[..., None]) ** 2 - (plain_K[None] - rest_CK[..., None]) ** 2
     difference_FC = np.sum(pmf_CK[..., None] * share[None] * error, axis=(2, 3))

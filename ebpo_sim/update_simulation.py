@@ -49,17 +49,14 @@ def one_step_changes(
             score_now = step >= design.burn_in
             moves = _sampled_moves(p_P, arms) if score_now else None
             for i, estimator in enumerate(estimators):
-                if estimator.order == "update_then_score":
-                    states[i] = estimator.update(states[i], batch)
+                scoring, states[i] = estimator.turn(states[i], batch)
                 if moves is not None:
-                    table = advantages_by_count(estimator, states[i], batch, group_size)
+                    table = advantages_by_count(estimator, scoring, batch, group_size)
                     failed_P = (group_size - k_P) / group_size * table[k_P, 0]
                     rewarded_P = k_P / group_size * table[k_P, 1]
                     for name, (right_2P, wrong_2P) in moves.items():
                         change = np.mean(rewarded_P * right_2P + failed_P * wrong_2P, axis=-1)
                         found[name][i, :, replicate] += change / scored
-                if estimator.order == "score_then_update":
-                    states[i] = estimator.update(states[i], batch)
     return found
 
 

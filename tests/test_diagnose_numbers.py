@@ -55,7 +55,7 @@ def test_lines_agree_with_the_exact_limit(world: str, group_size: int) -> None:
     prior = truth.quadrature(4)
     for name in LEARNT:
         line = long_run_line(make(name), prior.mean, prior.within, prior.between, group_size)
-        assert (line is None) == (make(name).baseline.domain == "binary")
+        assert (line is None) == (make(name).domain == "binary")
         if line is not None:
             found = linear_ratio(line, prior.mean, prior.within, prior.between, group_size)
             exact = limit_risk(make(name), truth, group_size).mse / (prior.within / group_size)

@@ -16,7 +16,7 @@ from ebpo_sim.estimators import Estimator, components
 from ebpo_sim.groups import LARGEST
 
 every = pytest.mark.parametrize("estimator", CASES.values(), ids=CASES.keys())
-REAL = {n: e for n, e in CASES.items() if e.baseline.domain == "real"}
+REAL = {n: e for n, e in CASES.items() if e.domain == "real"}
 
 
 @pytest.mark.parametrize("estimator", REAL.values(), ids=REAL.keys())

@@ -54,7 +54,7 @@ def by_merging(
 ) -> tuple[NDArray[np.float64], Any]:
     """(advantages of the whole batch, next state) from statistics that each worker took of its own share."""
     parts = [estimator.update(estimator.init(), group_rewards(**share)) for share in shares]
-    after = estimator.merge(estimator.baseline.forget(state), how(estimator, parts))
+    after = estimator.merge(estimator.forget(state), how(estimator, parts))
     now = after if estimator.order == "update_then_score" else state
     return np.asarray(estimator.score(now, group_rewards(**joined(shares)))[0]), after
 

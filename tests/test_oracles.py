@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 
 from ebpo_sim import group_rewards, make
-from ebpo_sim.estimators import Estimator, Normalise
+from ebpo_sim.estimators import Estimator, Subtract, Whiten
 from ebpo_sim.estimators.group_mean import GroupMean
 from strategies import REAL, Batch, batches
 
@@ -113,7 +113,7 @@ def test_trl_batch_scale_is_not_the_std_of_the_centred_rewards() -> None:
 def test_trl_rloo_with_normalised_advantages(batch: Batch) -> None:
     """RLOO with normalize_advantages: z-scored over the batch, ddof 1, eps 1e-4; a composition, not a preset."""
     estimator = Estimator(
-        "rloo_z", GroupMean(leave_one_out=True), Normalise("batch", "batch", 1, 1e-4), "score_then_update"
+        "rloo_z", (Subtract(GroupMean(leave_one_out=True)), Whiten(1, 1e-4))
     )
     ours, _ = estimator.score((), group_rewards(batch.rewards, batch.ids))
     raw = []

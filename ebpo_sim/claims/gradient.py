@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,8 +71,7 @@ def with_leave_one_out(subject: Subject) -> Subject:
     """The same estimator with the mean of the other rollouts in place of the group mean."""
 
     def changed(prior: Prior) -> Estimator:
-        estimator = subject(prior)
-        return replace(estimator, baseline=replace(estimator.baseline, leave_one_out=True))  # type: ignore[type-var]
+        return subject(prior).with_baseline(leave_one_out=True)
 
     return changed
 

@@ -86,9 +86,7 @@ def curved_ratio(estimator: Estimator, counts: Counts, found: Shape, group_size:
     k = np.arange(group_size + 1)
     pmf = count_pmf(found.nodes, group_size, k)
     state = estimator.update(estimator.init(), count_groups(group_size, POPULATION * (found.weights @ pmf)))
-    table = np.broadcast_to(
-        baseline_table(estimator.baseline, state, group_size), (len(found.weights), group_size + 1, 2)
-    )
+    table = np.broadcast_to(baseline_table(estimator, state, group_size), (len(found.weights), group_size + 1, 2))
     share = np.stack([1 - k / group_size, k / group_size], axis=-1)
     error = np.sum(share * (table[:, None] - found.nodes[:, None, None]) ** 2, axis=-1)
     mse = np.einsum("bj,jk,bjk->b", found.weights, pmf, error)

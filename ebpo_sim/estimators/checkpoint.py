@@ -28,8 +28,7 @@ def fingerprint(estimator: Estimator) -> str:
     settings = {
         "name": estimator.name,
         "order": estimator.order,
-        "baseline": [type(estimator.baseline).__name__, asdict(estimator.baseline)],  # type: ignore[call-overload]
-        "normalise": asdict(estimator.normalise),
+        "chain": [[type(t).__name__, asdict(t)] for t in estimator.chain],  # type: ignore[call-overload]
     }
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 

@@ -16,6 +16,7 @@ from ebpo_sim import moments
 from ebpo_sim.errors import InputError
 from ebpo_sim.groups import Groups
 from ebpo_sim.moments import Moments, Real
+from ebpo_sim.part import Need
 
 Array = NDArray[np.float64]
 Memory = Literal["cumulative", "batch"] | float
@@ -185,6 +186,10 @@ class BankMemory:
 
     memory: Memory
     per_cluster: bool
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        return frozenset({"clusters"} if self.per_cluster else ())
 
     def init(self) -> Bank:
         return {}

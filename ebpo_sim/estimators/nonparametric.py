@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from ebpo_sim import typed
 from ebpo_sim.errors import InputError
 from ebpo_sim.estimators import components
-from ebpo_sim.estimators.base import Domain, Evaluation
 from ebpo_sim.estimators.components import Memory
+from ebpo_sim.estimators.transforms.base import Domain, Evaluation
 from ebpo_sim.groups import Groups, binary_groups
 from ebpo_sim.mixing import Prior, arcsine_grid, beta_on_grid, count_pmf, fit_weights, posterior_mean
 

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from ebpo_sim import moments, typed
 from ebpo_sim.errors import InputError
 from ebpo_sim.estimators import components
-from ebpo_sim.estimators.base import Domain, Evaluation
 from ebpo_sim.estimators.components import Bank, BankMemory, Components, Memory
 from ebpo_sim.estimators.group_mean import others_mean
-from ebpo_sim.estimators.normalise import Ddof
+from ebpo_sim.estimators.transforms.base import Domain, Evaluation
+from ebpo_sim.estimators.transforms.spread import Ddof
 from ebpo_sim.groups import Groups
 from ebpo_sim.mixing import Prior
 
