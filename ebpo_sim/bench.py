@@ -197,7 +197,7 @@ def tables(found: dict[str, Any]) -> str:
 
 
 def main(argv: Sequence[str]) -> None:
-    parser = argparse.ArgumentParser(
+    parser = cli.Parser(
         prog="python -m ebpo_sim.bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--quick", action="store_true", help="fewer rounds, a shorter stream")
@@ -207,10 +207,12 @@ def main(argv: Sequence[str]) -> None:
     )
     parser.add_argument("--json", action="store_true", help="print only the JSON")
     args = parser.parse_args(argv)
+    cli.check_seed(args.seed)
     out = report.writable_folder(args.out)
-    found = measure(args.quick, args.seed)
-    text = report.to_json(found)
-    report.write_bytes(out / "bench.json", text.encode())
+    with report.locked(out):
+        found = measure(args.quick, args.seed)
+        text = report.to_json(found)
+        report.write_bytes(out / "bench.json", text.encode())
     report.say(text if args.json else tables(found))
 
 

@@ -21,7 +21,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ebpo_sim import bias, cli, report
-from ebpo_sim.errors import InputError
 from ebpo_sim.hidden_bias_plots import plots
 
 Rows = list[dict[str, Any]]
@@ -149,7 +148,7 @@ def verdict(row: dict[str, Any]) -> str:
 
 
 def main(argv: Sequence[str]) -> None:
-    parser = argparse.ArgumentParser(
+    parser = cli.Parser(
         prog="python -m ebpo_sim.hidden_bias_study",
         description=__doc__,
         epilog=EXAMPLE,
@@ -163,13 +162,13 @@ def main(argv: Sequence[str]) -> None:
     add("--out", default="results/hidden_bias_study", metavar="DIR", help="where files go (default %(default)s)")
     add("--json", action="store_true", help="print only the JSON summary")
     args = parser.parse_args(argv)
-    if args.seed < 0:
-        raise InputError(f"--seed must not be negative, got {args.seed}")
+    cli.check_seed(args.seed)
     settings = (QUICK if args.quick else Settings())._replace(seed=args.seed)
     out = report.writable_folder(args.out)
-    rows = simulate(settings)
-    summary = report.to_json({"settings": settings._asdict(), "rows": rows})
-    write(out, rows, summary)
+    with report.locked(out):
+        rows = simulate(settings)
+        summary = report.to_json({"settings": settings._asdict(), "rows": rows})
+        write(out, rows, summary)
     if args.json:
         report.say(summary)
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import math
@@ -10,7 +11,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,16 +24,74 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Row = Mapping[str, Any]
+PARTIAL = ".ebpo-partial"  # ends the names of files that are being written
+
+
+LONGEST_LINE = 2000  # characters of a refusal
+
+
+class ReaderGone(BrokenPipeError):
+    """Nobody reads standard output any more."""
 
 
 def say(text: str = "") -> None:
-    """A line for the reader, on standard output, above any progress bar."""
-    tqdm.write(text)
+    """A line for the reader, on standard output, above any progress bar. Raises ReaderGone."""
+    try:
+        tqdm.write(text)
+    except BrokenPipeError as error:
+        raise ReaderGone from error
+
+
+def note(text: str) -> None:
+    """Something the reader should know, on standard error: standard output may be read by a program."""
+    _one_line(text)
 
 
 def fail(text: str) -> None:
     """A refusal, on standard error."""
-    print(f"error: {text}", file=sys.stderr)
+    _one_line(f"error: {text}")
+
+
+def _one_line(text: str) -> None:
+    """One line whatever is in it, as text that no terminal obeys."""
+    one = " ".join(part.strip() for part in text.splitlines())
+    line = printable(one)
+    if len(line) > LONGEST_LINE:
+        line = f"{line[: LONGEST_LINE // 2]} ... {line[-LONGEST_LINE // 2 :]}"
+    with suppress(OSError, ValueError):  # where standard error is closed, the exit code has to do
+        print(line, file=sys.stderr)
+
+
+def printable(text: str) -> str:
+    """The text with what is not printable (line breaks, escape sequences, lone surrogates) as backslash escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def take_any_text() -> None:
+    """Standard output and error that never refuse a character: one the terminal lacks is written as its escape."""
+    if sys.stdout is None:  # closed by the caller
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - for the rest of the process
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def flush() -> None:
+    """Deliver what was said. Raises ReaderGone, or an OSError that names standard output."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError as error:
+        raise ReaderGone from error
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, "standard output") from error
+
+
+def discard_output() -> None:
+    """Drop what standard output could not take, now and at the end of the process."""
+    with suppress(OSError, ValueError):  # not a file: nothing is kept back
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)
 
 
 def progress(total: int, title: str) -> tqdm[Any]:
@@ -66,32 +125,61 @@ def with_error(value: float | None, se: float | None) -> str:
 def writable_folder(out: str) -> Path:
     """The output folder: refused before any work when it could not be written, created with its first file."""
     folder = Path(out)
-    nearest = next((p for p in (folder, *folder.absolute().parents) if p.exists()), Path("."))
     try:
+        nearest = next((p for p in (folder, *folder.absolute().parents) if _there(p)), Path("."))
+        if not nearest.exists():
+            raise OSError(errno.ENOENT, "a symbolic link that leads nowhere or in a circle")
         with tempfile.TemporaryFile(dir=nearest):
             pass
-    except OSError as error:
-        raise InputError(
-            f"--out {out!r} cannot be written ({error.strerror or error}): name a folder you own"
-        ) from error
+    except (OSError, ValueError) as error:  # ValueError: no such name can be, as one with a null character
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"--out {out!r} cannot be written ({reason}): name a folder you own") from error
     return folder
 
 
+def _there(path: Path) -> bool:
+    """Whether anything has this name, be it a dead link. Raises OSError or ValueError where nothing ever could."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, *inside: str) -> Iterator[None]:
     """Hold the output folder, made if need be: a second run there is refused instead of mixing its files with ours.
 
     The lock lies on the folder itself and ends with the process, however it ends; where the system has no such locks
-    (Windows, some network disks) nothing is held. Raises InputError where another process holds it.
+    (Windows, some network disks) nothing is held. Temporary files that a killed run left in the folder, or in those of
+    its folders named `inside`, are removed; so is the folder, where it was made here and nothing was written. Do not
+    hold a folder twice. Raises InputError where another process holds it.
     """
+    made = [p for p in (folder, *folder.parents) if not p.exists()]
     folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with _lock(folder) as held:
+            if held:
+                for place in (folder, *(folder / name for name in inside)):
+                    _sweep(place)
+            yield
+    finally:
+        with suppress(OSError):  # the first that is not empty ends it
+            for path in made:
+                path.rmdir()
+
+
+@contextmanager
+def _lock(folder: Path) -> Iterator[bool]:
+    """Whether a lock could be had; see `locked`."""
     if sys.platform == "win32":
-        yield
+        yield False
         return
     import fcntl
 
     handle = os.open(folder, os.O_RDONLY)
     try:
+        held = True
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -99,26 +187,42 @@ def locked(folder: Path) -> Iterator[None]:
                 f"--out {str(folder)!r} is in use by another run: wait for it, or name another folder"
             ) from error
         except OSError:  # a file system without locks
-            pass
-        yield
+            held = False
+        yield held
     finally:
         os.close(handle)
 
 
+def _sweep(folder: Path) -> None:
+    """Remove what writes that were killed left behind. Only under the folder's lock: nobody else is writing there."""
+    for path in folder.glob(f".*{PARTIAL}"):
+        with suppress(OSError):
+            path.unlink()
+
+
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write to a temporary file beside `path`, then rename: a reader never sees half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    """Write to a temporary file beside `path`, then rename: a reader never sees half a file, even after a power cut.
+
+    Raises OSError with the path in it.
+    """
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PARTIAL)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())  # else the name could reach the disk before the content
+            mask = os.umask(0)
+            os.umask(mask)
+            os.chmod(temporary, 0o666 & ~mask)
+            os.replace(temporary, path)
+        except BaseException:
+            with suppress(FileNotFoundError):  # interrupted after the renaming
+                os.unlink(temporary)
+            raise
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
 
 
 def write_csv(path: Path, rows: Sequence[Row]) -> None:

@@ -68,17 +68,18 @@ def run(study: Study, argv: Sequence[str]) -> None:
     args = cli.parse_study(study.name, study.about, argv)
     settings = settings_from(args, study.quick if args.quick else study.full)
     out = report.writable_folder(args.out)
-    tables = study.tables(settings, study.simulate(settings, args.threads))
-    rows = next(iter(tables.values()))
-    described = {**asdict(settings), "design": settings.design._asdict()}
-    summary = {"settings": described, **study.score(settings, rows), "rows": rows}
-    text = report.to_json(summary)
-    figures = study.plot(*tables.values())
-    for name, table in tables.items():
-        report.write_csv(out / name, table)
-    report.write_bytes(out / "summary.json", text.encode())
-    for name, figure in figures.items():
-        report.save_figure(out / name, figure)
+    with report.locked(out):
+        tables = study.tables(settings, study.simulate(settings, args.threads))
+        rows = next(iter(tables.values()))
+        described = {**asdict(settings), "design": settings.design._asdict()}
+        summary = {"settings": described, **study.score(settings, rows), "rows": rows}
+        text = report.to_json(summary)
+        figures = study.plot(*tables.values())
+        for name, table in tables.items():
+            report.write_csv(out / name, table)
+        report.write_bytes(out / "summary.json", text.encode())
+        for name, figure in figures.items():
+            report.save_figure(out / name, figure)
     if args.json:
         report.say(text)
         return

@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import multiprocessing
 from collections.abc import Callable, Iterable
-from concurrent.futures import Executor, ProcessPoolExecutor
-from contextlib import nullcontext
+from concurrent.futures import Executor
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -22,15 +20,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ebpo_sim import report
+from ebpo_sim import cache, report
 from ebpo_sim.errors import InputError
 from ebpo_sim.estimators import checkpoint
+from ebpo_sim.pool import workers
 from ebpo_sim.training import METRICS, ORDERS, TrainingConfig, build_estimator, train
 from ebpo_sim.worlds.prompts import SkillChain, parse_population
 
 Array = NDArray[np.float64]
 REFERENCE = "grpo"
 VERSION = 2  # of the files: raise it when the meaning of a job changes
+CELLS = "cells"  # the folder of finished jobs
 TUNING_SEEDS = 500_000  # tuning runs take their seeds from here on, final runs from 0
 
 
@@ -194,16 +194,11 @@ class Job(NamedTuple):
 def work(job: Job, folder: Path) -> dict[str, Any]:
     """The job's result, from its file if that is whole, else computed and written."""
     path = folder / f"{job.key()}.json"
-    try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return found
-    except (OSError, ValueError):
-        pass
-    made = tune(job.settings, job.cell) if job.rate is None else final_runs(job.settings, job.cell, job.rate)
-    text = report.to_json({"job": [*job.cell, job.rate], **made})
-    report.write_bytes(path, text.encode())
-    again: dict[str, Any] = json.loads(text)
-    return again
+    found: dict[str, Any] | None = cache.load(path)
+    if found is None:
+        made = tune(job.settings, job.cell) if job.rate is None else final_runs(job.settings, job.cell, job.rate)
+        found = cache.store(path, {"job": [*job.cell, job.rate], **made})
+    return found
 
 
 def _do(jobs: Iterable[Job], folder: Path, pool: Executor | None, done: Callable[[], object]) -> dict[Job, Any]:
@@ -220,12 +215,8 @@ def simulate(settings: Settings, out: Path, threads: int = 1) -> Found:
     """All cells; files go to out/cells. Above one thread, worker processes share the jobs (a calling script then
     needs the usual `if __name__ == "__main__"`); results do not depend on how many."""
     settings.check()
-    folder, listed = out / "cells", cells(settings)
-    spawn = multiprocessing.get_context("spawn")
-    with (
-        report.progress(2 * len(listed), "training_study") as bar,
-        ProcessPoolExecutor(threads, mp_context=spawn) if threads > 1 else nullcontext() as pool,
-    ):
+    folder, listed = out / CELLS, cells(settings)
+    with report.progress(2 * len(listed), "training_study") as bar, workers(threads) as pool:
         tuned = _do((Job(settings, cell, None) for cell in listed), folder, pool, bar.update)
         best = {job.cell: _best(result) for job, result in tuned.items()}
         rate = {(cell, "own"): best[cell] for cell in listed}

@@ -17,9 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from ebpo_sim import cli, report
-from ebpo_sim.errors import InputError
 from ebpo_sim.training import OPTIMISERS, ORDERS
-from ebpo_sim.training_cells import REFERENCE, Found, Settings, simulate, to_rows
+from ebpo_sim.training_cells import CELLS, REFERENCE, Found, Settings, simulate, to_rows
 from ebpo_sim.training_findings import findings
 from ebpo_sim.training_plots import plot
 
@@ -155,7 +154,7 @@ def settings_from(args: argparse.Namespace) -> Settings:
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """The command line of the study."""
-    parser = argparse.ArgumentParser(
+    parser = cli.Parser(
         prog="python -m ebpo_sim.training_study", description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
@@ -173,8 +172,13 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add("--out", default="results/training_study", metavar="DIR", help="where files go")
     add("--json", action="store_true", help="print only the JSON summary")
     args = parser.parse_args(argv)
-    if args.threads < 1:
-        raise InputError(f"--threads must be at least 1, got {args.threads}")
+    cli.check_threads(args.threads)
+    cli.check_seed(args.seed)
+    for size in args.group_size:
+        cli.check_group_size(size)
+    for name, low in (("seeds", 2), ("steps", 1)):
+        if getattr(args, name) is not None:
+            cli.between(f"--{name}", getattr(args, name), low, cli.COUNTS)
     return args
 
 
@@ -183,7 +187,12 @@ def main(argv: Sequence[str]) -> None:
     settings = settings_from(args)
     settings.check()
     out = report.writable_folder(args.out)
-    found: Found = simulate(settings, out, args.threads)
+    with report.locked(out, CELLS):
+        _study(settings, out, args.threads, args.json)
+
+
+def _study(settings: Settings, out: Path, threads: int, json: bool) -> None:
+    found: Found = simulate(settings, out, threads)
     table, told = to_rows(found), findings(settings, found)
     at_end = [r for metric in dict.fromkeys(r["metric"] for r in table) for r in final(table, metric)]
     text = report.to_json({"settings": asdict(settings), "findings": told, "final": at_end})
@@ -194,8 +203,8 @@ def main(argv: Sequence[str]) -> None:
     figures = plot(table)
     for name, figure in figures.items():
         report.save_figure(out / name, figure)
-    report.say(text if args.json else show(settings, table, told))
-    if not args.json:
+    report.say(text if json else show(settings, table, told))
+    if not json:
         report.say(f"All {len(table)} rows: {out / 'table.csv'}; figures: {', '.join(str(out / n) for n in figures)}")
 
 

@@ -4,14 +4,13 @@
 
 TRL brings FSDP, DeepSpeed, vLLM and many processes; this module maps names. Batches are the curriculum's, in its
 order, on every number of processes. TRL's schedule starts from a rate of 0, and with vLLM it weights tokens by the
-ratio of trainer and sampler. It does not validate or show answers: those options, --sample-rows, --old-log-probs and
---threads have no effect, which is said; use llm/evaluate.py on the model it writes.
+ratio of trainer and sampler. It does not validate or show answers: those options, --sample-rows and --old-log-probs
+have no effect, which is said; use llm/evaluate.py on the model it writes.
 """
 
 from __future__ import annotations
 
 import importlib.util
-import json
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -19,17 +18,37 @@ from typing import Any
 
 from ebpo_sim import make, report
 from ebpo_sim.errors import InputError
-from llm import checkpoints, hub
+from llm import checkpoints, hub, trained_on, trl_checkpoints
 from llm.engines import precision
-from llm.run import SCRATCH, curriculum_of, load_policy, longest_answer, objective_of, ranking_from, task, verifier_of
+from llm.run import (
+    SCRATCH,
+    curriculum_of,
+    load_policy,
+    longest_answer,
+    objective_of,
+    ranking_from,
+    record_of,
+    sized,
+    task,
+    verifier_of,
+)
 from llm.settings import Settings, option
+from llm.sizes import fitted, use_threads
 from llm.tasks import Cell, CharTokenizer, Problem, Verifier
 from llm.tasks.tokenizer import Tokenizer
 
 NO_EFFECT = {
     "validation", "validation_split", "eval_every", "eval_per_cell", "eval_limit", "eval_samples", "show_every",
-    "sample_rows", "old_log_probs", "threads",
+    "sample_rows", "old_log_probs",
 }  # fmt: skip
+# transformers keeps the saving interval of the checkpoint; what has no effect may change, but not what is validated
+# with, which decides the problems trained on
+FREE = checkpoints.FREE - {"checkpoint_every"} | NO_EFFECT - {
+    "validation",
+    "validation_split",
+    "eval_per_cell",
+    "eval_limit",
+}
 LOSSES = {"token_mean": "dapo", "sequence_mean": "grpo", "constant_length": "dr_grpo"}
 
 
@@ -123,13 +142,22 @@ def train(settings: Settings, out: Path, cache: Path, resume: bool = False) -> N
         from ebpo_sim.integrations.trl import EBPOTrainer
     except ImportError as error:
         raise InputError(f"--backend trl needs TRL: pip install 'ebpo-sim[trl]' ({error})") from error
-    check(settings, out, resume)
+    check(settings)
     if settings.order == "easy_to_hard" and not settings.ranking:
         raise InputError("--order easy_to_hard with --backend trl needs --ranking, a rollouts.csv of llm/evaluate.py")
     if settings.engine == "vllm" and importlib.util.find_spec("vllm") is None:
         raise InputError("--engine vllm needs vLLM: pip install vllm, or use --engine hf")
     state = PartialState(cpu=settings.device == "cpu")
+    use_threads(settings.threads)
     problems = task(settings)
+    settings, record = fitted(settings, problems.train), record_of(settings, problems)
+    last = None
+    if resume:
+        last = str(trl_checkpoints.last_whole(out, settings.as_dict(), record, FREE))
+    else:
+        trl_checkpoints.refuse_new_run(out)
+    if settings.model == SCRATCH:
+        sized(settings, problems.train, precision(settings.device, settings.dtype))
     with state.main_process_first():  # one warm start for all processes, from the cache for the others
         model, tokenizer = base_model(settings, out, cache, state.is_main_process)
     verifier = verifier_of(settings)
@@ -153,14 +181,19 @@ def train(settings: Settings, out: Path, cache: Path, resume: bool = False) -> N
             estimator=settings.estimator,
             cluster_column="topic",
             prompt_id_column="id",
+            callbacks=[trl_checkpoints.Complete(settings.as_dict(), record, state.wait_for_everyone)],
         )
-        trainer.train(resume_from_checkpoint=resume)
+        if state.is_main_process:
+            report.write_bytes(out / "settings.json", report.to_json(settings.as_dict()).encode())
+        trainer.train(resume_from_checkpoint=last)
         failed = sum(verifier.failures.values())
     adapted = bool(settings.lora_rank)
-    trainer.save_model(str(out / ("adapters" if adapted else "model")))
+    saved = out / ("adapters" if adapted else "model")
+    trainer.save_model(str(saved))
     if adapted and state.num_processes == 1:  # sharded weights are not here to be added up
-        checkpoints.export(out / "model", trainer.model, tokenizer)
+        checkpoints.export(out / "model", trainer.model, tokenizer, record)
     if state.is_main_process:
+        trained_on.write(saved, record)
         history = "\n".join(report.to_json(row).replace("\n", "") for row in trainer.state.log_history)
         report.write_bytes(out / "metrics.jsonl", f"{history}\n".encode())
         if not adapted:
@@ -172,11 +205,8 @@ def train(settings: Settings, out: Path, cache: Path, resume: bool = False) -> N
         )
 
 
-def check(settings: Settings, out: Path, resume: bool) -> None:
-    """Refuse what `llm.run.prepare` refuses, groups of one, and resuming with other settings than those of `out`.
-
-    Writes the settings into `out` for the next time.
-    """
+def check(settings: Settings) -> None:
+    """Refuse what `llm.run.prepare` refuses, and groups of one."""
     make(settings.estimator)
     precision(settings.device, settings.dtype)
     objective_of(settings, 1)
@@ -185,17 +215,11 @@ def check(settings: Settings, out: Path, resume: bool) -> None:
             f"TRL needs a positive --temperature and a --group-size of at least 2, got {settings.temperature} and "
             f"{settings.group_size}"
         )
-    path = out / "settings.json"
-    if resume:
-        if not path.exists() or not any(out.glob("checkpoint-*")):
-            raise InputError(f"--resume finds no checkpoint of this backend in {str(out)!r}: start without --resume")
-        checkpoints.check_settings(json.loads(path.read_text()), settings.as_dict())
     without = [
         option(f.name) for f in fields(Settings) if f.name in NO_EFFECT and getattr(settings, f.name) != f.default
     ]
     if without:
         report.say(f"no effect with --backend trl: {', '.join(without)}")
-    report.write_bytes(path, report.to_json(settings.as_dict()).encode())
 
 
 def base_model(settings: Settings, out: Path, cache: Path, write: bool) -> tuple[str, Tokenizer]:
@@ -205,7 +229,7 @@ def base_model(settings: Settings, out: Path, cache: Path, write: bool) -> tuple
     """
     if settings.model != SCRATCH:
         return settings.model, hub.read_tokenizer(settings.model, settings.chat, settings.max_prompt)
-    model, tokenizer = load_policy(settings, cache, precision("cpu", "fp32"))
+    model, tokenizer = load_policy(settings, cache, precision(settings.device, settings.dtype))
     folder = out / "base"
     if write:
         checkpoints.export(folder, model, tokenizer)

@@ -196,7 +196,7 @@ def shape(text: str) -> tuple[int, int]:
 
 def main(argv: Sequence[str]) -> None:
     """The command line; see the module's docstring."""
-    parser = argparse.ArgumentParser(
+    parser = cli.Parser(
         prog="python llm/benchmark_trl.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add, defaults = parser.add_argument, Settings()
@@ -213,6 +213,8 @@ def main(argv: Sequence[str]) -> None:
     given = parser.parse_args(argv)
     if given.rounds < 2 or given.warmup < 1:
         raise InputError(f"--rounds must be at least 2 and --warmup at least 1, got {given.rounds} and {given.warmup}")
+    cli.check_threads(given.threads)
+    cli.check_seed(given.seed)
     shapes = [shape(text) for text in given.shape or ("16x8", "64x4")]
     out, cache = report.writable_folder(given.out), report.writable_folder(given.cache)
     try:

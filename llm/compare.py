@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import math
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -27,7 +28,7 @@ from ebpo_sim.errors import InputError, unknown_name
 from llm import compare_analysis as analysis
 from llm import compare_plots, compare_text
 from llm.compare_plan import TUNING_SEED, Plan, progress
-from llm.compare_runs import simulate, tables
+from llm.compare_runs import CURVE_COLUMNS, MAY_LACK, RUN_COLUMNS, RUNS, simulate, tables
 from llm.curriculum import ORDERS
 from llm.settings import Arguments, Settings
 
@@ -127,8 +128,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         help="train nothing: from the tables in DIR write FILE (default paper_figures/llm_curves.csv)")  # fmt: skip
     add("--json", action="store_true", help="print only the JSON summary")
     args = parser.parse_args(argv)
-    if args.jobs < 1:
-        raise InputError(f"--jobs must be at least 1, got {args.jobs}")
+    cli.check_threads(args.jobs, "--jobs")
     if args.minutes is not None and not args.minutes > 0:
         raise InputError(f"--minutes must be positive, got {args.minutes}")
     return args
@@ -160,26 +160,35 @@ def write(out: Path, runs: Rows, curves: Rows, state: str, json: bool) -> None:
         report.say(f"files: {out}/{{runs.csv,curves.csv,compare.csv,compare.md,compare.png,summary.json}}")
 
 
-def read(path: Path) -> Rows:
-    """A table written by this program."""
+def read(path: Path, columns: Sequence[str]) -> Rows:
+    """A table written by this program, with at least these columns. Raises InputError."""
     if not path.is_file():
         raise InputError(f"{str(path)!r} does not exist: name the --out of a comparison, or run one")
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = []
-        for number, row in enumerate(csv.DictReader(file), start=2):
-            try:
-                rows.append({k: _value(k, v) for k, v in row.items()})
-            except (TypeError, ValueError, AttributeError) as error:
-                raise InputError(
-                    f"{str(path)!r}, line {number} is damaged ({error}): run the comparison again"
-                ) from error
+    rows: Rows = []
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file)
+            missing = [name for name in columns if name not in (reader.fieldnames or ())]
+            if missing:
+                raise ValueError(f"no column {missing[0]!r}")
+            for row in reader:
+                rows.append({name: _value(name, row[name]) for name in columns})
+    except (csv.Error, TypeError, ValueError, AttributeError) as error:
+        raise InputError(
+            f"{str(path)!r}, line {len(rows) + 2} is damaged ({error}): run the comparison again"
+        ) from error
     return rows
 
 
 def _value(column: str, text: str) -> Any:
     if column in TEXTS:
-        return text
-    return None if text == "" else int(text) if column in WHOLE else float(text)
+        return str(text)
+    if text == "" and column in MAY_LACK:
+        return None
+    number = int(text) if column in WHOLE else float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{column} is {text!r}")
+    return number
 
 
 def publish(runs: Rows, curves: Rows, path: Path) -> None:
@@ -211,16 +220,33 @@ def main(argv: Sequence[str]) -> None:
     args = parse(argv)
     out, cache = report.writable_folder(args.out), report.writable_folder(args.cache)
     if args.publish or args.report:
-        runs, curves = read(out / "runs.csv"), read(out / "curves.csv")
-        drawn = {r["run"] for r in curves}
-        if not any(r["stage"] == "evaluation" for r in runs) or any(r["run"] not in drawn for r in runs):
-            raise InputError(f"{args.out!r} holds no evaluation run, or runs without curves: run the comparison again")
-        if args.publish:
-            publish(runs, curves, Path(args.publish))
-        else:
-            write(out, runs, curves, f"From the tables in {args.out}.", args.json)
+        runs, curves = stored(out)
+        try:
+            if args.publish:
+                publish(runs, curves, Path(args.publish))
+            else:
+                with report.locked(out):
+                    write(out, runs, curves, f"From the tables in {args.out}.", args.json)
+        except (ArithmeticError, AssertionError, LookupError, TypeError, ValueError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(f"the tables in {args.out!r} do not fit each other ({error!r}): run it again") from error
         return
     plan = plan_from(args)
+    with report.locked(out, RUNS):
+        _compare(plan, out, cache, args)
+
+
+def stored(out: Path) -> tuple[Rows, Rows]:
+    """(runs.csv, curves.csv) of a comparison. Raises InputError where they cannot be told from."""
+    runs, curves = read(out / "runs.csv", RUN_COLUMNS), read(out / "curves.csv", CURVE_COLUMNS)
+    drawn = {r["run"] for r in curves}
+    if not any(r["stage"] == "evaluation" for r in runs) or any(r["run"] not in drawn for r in runs):
+        raise InputError(f"{str(out)!r} holds no evaluation run, or runs without curves: run the comparison again")
+    return runs, curves
+
+
+def _compare(plan: Plan, out: Path, cache: Path, args: argparse.Namespace) -> None:
     done, failed = simulate(plan, out, cache, args.jobs, args.minutes, args.keep_logs)
     runs, curves = tables(plan, done)
     state = progress(plan, done)

@@ -11,14 +11,13 @@ import contextlib
 import hashlib
 import io
 import json
-import math
-import multiprocessing
 import platform
 import secrets
-import tempfile
+import shutil
 import time
-from collections.abc import Callable, Mapping
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -27,19 +26,30 @@ from typing import Any
 import torch
 import transformers
 
+from ebpo_sim import cache as files
 from ebpo_sim import cli, make, report
 from ebpo_sim.errors import InputError
 from ebpo_sim.estimators import checkpoint
+from ebpo_sim.pool import workers
 from llm.compare_plan import Job, Plan, Record, final, seconds, wanted
 from llm.settings import Settings
 from llm.train import train
 
+RUNS, UNFINISHED = "runs", "unfinished"  # folders: of finished runs, and of what running ones write
 VERSION = 1  # of the files: raise it when the meaning of a run changes
 AT_END = ("entropy", "grad_norm", "length", "missing_eos")  # told by the last record; others over all of training
 UNTIMED = ("seconds_validate", "seconds_measure")  # looking at a run is no part of training it
 TRACED = (
     "reward", "entropy", "grad_norm", "zero_signal", "rows_trained", "shrinkage", "kl_step", "length", "missing_eos",
 )  # fmt: skip
+
+NAME_COLUMNS = ("run", "stage", "arm", "group_size", "order", "learning_rate", "seed", "steps")
+RUN_COLUMNS = (
+    *NAME_COLUMNS, "start", "final", "mean", "seconds", "seconds_per_step", *TRACED, "wall_seconds", "invocation",
+    "machine",
+)  # fmt: skip
+CURVE_COLUMNS = (*NAME_COLUMNS, "record", "step", "seconds", "validation_pass1", "validation_se", *TRACED)
+MAY_LACK = {"start", "validation_se", *TRACED}  # quantities that do not always exist
 
 
 def key(settings: Settings) -> str:
@@ -51,18 +61,13 @@ def key(settings: Settings) -> str:
 
 def load(path: Path, settings: Settings) -> Record | None:
     """A finished run; None where there is none, or a file that is damaged or of other settings: it is done again."""
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        if record["settings"] != settings.as_dict():
-            raise ValueError("other settings")
-        if not math.isfinite(final(record) + seconds(record) + record["wall_seconds"]) or not record["invocation"]:
-            raise ValueError("no result in it")
-    except FileNotFoundError:
+    record: Record | None = files.load(path)
+    if record is None:
         return None
-    except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
-        report.say(f"{path} is damaged ({error}): its run is done again")
+    if record["settings"] != settings.as_dict():
+        report.note(f"{path} is of other settings: its run is done again")
         return None
-    return dict(record)
+    return record
 
 
 def curve(rows: list[Record], start: list[float | None]) -> list[Record]:
@@ -89,12 +94,9 @@ def curve(rows: list[Record], start: list[float | None]) -> list[Record]:
 def work(settings: Settings, out: Path, cache: Path, keep: bool, marks: Record) -> Record:
     """Train, keep the curve in out/runs, drop the logs of single rollouts unless `keep`."""
     name = key(settings)
-    with contextlib.ExitStack() as stack:
-        temporary = stack.enter_context(tempfile.TemporaryDirectory())
-        folder = out / "logs" / name if keep else Path(temporary)
-        # What a run says, and its progress bar, belong to no reader here.
-        stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
-        stack.enter_context(contextlib.redirect_stderr(io.StringIO()))
+    folder = out / ("logs" if keep else UNFINISHED) / name
+    # What a run says, and its progress bar, belong to no reader here.
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         started = time.perf_counter()
         summary = train(settings, folder, cache)
         wall = time.perf_counter() - started
@@ -107,14 +109,16 @@ def work(settings: Settings, out: Path, cache: Path, keep: bool, marks: Record) 
         "topics": {topic: row["end"] for topic, row in validation.items()},
         "curve": curve(rows, validation["all"]["start"]),
     }
-    report.write_bytes(out / "runs" / f"{name}.json", report.to_json(record).encode())
-    return record
+    kept: Record = files.store(out / RUNS / f"{name}.json", record)
+    if not keep:
+        shutil.rmtree(folder)
+    return kept
 
 
-def warm_up(settings: Settings, cache: Path) -> None:
+def warm_up(settings: Settings, out: Path, cache: Path) -> None:
     """One step that is not kept: the warm start is in the cache before several runs want it at once."""
-    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
-        train(replace(settings, steps=1, eval_every=1), Path(folder), cache)
+    with contextlib.redirect_stdout(io.StringIO()):
+        train(replace(settings, steps=1, eval_every=1), out / UNFINISHED / "warm_up", cache)
 
 
 @lru_cache(maxsize=1)
@@ -152,7 +156,8 @@ def simulate(
 ) -> tuple[dict[Job, Record], list[str]]:
     """All runs of the plan, or as many as fit into `minutes`: (those finished, a line for each that failed).
 
-    Runs whose files are there are read. Raises InputError for settings that a run refuses.
+    Runs whose files are there are read. The caller holds the lock of `out`. Raises InputError for settings
+    that a run refuses.
     """
     marks = {"invocation": secrets.token_hex(4), "machine": machine() | {"jobs": jobs}}
     began = time.monotonic()
@@ -163,11 +168,12 @@ def simulate(
     def in_time(job: Job) -> bool:
         return minutes is None or time.monotonic() - began + expected(job, done) <= 60 * minutes
 
-    spawn = multiprocessing.get_context("spawn")
     with (
-        _Here() if jobs == 1 else ProcessPoolExecutor(jobs, mp_context=spawn) as pool,
+        _without_leftovers(out / UNFINISHED),
+        workers(jobs) as processes,
         report.progress(0, "compare") as bar,
     ):
+        pool = processes or _Here()
         while True:
             listed = [job for _, job in wanted(plan, done)]
             fresh = [job for job in listed if job not in started and job not in done]
@@ -181,7 +187,7 @@ def simulate(
             while fresh and len(flying) < jobs and in_time(fresh[0]):
                 job = fresh.pop(0)
                 if not warm:
-                    pool.submit(warm_up, plan.settings(job), cache).result()
+                    pool.submit(warm_up, plan.settings(job), out, cache).result()
                     warm = True
                 started.add(job)
                 flying[pool.submit(work, plan.settings(job), out, cache, keep, marks)] = job
@@ -192,16 +198,26 @@ def simulate(
                 error = future.exception()
                 if error is None:
                     done[job] = future.result()
-                elif isinstance(error, InputError):
+                elif isinstance(error, InputError | BrokenProcessPool):
                     raise error
                 else:  # one run must not cost the others
                     failed.append(f"{job.arm}, G = {job.group_size}, lr {job.rate:g}, seed {job.seed}: {error!r}")
     return done, failed
 
 
+@contextlib.contextmanager
+def _without_leftovers(folder: Path) -> Iterator[None]:
+    """Remove what runs that were stopped wrote: now, of one that was killed, and in the end."""
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        yield
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def _stored(plan: Plan, job: Job, out: Path) -> Record | None:
     settings = plan.settings(job)
-    return load(out / "runs" / f"{key(settings)}.json", settings)
+    return load(out / RUNS / f"{key(settings)}.json", settings)
 
 
 def tables(plan: Plan, done: Mapping[Job, Record]) -> tuple[list[Record], list[Record]]:

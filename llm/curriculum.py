@@ -37,11 +37,11 @@ class Curriculum:
             raise InputError(f"--order must be one of {', '.join(ORDERS)}, got {self.order!r}")
         if self.order == "easy_to_hard" and sorted(self.ranking) != list(range(len(self.pool))):
             raise InputError("order easy_to_hard needs a ranking of the whole pool")
-        smallest = min(map(len, self._streams())) if self.order != "easy_to_hard" else self._window()
+        smallest = largest_batch(self.order, self.pool)
         if not 1 <= self.prompts <= smallest:
             raise InputError(
                 f"--prompts must be between 1 and {smallest}, the smallest set a batch is drawn from, "
-                f"got {self.prompts}: enlarge --per-cell"
+                f"got {self.prompts}: lower it, name a larger data set, or for generated problems raise --per-cell"
             )
 
     def batch(self, step: int) -> list[Problem]:
@@ -62,10 +62,19 @@ class Curriculum:
         return min(len(self.pool), max(self.prompts, round(WINDOW * len(self.pool))))
 
     def _streams(self) -> list[list[int]]:
-        if self.order != "topic":
-            return [list(range(len(self.pool)))]
-        topics = list(dict.fromkeys(p.cell.topic for p in self.pool))
-        return [[i for i, p in enumerate(self.pool) if p.cell.topic == topic] for topic in topics]
+        return _streams(self.order, self.pool)
+
+
+def _streams(order: Order, pool: Sequence[Problem]) -> list[list[int]]:
+    if order != "topic":
+        return [list(range(len(pool)))]
+    topics = list(dict.fromkeys(p.cell.topic for p in pool))
+    return [[i for i, p in enumerate(pool) if p.cell.topic == topic] for topic in topics]
+
+
+def largest_batch(order: Order, pool: Sequence[Problem]) -> int:
+    """The most distinct prompts that every batch of this order can have."""
+    return min(map(len, _streams(order, pool)))
 
 
 def rank(pass_rates: Sequence[float]) -> tuple[int, ...]:

@@ -58,13 +58,16 @@ class VLLMEngine:
         """See `Engine.sample`."""
         if group_size < 1 or temperature < 0:
             raise InputError(f"group_size must be at least 1, temperature at least 0, got {group_size}, {temperature}")
+        if temperature == 0 and group_size > 1:
+            raise InputError(f"vLLM gives one answer at --temperature 0, got {group_size} to be sampled: ask for one")
         if self._stale:
             self._load_weights()
         rows = [self.tokenizer.prompt(p) for p in problems]
         parameters = [
             self._vllm.SamplingParams(
                 n=group_size, temperature=temperature, top_p=1.0, top_k=0, max_tokens=self.max_new, logprobs=0,
-                seed=(seed + i) % 2**31, stop_token_ids=list(self.tokenizer.eos_ids), detokenize=False,
+                seed=(seed + i * group_size) % 2**31,  # vLLM counts it up for the answers of a group
+                stop_token_ids=list(self.tokenizer.eos_ids), detokenize=False,
             )
             for i in range(len(rows))
         ]  # fmt: skip

@@ -72,6 +72,8 @@ class HFEngine:
     def __init__(
         self, model: PreTrainedModel, tokenizer: Tokenizer, max_new: int, where: Precision, rows: int = 0
     ) -> None:
+        with where.context():
+            rollouts.check_cache(model)
         self.model, self.tokenizer, self.max_new, self.where, self.rows = model, tokenizer, max_new, where, rows
         self.chunk = rows or (512 if where.device.type == "cpu" else 4096)
 

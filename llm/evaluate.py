@@ -12,24 +12,24 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields, replace
+from collections.abc import Callable, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
 if not __package__:  # run as a script: the repository instead of this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-import torch
-
 from ebpo_sim import cli, report
 from ebpo_sim.errors import InputError
 from llm import checkpoints
 from llm.engines import Engine, answer, precision
-from llm.run import GENERATED, check_prompts, engine_of, instruction_of, load_policy, longest_answer, verifier_of
+from llm.folders import alone_in
+from llm.run import engine_of, load_policy, sized, verifier_of
 from llm.settings import CHOICES, HELP, Arguments, Settings, option
-from llm.tasks import Problem, Verifier, cells, load_problems, pool, split_of
-from llm.tasks.generated import SPLITS
+from llm.sizes import use_threads
+from llm.target import FROM_TRAINING, problems_of, target_of
+from llm.tasks import SPLITS, Problem, Verifier
 
 
 class Outcome(NamedTuple):
@@ -52,8 +52,9 @@ def sampled_outcomes(
     per_call = max(1, engine.chunk // samples)
     for start in range(0, len(problems), per_call):
         some = list(problems[start : start + per_call])
-        # a seed for each call, so that a problem's answers depend on nothing sampled before its own call
-        rolled, texts, reward_PG = answer(engine, verifier, some, samples, seed + start, temperature)
+        # a seed for each call, so that a problem's answers depend on nothing sampled before its own call; apart by
+        # the answers of the calls before, as an engine may count seeds up by answers
+        rolled, texts, reward_PG = answer(engine, verifier, some, samples, seed + start * samples, temperature)
         lengths = rolled.mask_NT.sum(dim=1).tolist()
         for i, problem in enumerate(some):
             part = slice(i * samples, (i + 1) * samples)
@@ -168,57 +169,16 @@ def table(rows: Sequence[dict[str, Any]], levels: bool = False) -> str:
     return report.text_table(["topic", "level", "prompts", *names], body)
 
 
-def settings_for(given: argparse.Namespace) -> tuple[Settings, dict[str, Any] | None]:
-    """(the settings that describe the policy and its task, the checkpoint where there is one).
-
-    A file is a checkpoint of `llm/train.py` and brings its own settings; anything else is a Hugging Face model.
-    Options given on the command line replace the checkpoint's. Raises InputError for settings this code does not know.
-    """
-    target = Path(given.target)
-    if target.is_file() or target.suffix == ".pt":
-        saved = checkpoints.load(target)
-        try:
-            base, trained = Settings(**saved["settings"]), saved
-        except TypeError as error:
-            raise InputError(f"checkpoint {given.target!r} was written by other code: {error}") from error
-    else:
-        base, trained = Settings(model=given.target, dataset=given.dataset or "sample"), None
-    asked = {name: getattr(given, name) for name in FROM_TRAINING if getattr(given, name) is not None}
-    return replace(base, engine="hf", **asked), trained
-
-
-def problems_of(settings: Settings, given: argparse.Namespace, trained: Mapping[str, Any] | None) -> list[Problem]:
-    """The problems to evaluate on: of a checkpoint's own data set only what it was not trained on.
-
-    Raises InputError where there is none.
-    """
-    if settings.dataset == GENERATED:
-        found = pool(given.split, cells(settings.topics, settings.max_level), given.per_cell, given.seed)
-    else:
-        own = trained is not None and settings.dataset == trained["dataset"]
-        source = (settings.dataset, settings.dataset_split)
-        if own and trained["validation"]:  # all of its data set was trained on
-            source = (trained["validation"], trained["validation_split"])
-        found = load_problems(*source, instruction=instruction_of(settings))
-        if own and not trained["validation"]:
-            found = [p for p in found if split_of(p.id) == given.split]
-        found = found[: given.limit or None]
-    if not found:
-        raise InputError(f"no problem in the {given.split} split: raise --per-cell, or name another --dataset")
-    return found
-
-
-FROM_TRAINING = ("dataset", "dataset_split", "instruction", "verifier", "chat", "max_new", "device", "dtype",
-                 "temperature", "sample_rows", "threads")  # fmt: skip
-
-
 def arguments() -> argparse.ArgumentParser:
     """The command line."""
     parser = Arguments(prog="python llm/evaluate.py", description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("target", help="a checkpoint.pt written by python llm/train.py, or a Hugging Face model by name or folder")
-    about = "of the generated task, or of a checkpoint's own data set, which was trained on train (default heldout)"
-    add("--split", default="heldout", choices=SPLITS, help=about)
+    about = "problems: heldout, neither trained on nor validated with as far as the policy has a record; all: any"
+    add("--split", default="heldout", choices=(*SPLITS, "all"), help=f"{about} (default heldout)")
+    add(
+        "--trust-checkpoint", action="store_true", help="run the verifier that the checkpoint names, as --verifier does"
+    )
     add("--per-cell", type=int, default=32, help="generated problems a cell, where the split has as many (default 32)")
     add("--limit", type=int, default=0, help="problems of a data set, 0 for all (default 0)")
     add("--samples", type=int, default=16, help="answers a problem (default 16)")
@@ -246,16 +206,23 @@ def main(argv: Sequence[str]) -> None:
     if ks[0] < 1 or ks[-1] > given.samples:
         raise InputError(f"--k must be between 1 and --samples {given.samples}, got {given.k}: raise --samples")
     out = report.writable_folder(given.out)
-    settings, saved = settings_for(given)
-    torch.set_num_threads(settings.threads)
+    with alone_in(out):
+        run(given, ks, out)
+
+
+def run(given: argparse.Namespace, ks: Sequence[int], out: Path) -> None:
+    """Evaluate what the arguments ask for and write scores.csv and rollouts.csv into `out`."""
+    target = target_of(given)
+    settings, saved, _ = target
+    use_threads(settings.threads)
     where = precision(settings.device, settings.dtype)
-    problems = problems_of(settings, given, None if saved is None else saved["settings"])
-    verifier = verifier_of(settings)
-    model, tokenizer = load_policy(settings, out / "cache", where, trained=saved is not None)
-    check_prompts(model.config, tokenizer, problems, longest_answer(settings, tokenizer))
-    if saved is not None:
-        checkpoints.put_weights(model, saved["model"])
-    with verifier:
+    problems = problems_of(target, given)
+    settings = sized(settings, problems, where, given.samples * len(problems), trains=False)
+    with verifier_of(settings) as verifier:
+        verifier.start()
+        model, tokenizer = load_policy(settings, out / "cache", where, trained=saved is not None)
+        if saved is not None:
+            checkpoints.put_weights(model, saved["model"])
         engine = engine_of(settings, model, tokenizer, where)
         with report.progress(len(problems), "evaluate") as bar:
             outcomes = sampled_outcomes(

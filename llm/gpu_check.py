@@ -12,7 +12,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import statistics
@@ -208,7 +207,7 @@ def machine(device: str) -> dict[str, Any]:
 
 def main(argv: Sequence[str]) -> None:
     """The command line; see the module's docstring."""
-    parser = argparse.ArgumentParser(prog="python llm/gpu_check.py", description=__doc__.splitlines()[0])
+    parser = cli.Parser(prog="python llm/gpu_check.py", description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("--device", default="cuda", help="cuda, cuda:N, or cpu to try the program (default cuda)")
     add("--small", action="store_true", help="a tiny model and few steps, to try the program")

@@ -12,8 +12,12 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Genera
 
 from ebpo_sim.errors import InputError
 from llm.engines import Precision
+from llm.sizes import check_finite
 from llm.tasks.tokenizer import TextTokenizer
 
+SAFELY: dict[str, Any] = {
+    "trust_remote_code": False
+}  # a folder brings weights and settings, never code, and no question
 CHATS = ("auto", "yes", "no")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "tokenizer_config.json")
 
@@ -30,7 +34,8 @@ def load(
     """
     tokenizer = read_tokenizer(name, chat, max_prompt)
     stored = torch.bfloat16 if lora_rank and where.dtype == "bf16" else torch.float32
-    model = _read(name, lambda: AutoModelForCausalLM.from_pretrained(name, dtype=stored))
+    model = read(name, lambda: AutoModelForCausalLM.from_pretrained(name, dtype=stored, **SAFELY))
+    check_finite(model, f"--model {name!r}")
     without_dropout(model)
     if lora_rank:
         model = with_adapters(model, lora_rank, seed)
@@ -47,8 +52,8 @@ def read_tokenizer(name: str, chat: str = "auto", max_prompt: int = 0) -> TextTo
     folder = Path(name)
     if folder.is_dir() and not any((folder / file).exists() for file in TOKENIZER_FILES):
         raise InputError(f"--model {name!r} has no tokenizer: save one into the folder, tokenizer.save_pretrained()")
-    wrapped = _read(name, lambda: AutoTokenizer.from_pretrained(name))
-    config = _read(name, lambda: AutoConfig.from_pretrained(name).get_text_config())
+    wrapped = read(name, lambda: AutoTokenizer.from_pretrained(name, **SAFELY))
+    config = read_config(name).get_text_config()
     try:
         generation = GenerationConfig.from_pretrained(name).eos_token_id
     except OSError:  # many models have no generation settings
@@ -60,7 +65,21 @@ def read_tokenizer(name: str, chat: str = "auto", max_prompt: int = 0) -> TextTo
     return TextTokenizer(wrapped, list(dict.fromkeys(ends)), config.vocab_size, templated, max_prompt)
 
 
-def _read(name: str, reading: Callable[[], Any]) -> Any:
+def read_config(name: str) -> Any:
+    """The configuration of a model. Raises InputError as `load` does, and for one that names code to be fetched."""
+    config = read(name, lambda: AutoConfig.from_pretrained(name, **SAFELY))
+    for part in (config, config.get_text_config()):
+        if "/" in str(getattr(part, "_attn_implementation", None)) or "/" in str(
+            getattr(part, "_experts_implementation", None)
+        ):
+            raise InputError(
+                f"--model {name!r} names an implementation to be downloaded and run: take it out of config.json"
+            )
+    return config
+
+
+def read(name: str, reading: Callable[[], Any]) -> Any:
+    """What `reading` finds in the model. Raises InputError, naming the model, where it fails."""
     try:
         return reading()
     except Exception as error:  # missing, foreign, damaged, not downloadable: each shows as another exception

@@ -47,8 +47,8 @@ class WarmStart:
     seed: int = 0
 
 
-def build(shape: Shape, seed: int) -> PreTrainedModel:
-    """A model with random weights that depend on the seed alone. Raises InputError for an impossible shape."""
+def check(shape: Shape) -> None:
+    """Raises InputError for an impossible shape."""
     if shape.arch not in ARCHITECTURES:
         raise unknown_name("architecture", shape.arch, ARCHITECTURES)
     if min(asdict(shape)[k] for k in ("hidden", "layers", "heads", "kv_heads")) < 1:
@@ -58,6 +58,11 @@ def build(shape: Shape, seed: int) -> PreTrainedModel:
             f"hidden {shape.hidden} must be a multiple of twice the {shape.heads} heads, and these a multiple of the "
             f"{shape.kv_heads} key-value heads"
         )
+
+
+def build(shape: Shape, seed: int) -> PreTrainedModel:
+    """A model with random weights that depend on the seed alone. Raises InputError for an impossible shape."""
+    check(shape)
     config_type, model_type = ARCHITECTURES[shape.arch]
     tokens = CharTokenizer()
     config = config_type(
@@ -131,7 +136,10 @@ def _supervise(model: PreTrainedModel, plan: WarmStart, chosen: tuple[Cell, ...]
 def _content_hash(shape: Shape, plan: WarmStart, chosen: tuple[Cell, ...], where: Precision) -> str:
     """Settings, library versions, threads and the sources of this file, the sampler's forward and the tasks."""
     here = Path(__file__).parent
-    sources = [here / name for name in ("policy.py", "rollouts.py", "tasks/generated.py", "tasks/tokenizer.py")]
+    sources = [
+        here / name
+        for name in ("policy.py", "rollouts.py", "tasks/generated.py", "tasks/splits.py", "tasks/tokenizer.py")
+    ]
     decided = [
         asdict(shape),
         asdict(plan),

@@ -53,6 +53,26 @@ def positions(mask_NL: Tensor) -> Tensor:
 
 
 @torch.no_grad()
+def check_cache(model: PreTrainedModel) -> None:
+    """Raises InputError for models whose cache cannot be repeated and cut by rows, as recurrent states cannot."""
+    device = next(model.parameters()).device
+    ids, mask = (
+        torch.zeros((1, 2), dtype=torch.long, device=device),
+        torch.ones((1, 2), dtype=torch.bool, device=device),
+    )
+    try:
+        cache = DynamicCache(config=model.config)
+        _forward(model, ids, mask, positions(mask), cache)
+        cache.batch_repeat_interleave(2)
+        cache.batch_select_indices(torch.zeros(1, dtype=torch.long, device=device))
+    except (AttributeError, KeyError, NotImplementedError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{type(model).__name__} has a cache that --engine hf cannot sample groups with ({type(error).__name__}): "
+            "use --backend trl, or a model of attention layers alone"
+        ) from error
+
+
+@torch.no_grad()
 def sample(
     model: PreTrainedModel,
     prompt_PL: Tensor,
@@ -125,7 +145,14 @@ def _choose(logits: Tensor, temperature: float, generator: torch.Generator) -> t
     if temperature == 0:
         token = log_probs.argmax(dim=-1)
     else:
-        token = torch.multinomial(probabilities, 1, generator=generator)[:, 0]
+        try:
+            token = torch.multinomial(probabilities, 1, generator=generator)[:, 0]
+        except RuntimeError as error:  # on a CPU; a GPU ends the program
+            if "probability tensor" not in str(error):
+                raise
+            raise InputError(
+                "the model's probabilities are not finite: resume, or start again with a lower --lr"
+            ) from error
     return token, log_probs.gather(1, token[:, None])[:, 0], -(probabilities * log_probs).sum(dim=-1)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import csv
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,13 +17,26 @@ from transformers import PreTrainedModel
 from ebpo_sim import make, report
 from ebpo_sim.errors import InputError
 from ebpo_sim.estimators import Estimator
-from llm import hub, policy
+from llm import hub, policy, sizes, trained_on
 from llm.curriculum import Curriculum, rank
 from llm.engines import Engine, HFEngine, Precision, precision
 from llm.objectives import Objective
 from llm.settings import Settings
-from llm.tasks import MAX_ANSWER, CharTokenizer, Problem, Verifier, cells, load_problems, make_verifier, pool, split_of
+from llm.tasks import (
+    MAX_ANSWER,
+    CharTokenizer,
+    Problem,
+    Verifier,
+    cells,
+    key_of,
+    load_problems,
+    make_verifier,
+    pool,
+    split_of,
+)
 from llm.tasks.tokenizer import Tokenizer
+from llm.tasks.word_problems import INSTRUCTION
+from llm.trained_on import TrainedOn
 
 SCRATCH, GENERATED = "scratch", "generated"
 LONGEST = 512  # tokens of an answer to a data set's problem, unless --max-new says otherwise
@@ -53,28 +67,60 @@ class Task(NamedTuple):
 
 def task(settings: Settings) -> Task:
     """The problems of a run. Raises InputError for an unknown topic, a missing column, and an empty split."""
+    before = trained_on.read(settings.model) or TrainedOn()
     if settings.dataset == GENERATED:
         chosen = cells(settings.topics, settings.max_level)
-        return Task(pool("train", chosen, settings.per_cell, 0), pool("validation", chosen, settings.eval_per_cell, 0))
-    instruction = instruction_of(settings)
+        held = unseen(pool("validation", chosen, settings.eval_per_cell, 0), before, ())
+        return Task(pool("train", chosen, settings.per_cell, 0), held)
+    instruction, ends = instruction_of(settings), endings(settings)
     problems = load_problems(settings.dataset, settings.dataset_split, instruction=instruction)
     if settings.validation:
         kept, held = problems, load_problems(settings.validation, settings.validation_split, instruction=instruction)
-        shared = {p.prompt for p in kept} & {p.prompt for p in held}
+        shared = keys(kept, ends) & keys(held, ends)
         if shared:
             raise InputError(
                 f"--validation {settings.validation!r} shares {len(shared)} prompts with --dataset: take them out of "
                 "one, or leave --validation empty to hold problems out"
             )
-    else:  # by the id: an instruction that is added to the prompts must not move a problem to another split
-        kept = [p for p in problems if split_of(p.id) == "train"]
-        held = [p for p in problems if split_of(p.id) == "validation"]
+    else:
+        kept = [p for p in problems if split_of(p.prompt, ends) == "train"]
+        held = [p for p in problems if split_of(p.prompt, ends) == "validation"]
+    held = unseen(held, before, ends)
     if not kept or not held:
         raise InputError(
             f"--dataset {settings.dataset!r} leaves {len(kept)} problems to train on and {len(held)} to validate "
             "with: name a larger one, or another with --validation"
         )
     return Task(kept, held[: settings.eval_limit or None])
+
+
+def record_of(settings: Settings, problems: Task) -> TrainedOn:
+    """What the policy of a run will have seen, its base's training included."""
+    before = trained_on.read(settings.model) or TrainedOn()
+    if settings.dataset == GENERATED:
+        return before | TrainedOn(generated=True)
+    ends = endings(settings)
+    # a data set that was named for validation is a test set of the user's: it stays open to evaluations
+    validated = frozenset[str]() if settings.validation else keys(problems.validation, ends)
+    return before | TrainedOn(keys(problems.train, ends), validated)
+
+
+def unseen(problems: list[Problem], record: TrainedOn, ends: Sequence[str]) -> list[Problem]:
+    """Those that the base was not trained on; how many others there were is said."""
+    kept = [p for p in problems if record.split_of(p.prompt, ends) != "train"]
+    if len(kept) < len(problems):
+        report.say(f"validation: left out {len(problems) - len(kept)} problems that --model was trained on")
+    return kept
+
+
+def keys(problems: Sequence[Problem], ends: Sequence[str]) -> frozenset[str]:
+    """The keys of problems."""
+    return frozenset(key_of(p.prompt, ends) for p in problems)
+
+
+def endings(settings: Settings) -> tuple[str, ...]:
+    """Instructions that a prompt may end with and that do not make it another problem."""
+    return INSTRUCTION, instruction_of(settings) or ""
 
 
 def instruction_of(settings: Settings) -> str | None:
@@ -92,7 +138,7 @@ def verifier_of(settings: Settings) -> Verifier:
     name = settings.verifier
     if name == "auto":
         name = "exact" if settings.dataset == GENERATED else "math"
-    return make_verifier(name, settings.verifier_seconds)
+    return make_verifier(name, settings.verifier_seconds, settings.verifier_workers, settings.verifier_memory)
 
 
 def load_policy(
@@ -108,13 +154,7 @@ def load_policy(
             lora_rank=settings.lora_rank,
             seed=settings.seed,
         )
-    if settings.lora_rank:
-        raise InputError("--lora-rank needs a trained model: name one with --model")
-    if settings.dataset != GENERATED:
-        raise InputError(
-            f"--dataset {settings.dataset!r} is outside the tiny model's vocabulary: name a --model that reads it"
-        )
-    shape = policy.Shape(settings.arch, settings.hidden, settings.layers, settings.heads, settings.kv_heads)
+    shape = shape_of(settings)
     if trained:
         return policy.build(shape, 0).to(where.device), CharTokenizer()
     plan = policy.WarmStart(settings.sft_steps, settings.sft_batch, settings.sft_lr, settings.sft_seed)
@@ -124,14 +164,53 @@ def load_policy(
     return model, CharTokenizer()
 
 
-def check_prompts(config: Any, tokenizer: Tokenizer, problems: Sequence[Problem], max_new: int) -> None:
-    """Refuse now, not at step 300, unknown characters, over-long prompts, and answers beyond the model's context."""
+def sized(
+    settings: Settings, problems: Sequence[Problem], where: Precision, answers: int = 0, trains: bool = True
+) -> Settings:
+    """The settings with the rows that a named model can take, for `answers` at once (0: a batch); see `llm.sizes`.
+
+    Raises InputError for shapes that are none, prompts that the model cannot read, and what does not fit into memory.
+    """
+    answers = answers or settings.prompts * settings.group_size
+    if settings.model == SCRATCH:
+        policy.check(shape_of(settings))
+        tokenizer: Tokenizer = CharTokenizer()
+        found, context = sizes.of_scratch(settings, CharTokenizer().vocab_size), policy.MAX_TOKENS
+    else:
+        tokenizer = hub.read_tokenizer(settings.model, settings.chat, settings.max_prompt)
+        config = hub.read_config(settings.model)
+        found = hub.read(settings.model, lambda: sizes.of_config(config))
+        context = getattr(config.get_text_config(), "max_position_embeddings", None)
+    max_new = longest_answer(settings, tokenizer)
+    length = sizes.Length(max_new, check_prompts(context, tokenizer, problems, max_new))
+    if settings.model != SCRATCH:
+        settings = sizes.with_rows(settings, found, length, answers)
+    sizes.check_memory(settings, found, length, answers, where, trains)
+    return settings
+
+
+def check_prompts(context: int | None, tokenizer: Tokenizer, problems: Sequence[Problem], max_new: int) -> int:
+    """Tokens of the longest prompt and its answer.
+
+    Refuses now, not at step 300, unknown characters, over-long prompts, and answers beyond the model's context.
+    """
     longest = max((len(tokenizer.prompt(p)) for p in problems), default=0) + max_new
-    context = getattr(config.get_text_config(), "max_position_embeddings", None)
     if context is not None and longest > context:
         raise InputError(
             f"the longest prompt and --max-new {max_new} make {longest} tokens, the model reads {context}: lower one"
         )
+    return longest
+
+
+def shape_of(settings: Settings) -> policy.Shape:
+    """The from-scratch model's. Raises InputError for what only trained models can do."""
+    if settings.lora_rank:
+        raise InputError("--lora-rank needs a trained model: name one with --model")
+    if settings.dataset != GENERATED:
+        raise InputError(
+            f"--dataset {settings.dataset!r} is outside the tiny model's vocabulary: name a --model that reads it"
+        )
+    return policy.Shape(settings.arch, settings.hidden, settings.layers, settings.heads, settings.kv_heads)
 
 
 def engine_of(settings: Settings, model: PreTrainedModel, tokenizer: Tokenizer, where: Precision) -> Engine:
@@ -156,15 +235,11 @@ def prepare(settings: Settings, cache: Path, problems: Sequence[Problem], held: 
     estimator = make(settings.estimator)
     where = precision(settings.device, settings.dtype)
     curriculum_of(settings, problems, ranking_from(settings, problems))
-    if settings.model == SCRATCH:
-        policy.build(
-            policy.Shape(settings.arch, settings.hidden, settings.layers, settings.heads, settings.kv_heads), 0
-        )
     objective_of(settings, 1)
+    settings = sized(settings, (*problems, *held), where)
     verifier = verifier_of(settings)
     verifier.start()
     model, tokenizer = load_policy(settings, cache, where)
-    check_prompts(model.config, tokenizer, (*problems, *held), longest_answer(settings, tokenizer))
     if settings.gradient_checkpointing:
         # the older name where the newer does not exist yet (transformers 5.17)
         enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
@@ -205,7 +280,9 @@ def ranking_from(settings: Settings, problems: Sequence[Problem]) -> list[int] |
         with open(settings.ranking, encoding="utf-8", newline="") as file:
             for row in csv.DictReader(file):
                 rewards.setdefault(row["prompt_id"], []).append(float(row["reward"]))
-    except (OSError, KeyError, TypeError, ValueError) as error:
+        if not all(math.isfinite(r) for given in rewards.values() for r in given):
+            raise ValueError("a reward is not finite")
+    except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
         raise InputError(f"--ranking {settings.ranking!r} has no prompt_id and reward in each row: {error}") from error
     missing = [p.id for p in problems if p.id not in rewards]
     if missing:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any, NoReturn
+from typing import Any
 
+from ebpo_sim.cli import Parser as Arguments
 from ebpo_sim.errors import InputError
 from llm.curriculum import ORDERS
 from llm.objectives import AGGREGATIONS
@@ -44,6 +45,8 @@ class Settings:
     instruction: str = ""
     verifier: str = "auto"
     verifier_seconds: float = 5.0
+    verifier_workers: int = 0
+    verifier_memory: int = 4096
     topics: str = "all"
     max_level: int = 9
     per_cell: int = 200
@@ -83,6 +86,9 @@ class Settings:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
+            kind = type(field.default)
+            if type(value) is not kind and not (kind is float and type(value) is int):
+                raise InputError(f"{option(field.name)} must be {NAMES[kind]}, got {value!r}")
             if isinstance(value, str | bool):
                 continue
             if isinstance(value, int) and value >= 2**62:
@@ -95,7 +101,7 @@ class Settings:
         for name, known in CHOICES.items():
             if getattr(self, name) not in known:
                 raise InputError(f"{option(name)} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
-        if self.mini_batch and self.prompts % self.mini_batch:
+        if self.mini_batch and self.prompts % self.mini_batch:  # 0 prompts are still to be chosen
             raise InputError(
                 f"--mini-batch must divide --prompts {self.prompts}, got {self.mini_batch}: 0 takes the whole batch"
             )
@@ -104,10 +110,29 @@ class Settings:
         """Plain values, for checkpoints and summaries."""
         return asdict(self)
 
+    @classmethod
+    def of(cls, found: Mapping[str, Any], where: str) -> Settings:
+        """Inverse of `as_dict`; settings that are newer than the file have their default.
 
+        Raises InputError, naming `where`, for settings this code does not know and for impossible values.
+        """
+        unknown = sorted(map(str, set(found) - {field.name for field in fields(cls)}))
+        if unknown:
+            raise InputError(
+                f"{where} has the setting {unknown[0]!r}, which this code does not know: it was written by other code"
+            )
+        try:
+            return cls(**found)
+        except InputError as error:
+            raise InputError(f"{where}: {error}") from error
+
+
+NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 ZERO_ALLOWED = {
+    "prompts",
     "warmup", "seed", "sft_seed", "sft_steps", "kl_coef", "weight_decay", "mini_batch", "max_new", "max_prompt",
     "lora_rank", "sample_rows", "micro_rows", "show_every", "eval_limit", "temperature",
+    "verifier_workers", "verifier_memory",
 }  # fmt: skip
 CHOICES: dict[str, tuple[str, ...]] = {
     "order": ORDERS,
@@ -117,6 +142,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "chat": ("auto", "yes", "no"),
     "dtype": ("fp32", "bf16"),
 }
+CHOSEN_LATER = {"prompts": 0}  # where the command line has another default than the fields
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {  # the set-up of arXiv 2602.05165, section 5; 1000 steps at most
         "model": "Qwen/Qwen3-8B", "dataset": "BytedTsinghua-SIA/DAPO-Math-17k", "validation": "HuggingFaceH4/MATH-500",
@@ -128,7 +154,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 HELP = {
     "estimator": "registered estimator, or NAME:setting=value,... such as ebpo_debiased:memory=0.95",
     "group_size": "rollouts a prompt",
-    "prompts": "prompts a step",
+    "prompts": "prompts a step; 0: 64, or all there are to train on where they are fewer",
     "steps": "reinforcement-learning steps",
     "order": "how prompts are presented; easy_to_hard by the base's pass rates on them",
     "ranking": "for easy_to_hard: a rollouts.csv of llm/evaluate.py instead of measuring at the start",
@@ -146,11 +172,13 @@ HELP = {
     "old_log_probs": "whose log-probabilities the ratio starts from; auto: the sampler's in fp32, else the trainer's",
     "dataset": "generated, sample (shipped math problems), a .jsonl/.json/.csv/.parquet file, or a Hugging Face name",
     "dataset_split": "split of a Hugging Face data set",
-    "validation": "data set of the validation; empty: problems held out of --dataset by the hash of their prompt",
+    "validation": "data set of the validation; empty: problems held out of --dataset by the hash of what they ask",
     "validation_split": "split of --validation, where it is a Hugging Face data set",
     "instruction": "added to every prompt of a data set; none: nothing; empty: what its layout is used with",
     "verifier": "exact, math (math-verify), package.module:function or file.py:function; auto: by the data set",
     "verifier_seconds": "time limit of one verdict; an answer that exceeds it scores 0 and is counted",
+    "verifier_workers": "processes that verify answers side by side; 0: one a core, at most 4",
+    "verifier_memory": "megabytes a verdict may take beyond the verifier's import; 0: no limit",
     "topics": "of the generated task: all, or some of add,sub,mul,mod,reverse,sort,count",
     "max_level": "hardest level of the generated task: digits of numbers, letters of words",
     "per_cell": "training problems a topic and level of the generated task",
@@ -178,8 +206,8 @@ HELP = {
     "sft_seed": "seed of the warm start, shared by runs that are compared",
     "device": "cpu, cuda or cuda:N",
     "dtype": "of the computation; weights and optimizer stay fp32",
-    "sample_rows": "answers sampled at once; 0: all",
-    "micro_rows": "answers in one backward pass; 0: all. Same gradient, less memory",
+    "sample_rows": "answers sampled at once; 0: all, for a --model as many as 8 GiB of cache hold",
+    "micro_rows": "answers in one backward pass; 0: all, for a --model what 12 GiB hold. Same gradient, less memory",
     "gradient_checkpointing": "recompute activations in the backward pass: less memory, a third more time",
     "threads": "threads of torch; two runs side by side use two cores better than one run of two threads",
 }
@@ -190,14 +218,6 @@ def option(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-class Arguments(argparse.ArgumentParser):
-    """Refuses in one line, as everything else does."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raises InputError instead of printing the usage."""
-        raise InputError(f"{message}; see --help")
-
-
 def parse(argv: Sequence[str], about: str) -> tuple[Settings, argparse.Namespace]:
     """(settings, the options that decide no number: out, cache, resume, backend). Raises InputError for bad values."""
     parser = Arguments(prog="python llm/train.py", description=about)
@@ -206,12 +226,17 @@ def parse(argv: Sequence[str], about: str) -> tuple[Settings, argparse.Namespace
         how: dict[str, Any] = {"type": type(field.default), "choices": CHOICES.get(field.name)}
         if isinstance(field.default, bool):
             how = {"action": argparse.BooleanOptionalAction}
-        text = f"{HELP[field.name]} (default {field.default or repr(field.default)})"
-        parser.add_argument(option(field.name), default=field.default, help=text, **how)
+        default = CHOSEN_LATER.get(field.name, field.default)
+        text = f"{HELP[field.name]} (default {default or repr(default)})"
+        parser.add_argument(option(field.name), default=default, help=text, **how)
     add = parser.add_argument
     add("--out", default="results/llm/train", metavar="DIR", help="where files go (default %(default)s)")
     add("--cache", default="results/llm/cache", metavar="DIR", help="warm-started models (default %(default)s)")
-    add("--resume", action="store_true", help="continue from DIR/checkpoint.pt with the same settings")
+    add(
+        "--resume",
+        action="store_true",
+        help="continue from the last checkpoint in DIR; what decides numbers must be as it was",
+    )
     add("--backend", default="own", choices=("own", "trl"), help="trl: hand the run to TRL (default %(default)s)")
     add("--export", action="store_true", help="at the end write DIR/model, a folder that transformers reads")
     preset, _ = parser.parse_known_args([a for a in argv if a not in ("-h", "--help")])

@@ -25,6 +25,7 @@ import math
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +35,17 @@ if not __package__:  # run as a script: the repository instead of this folder
 import torch
 
 from ebpo_sim import cli, group_rewards, report
+from ebpo_sim.errors import InputError
 from ebpo_sim.estimators import dump_state, load_state
 from llm import checkpoints, engines, evaluate, learner, summary
 from llm.curriculum import rank
+from llm.folders import alone_in
 from llm.logs import RunLog
-from llm.run import Run, curriculum_of, prepare, ranking_from, task
+from llm.run import Run, curriculum_of, prepare, ranking_from, record_of, task
 from llm.settings import Settings, parse
+from llm.sizes import fitted, use_threads
 from llm.tasks import Problem
+from llm.trained_on import TrainedOn
 
 SHOWN = 3  # prompts whose first answer is shown every --show-every steps
 
@@ -147,21 +152,31 @@ def ranking_of(run: Run, problems: Sequence[Problem]) -> list[int] | None:
 
 def train(settings: Settings, out: Path, cache: Path, resume: bool = False, export: bool = False) -> dict[str, Any]:
     """Train, or continue to train, and write metrics, rollouts, checkpoints and summary.json into `out`."""
-    torch.set_num_threads(settings.threads)
+    use_threads(settings.threads)
     path = out / "checkpoint.pt"
     saved = checkpoints.load(path) if resume else None
-    if saved is not None:
-        checkpoints.check_settings(saved["settings"], settings.as_dict())
     if export:
         checkpoints.check_export(out / "model", settings.model)
-    problems, held = task(settings)
+    found = task(settings)
+    problems, held = found
+    settings, record = fitted(settings, problems), record_of(settings, found)
+    if saved is not None:
+        rows = {
+            name: saved["settings"].get(name) for name in ("micro_rows", "sample_rows") if not getattr(settings, name)
+        }
+        settings = replace(settings, **rows)  # as they were chosen then
+        checkpoints.check_settings(saved["settings"], settings.as_dict())
+        if saved["split"] != record.as_dict():
+            raise InputError(
+                f"--dataset {settings.dataset!r} holds other problems than when the checkpoint was written: restore it"
+            )
     run = prepare(settings, cache, problems, held)
     log: RunLog | None = None
     if saved is None:
         first, ranking = 0, ranking_of(run, problems)
         start_rates = evaluate.pass_rates(validate(run, held))
     else:
-        log, first, ranking, start_rates = restore(run, saved, out)
+        log, first, ranking, start_rates = restore(run, saved, out, problems, held)
     curriculum = curriculum_of(settings, problems, ranking)
     with report.progress(settings.steps, settings.estimator) as bar, run.verifier:
         bar.update(first)
@@ -181,19 +196,19 @@ def train(settings: Settings, out: Path, cache: Path, resume: bool = False, expo
                 show(log, batch, rows, settings.group_size)
             log.add(metrics, [{k: v for k, v in row.items() if k != "text"} for row in rows])
             if _due(step, settings.checkpoint_every, settings.steps):
-                checkpoints.save(path, _content(run, step + 1, ranking, start_rates, log))
+                checkpoints.save(path, _content(run, step + 1, ranking, start_rates, log, record))
             bar.set_postfix(reward=f"{metrics['reward']:.3f}", refresh=False)
             bar.update()
         end_rates = evaluate.pass_rates(validate(run, held))
         failures = {kind: count for kind, count in run.verifier.failures.items() if count}
     assert log is not None  # steps are at least 1, and a resumed run has its log
-    found = summary.summarise(settings.as_dict(), log.metrics(), held, start_rates, end_rates)
-    report.write_bytes(out / "summary.json", (report.to_json(found) + "\n").encode())
+    said = summary.summarise(run.settings.as_dict(), log.metrics(), held, start_rates, end_rates)
+    report.write_bytes(out / "summary.json", (report.to_json(said) + "\n").encode())
     if failures:
         report.say(f"the verifier failed on answers, each scored 0: {failures} {run.verifier.examples}")
     if export:
-        checkpoints.export(out / "model", run.model, run.engine.tokenizer)
-    return found
+        checkpoints.export(out / "model", run.model, run.engine.tokenizer, record)
+    return said
 
 
 def _due(step: int, every: int, steps: int) -> bool:
@@ -209,21 +224,36 @@ def show(log: RunLog, problems: Sequence[Problem], rows: Sequence[dict[str, Any]
         report.say(f"step {row['step']}: {problem.prompt[-60:]!r} -> {said[-60:]!r} (reward {row['reward']:g})")
 
 
-def restore(run: Run, saved: dict[str, Any], out: Path) -> tuple[RunLog, int, list[int] | None, list[float]]:
-    """Put a checkpoint into the run; (its log, the step to go on from, its ranking, the base's pass rates)."""
+def restore(
+    run: Run, saved: dict[str, Any], out: Path, problems: Sequence[Problem], held: Sequence[Problem]
+) -> tuple[RunLog, int, list[int] | None, list[float]]:
+    """Put a checkpoint into the run; (its log, the step to go on from, its ranking, the base's pass rates).
+
+    Raises InputError, before anything is changed on disk, for parts that do not fit the run.
+    """
+    step, ranking, start = saved["step"], saved["ranking"], saved["start"]
+    ordered = (run.settings.order == "easy_to_hard") == (ranking is not None)
+    if step > run.settings.steps or len(start) != len(held) or not ordered:
+        raise InputError(
+            f"the checkpoint's step {step}, ranking or pass rates are not of this run: restore an intact one"
+        )
+    curriculum_of(run.settings, problems, ranking)
     checkpoints.put_weights(run.model, saved["model"])
     if run.reference is not None:
-        run.reference.load_state_dict(saved["reference"])
-    run.optimizer.load_state_dict(saved["optimizer"])
+        checkpoints.put_weights(run.reference, saved["reference"] or {}, every=True)
+    checkpoints.put_optimizer(run.optimizer, saved["optimizer"])
     run.state = load_state(run.estimator, saved["estimator"])
     run.engine.sync()
-    return RunLog(out, saved["log_bytes"]), saved["step"], saved["ranking"], saved["start"]
+    return RunLog(out, saved["log_bytes"], step), step, ranking, start
 
 
-def _content(run: Run, step: int, ranking: list[int] | None, start: list[float], log: RunLog) -> dict[str, Any]:
+def _content(
+    run: Run, step: int, ranking: list[int] | None, start: list[float], log: RunLog, record: TrainedOn
+) -> dict[str, Any]:
     return {
         "step": step,
         "settings": run.settings.as_dict(),
+        "split": record.as_dict(),
         "model": checkpoints.weights_of(run.model),
         "reference": None if run.reference is None else run.reference.state_dict(),
         "optimizer": run.optimizer.state_dict(),
@@ -237,13 +267,18 @@ def _content(run: Run, step: int, ranking: list[int] | None, start: list[float],
 def main(argv: Sequence[str]) -> None:
     """The command line; see the module's docstring and --help."""
     settings, given = parse(argv, __doc__.splitlines()[0])
+    if given.preset == "paper" and given.backend == "own":
+        raise InputError(
+            "--preset paper needs --backend trl: its 8 billion parameters do not fit the one process of this loop"
+        )
     out, cache = report.writable_folder(given.out), report.writable_folder(given.cache)
-    if given.backend == "trl":
-        from llm import backend_trl
+    with alone_in(out):
+        if given.backend == "trl":
+            from llm import backend_trl
 
-        backend_trl.train(settings, out, cache, given.resume)
-        return
-    found = train(settings, out, cache, given.resume, given.export)
+            backend_trl.train(settings, out, cache, given.resume)
+            return
+        found = train(settings, out, cache, given.resume, given.export)
     report.say(summary.text(found))
     report.say(
         f"files: {given.out}/{{metrics.csv,metrics.jsonl,rollouts.csv,samples.jsonl,summary.json,checkpoint.pt}}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import io
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +9,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from ebpo_sim import cli, report
-from ebpo_sim.errors import InputError, unknown_name
+from ebpo_sim.errors import unknown_name
+from ebpo_sim.training_cells import CELLS
 from paper_figures import (
     data,
     figure1,
@@ -102,7 +102,7 @@ def write(module: ModuleType, found: Data, out: Path, gallery: bool) -> None:
 
 def main(argv: Sequence[str]) -> None:
     """Parse, load or simulate the tables, draw."""
-    parser = argparse.ArgumentParser(prog="python -m paper_figures", description=__doc__)
+    parser = cli.Parser(prog="python -m paper_figures", description=__doc__)
     add = parser.add_argument
     add("names", nargs="*", metavar="NAME", help=f"default all: {', '.join(MODULES)}")
     add("--quick", action="store_true", help="a small version of everything, for a first look")
@@ -111,22 +111,21 @@ def main(argv: Sequence[str]) -> None:
     add("--threads", type=int, default=cli.available_cores(), help="default: all cores")
     add("--gallery", action="store_true", help="also renew the small pictures that the README shows")
     args = parser.parse_args(argv)
-    if args.threads < 1:
-        raise InputError(f"--threads must be at least 1, got {args.threads}")
-    if args.seed < 0:
-        raise InputError(f"--seed must be 0 or more, got {args.seed}")
+    cli.check_threads(args.threads)
+    cli.check_seed(args.seed)
     modules = chosen(args.names)
     out = report.writable_folder(args.out) / ("quick" if args.quick else "full")
-    needs = {need for module in modules for need in module.NEEDS}
-    found = data.load(needs, args.quick, out, args.seed, args.threads)
-    with report.progress(len(modules), "drawing") as bar:
-        for module in modules:
-            write(module, found, out, args.gallery)
-            bar.update()
-    if len(modules) == len(MODULES):  # a few names must not replace the captions of all
-        text = captions(modules, found).encode()
-        for folder in (out, GALLERY) if args.gallery else (out,):
-            report.write_bytes(folder / "captions.md", text)
+    with report.locked(out, data.TABLES, f"{data.TABLES}/{data.TRAINING}/{CELLS}"):
+        needs = {need for module in modules for need in module.NEEDS}
+        found = data.load(needs, args.quick, out, args.seed, args.threads)
+        with report.progress(len(modules), "drawing") as bar:
+            for module in modules:
+                write(module, found, out, args.gallery)
+                bar.update()
+        if len(modules) == len(MODULES):  # a few names must not replace the captions of all
+            text = captions(modules, found).encode()
+            for folder in (out, GALLERY) if args.gallery else (out,):
+                report.write_bytes(folder / "captions.md", text)
     for module in modules:
         if module is not scoreboard:
             for verdict in module.verdicts(found):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,11 +10,12 @@ from typing import Any
 
 from scipy.stats import t as student
 
-from ebpo_sim import failure_study, report, training_study
+from ebpo_sim import cache, failure_study, report, training_study
 from paper_figures import language_model
 
 Rows = list[dict[str, Any]]
 FAILURE, TRAINING = "failure_study", "training_study"
+TABLES = "tables"  # the folder of what was simulated
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,8 @@ class Data:
 
 
 def load(needs: Collection[str], quick: bool, out: Path, seed: int, threads: int) -> Data:
-    """The tables that are needed, from `out`/tables where they are, else simulated and kept there."""
-    folder = out / "tables"
+    """The tables that are needed, from `out`/TABLES where they are, else simulated and kept there."""
+    folder = out / TABLES
     failure = _failure(quick, folder, seed, threads) if FAILURE in needs else []
     training = _training(quick, folder, seed, threads) if TRAINING in needs else []
     llm = language_model.load(language_model.TABLE) if TRAINING in needs else []
@@ -80,11 +80,8 @@ def _failure(quick: bool, folder: Path, seed: int, threads: int) -> Rows:
     source = Path(failure_study.__file__).read_text(encoding="utf-8")
     mark = hashlib.sha256(f"{settings!r}\n{source}".encode()).hexdigest()[:12]
     kept = folder / f"{FAILURE}-{mark}.json"
-    if kept.exists():
-        return list(json.loads(kept.read_text(encoding="utf-8")))
-    found = failure_study.simulate(settings, threads)
-    report.write_bytes(kept, report.to_json(found).encode())
-    return found
+    found = cache.load(kept)
+    return list(cache.store(kept, failure_study.simulate(settings, threads)) if found is None else found)
 
 
 def _training(quick: bool, folder: Path, seed: int, threads: int) -> Rows:

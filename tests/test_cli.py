@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import sys
 from pathlib import Path
 
@@ -10,6 +12,8 @@ import pytest
 from ebpo_sim import cli, report
 from ebpo_sim.errors import InputError, unknown_name
 from ebpo_sim.mse_study import main
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def test_run_turns_refusals_into_exit_codes(
@@ -27,23 +31,78 @@ def test_run_turns_refusals_into_exit_codes(
 
         return run
 
-    refused, stopped = InputError("no such thing"), KeyboardInterrupt()
-    for error, code, text in ((refused, 2, "error: no such thing\n"), (stopped, 130, "error: interrupted")):
+    for error, code, text in (
+        (InputError("no such\nthing \x1b[31m \ud800"), 2, r"no such thing \x1b[31m \ud800"),
+        (KeyboardInterrupt(), 130, "interrupted; files already written are whole"),
+        (cli.Terminated(143), 143, "terminated; files already written are whole"),
+        (OSError(28, "No space left on device", "out/table.csv"), 2, "out/table.csv: No space left on device"),
+        (OSError(18, "Invalid cross-device link", "a", None, "b"), 2, "b: Invalid cross-device link"),
+        (OSError(9, "Bad file descriptor", 7), 2, "Bad file descriptor"),
+        (OSError("no weights\nthere"), 2, "no weights there"),
+        (TimeoutError(), 2, "TimeoutError"),
+        (MemoryError(), 2, "out of memory (no more to be had): lower the sizes or --threads"),
+        (RecursionError("maximum"), 2, "the input is nested too deeply: make it simpler"),
+        (OverflowError("too large for a C long"), 2, "a number in the input is too large (too large for a C long)"),
+    ):
         with pytest.raises(SystemExit) as leaving:
             cli.run(raising(error))
         assert leaving.value.code == code
-        assert capsys.readouterr().err.startswith(text)
+        said = capsys.readouterr().err
+        assert said.startswith(f"error: {text}") and said.count("\n") == 1
     with pytest.raises(ZeroDivisionError):
         cli.run(raising(ZeroDivisionError()))
 
 
 def test_an_option_that_is_not_a_number_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Guards argparse's own refusals: usage and exit code 2."""
-    with pytest.raises(SystemExit) as refusal:
-        main(["--group-size", "four", "--out", str(tmp_path / "out")])
-    assert refusal.value.code == 2
-    assert "invalid int value: 'four'" in capsys.readouterr().err
+    """Guards argparse's own refusals: one line like all others, no usage, and no abbreviation of an option."""
+    for arguments, says in (
+        (["--group-size", "four"], "invalid int value: 'four'; see --help"),
+        (["--group", "4"], "unrecognized arguments: --group 4; see --help"),
+        (["--seed"], "expected one argument"),
+        (["--see=3"], "unrecognized arguments"),
+    ):
+        with pytest.raises(InputError, match=says):
+            main([*arguments, "--out", str(tmp_path / "out")])
+    assert capsys.readouterr() == ("", "")
     assert not (tmp_path / "out").exists()
+
+
+def test_every_program_has_the_one_parser() -> None:
+    """Guards "one line": nothing in the sources makes a parser of argparse's own class."""
+    made = []
+    for folder in ("ebpo_sim", "llm", "paper_figures"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("ArgumentParser"):
+                    made.append(path.name)
+    assert made == []
+
+
+PROGRAMS = [
+    "ebpo_sim.mse_study", "ebpo_sim.failure_study", "ebpo_sim.entropy_study", "ebpo_sim.clustering_study",
+    "ebpo_sim.hidden_bias_study", "ebpo_sim.training_study", "ebpo_sim.bench", "ebpo_sim.claims", "ebpo_sim.diagnose",
+    "paper_figures",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_help_runs_nothing_and_refusals_are_one_line(
+    program: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Guards every program's front door: --help explains and ends with 0, an unknown option is one line and 2."""
+    name = f"{program}.__main__" if program in ("ebpo_sim.claims", "ebpo_sim.diagnose", "paper_figures") else program
+    module = importlib.import_module(name)
+    monkeypatch.chdir(tmp_path)
+    for arguments, code in ((["--help"], 0), (["--no-such\noption"], 2), (["--seed", "x"], 2), (["--seed", "-1"], 2)):
+        monkeypatch.setattr(sys, "argv", [program, *(["none.csv"] if "diagnose" in program else []), *arguments])
+        with pytest.raises(SystemExit) as leaving:
+            cli.run(module.main)
+        out, err = capsys.readouterr()
+        assert leaving.value.code == code
+        assert (out.startswith("usage"), err.count("\n"), err[:7]) == (
+            (True, 0, "") if code == 0 else (False, 1, "error: ")
+        )
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_numbers_are_printed_to_their_error() -> None:

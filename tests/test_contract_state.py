@@ -9,10 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from battery import CASES, assert_close, assert_same, batch, build, history, leaves, rows
 from ebpo_sim import InputError, group_rewards, make
 from ebpo_sim.estimators import Estimator, dump_state, load_state
+from ebpo_sim.estimators.checkpoint import seal
 from ebpo_sim.groups import binary_groups
 
 every = pytest.mark.parametrize("estimator", CASES.values(), ids=CASES.keys())
@@ -171,5 +174,59 @@ def test_damaged_checkpoints_are_refused(damage: str) -> None:
     estimator = make("ebpo")
     content = json.loads(dump_state(estimator, history(estimator, 1)))
     DAMAGE[damage](content)
+    content.pop("sha256")
     with pytest.raises(InputError, match="estimator state"):
-        load_state(estimator, json.dumps(content))
+        load_state(estimator, seal(json.dumps(content)))
+
+
+@given(data=st.data())
+def test_no_flipped_bit_is_read(data: st.DataObject) -> None:
+    """Whatever bit of a saved state is flipped, it is refused."""
+    estimator = make("ebpo_debiased", per_cluster=True)
+    text = bytearray(dump_state(estimator, history(estimator, 1)).encode())
+    at = data.draw(st.integers(0, 8 * len(text) - 1))
+    text[at // 8] ^= 1 << at % 8
+    with pytest.raises(InputError, match="estimator state"):
+        load_state(estimator, text.decode(errors="replace"))
+
+
+NUMBERS = st.one_of(
+    st.floats(max_value=-1e-300, allow_nan=False), st.just(10**400), st.booleans(), st.none(), st.text(max_size=3),
+    st.recursive(st.lists(st.floats(0, 1), max_size=2), lambda inner: st.lists(inner, max_size=3), max_leaves=5),
+    st.just({"dict": {}}), st.just({"tuple": "Moments", "fields": 5}), st.sampled_from([float("inf"), 1e300]),
+)  # fmt: skip
+
+
+@given(data=st.data(), wrong=NUMBERS)
+@pytest.mark.parametrize("name", ["ebpo", "james_stein", "ebpo_nonparametric"])
+def test_no_impossible_state_is_read(name: str, data: st.DataObject, wrong: Any) -> None:
+    """A sealed state with one count, sum of squares, table or array replaced by what no rewards lead to is refused."""
+    estimator = make(name)
+    content = json.loads(dump_state(estimator, history(estimator, 1)))
+    content.pop("sha256")
+    places = [p for p in paths(content["state"], []) if not (p[-2:] == ["fields", 2] and isinstance(wrong, float))]
+    *way, last = data.draw(st.sampled_from(places))
+    inner = content["state"]
+    for step in way:
+        inner = inner[step]
+    inner[last] = wrong
+    with pytest.raises(InputError, match="estimator state is damaged"):
+        load_state(estimator, seal(json.dumps(content)))
+
+
+def paths(x: Any, before: list[Any]) -> list[list[Any]]:
+    """Where numbers, lists and objects stand inside a saved state."""
+    inner = x.items() if isinstance(x, dict) else enumerate(x) if isinstance(x, list) else ()
+    return [path for key, value in inner for path in ([*before, key], *paths(value, [*before, key]))]
+
+
+@pytest.mark.parametrize(
+    "state", ['{"dict": {"1000000000": [1.0]}}', '{"dict": {"x": [1.0]}}', '{"dict": {"2": [1.0, 2.0]}}', "[" * 10**5],
+)  # fmt: skip
+def test_histograms_of_impossible_sizes_are_refused(state: str) -> None:
+    """A group size must be one, and have its number of counts: nothing is allocated by what a key says."""
+    estimator = make("ebpo_nonparametric")
+    text = dump_state(estimator, history(estimator, 1))
+    before = text[: text.index('"state": ')]
+    with pytest.raises(InputError, match="estimator state is damaged"):
+        load_state(estimator, seal(f'{before}"state": {state}}}'))

@@ -9,7 +9,10 @@ from itertools import product
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from ebpo_sim.errors import InputError
 from ebpo_sim.worlds import (
     SOURCES,
     Counts,
@@ -87,6 +90,84 @@ def test_deconvolution_without_spread_is_one_point() -> None:
     counts = Counts((4,), (2,), (40,))
     assert variance_components(counts).between < 0
     assert deconvolve(counts).nodes == (0.5,)
+
+
+SIZES = st.one_of(st.integers(2, 16).map(lambda n: st.just(n)), st.just(st.integers(2, 16)))  # one for all, or mixed
+TABLES = SIZES.flatmap(
+    lambda size: st.lists(
+        size.flatmap(lambda n: st.tuples(st.just(n), st.one_of(st.integers(0, n), st.sampled_from([0, n])))),
+        min_size=2,
+        max_size=8,
+    )
+)
+
+
+def has_its_moments(counts: Counts) -> None:
+    """The world's mean and between variance are the unbiased ones, the latter cut at 0 and at mean (1 - mean)."""
+    found, prior = variance_components(counts), deconvolve(counts)
+    between = min(max(found.between, 0.0), found.mean * (1 - found.mean))
+    assert prior.mean == pytest.approx(found.mean, abs=1e-11)
+    assert prior.between == pytest.approx(between, abs=1e-9 if between <= 1e-9 else 1e-11)
+    assert min(prior.weights) >= 0
+
+
+@settings(max_examples=40, deadline=None)
+@given(TABLES)
+def test_any_small_table_has_a_world(rows: list[tuple[int, int]]) -> None:
+    """Guards few prompts: 2 to 8 of them, of 2 to 16 rollouts, often all or nothing, always have a world with their
+    moments."""
+    has_its_moments(Counts(*zip(*rows, strict=True), (1,) * len(rows)))
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [(4, 2, 500), (4, 4, 500)],
+        [(4, 2, 10_000), (4, 4, 10_000)],
+        [(8, 0, 1000), (8, 8, 1000)],
+        [(10**6, 500_000, 10**6), (10**6, 10**6, 1)],
+        [(10**6, 500_000, 10), (10**6, 502_000, 10)],
+        [(2, 0, 10**8), (3, 3, 3), (10**6, 17, 1)],
+    ],
+)
+def test_two_distinct_counts_have_a_world_at_any_size(rows: list[tuple[int, int, int]]) -> None:
+    """Guards tables of two or three cells: two thousand prompts, a billion rollouts, or noise below the grid's."""
+    has_its_moments(Counts(*zip(*rows, strict=True)))
+
+
+def test_all_or_nothing_counts_are_two_points() -> None:
+    """Guards greedy decoding: p is 0 or 1 in the share of the successes; noise in 2 prompts is cut the same way."""
+    prior = deconvolve(Counts((8, 8), (0, 8), (300, 100)))
+    assert (prior.nodes, prior.weights) == ((0.0, 1.0), (0.75, 0.25))
+    assert deconvolve(Counts((8, 8), (1, 8), (1, 1))).within == pytest.approx(0, abs=1e-15)
+
+
+def test_every_cluster_has_a_world() -> None:
+    """Guards MODEL/BENCHMARK/CLUSTER with little or no noise: its hard problems are a world as well."""
+    for name in ("Claude-Instant-1/LiveCodeBench/hard", "OC-DS-6.7B/LiveCodeBench/hard"):
+        has_its_moments(observed_counts(name))
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([(10**6 + 1, 3, 1), (8, 3, 1)], "at most 1,000,000 rollouts a prompt, got 1e.06"),
+        ([(10**400, 3, 1), (8, 3, 1)], "got 1e.300"),
+        ([(8, 3, 10**9), (8, 4, 1)], "at most 1,000,000,000 prompts"),
+        ([(8, 10**400, 1), (8, 3, 1)], "0 <= successes <= rollouts"),
+    ],
+)
+def test_counts_beyond_the_grid_are_refused(rows: list[tuple[int, int, int]], message: str) -> None:
+    """Guards the bounds of a table, whatever the size of an integer."""
+    with pytest.raises(InputError, match=message):
+        Counts(*zip(*rows, strict=True))
+
+
+def test_more_cells_than_can_be_deconvolved_are_refused() -> None:
+    """Guards the cost of the fit."""
+    cells = 50_001
+    with pytest.raises(InputError, match="different pairs"):
+        deconvolve(Counts((60_000,) * cells, tuple(range(cells)), (1,) * cells))
 
 
 def shipped() -> dict[str, list[tuple[int, int, int]]]:

@@ -175,9 +175,11 @@ def test_affine_rewards_change_no_ratio(shift: float, scale: float, seed: int) -
 def test_intervals_cover() -> None:
     """Guards the intervals on simulated worlds: 60 data sets each, 95 % nominal.
 
-    At most 51 of 60 would be seen with probability 4e-4 if coverage were 0.95; 9 comparisons: false fails below 0.4 %.
-    The given rule's model-free difference must lie within 4.5 standard errors of the truth (false fails 7e-6 each).
+    Were coverage 0.95, 51 or fewer of 60 would be seen with probability 2.8e-3: over nine comparisons false fails stay
+    below 2.6 % for a new seed. The given rule's model-free difference must lie within 4.5 standard errors of the
+    truth (false fails 7e-6 each).
     """
+    assert binom.cdf(51, 60, coverage.NOMINAL) == pytest.approx(2.8e-3, rel=0.02)
     design = coverage.Design(sets=60, prompts=150, rollouts=12, group_size=4, draws=300)
     for world in ("beta:2,3", "points:0.2,0.7", "beta:0.5,0.7"):
         for row in coverage.study(world, design):

@@ -116,6 +116,49 @@ def test_a_resumed_run_is_the_whole_run(cache: Path, tmp_path: Path) -> None:
     assert (tmp_path / "scores/rollouts.csv").exists()
 
 
+def test_only_its_own_last_whole_checkpoint_is_resumed(
+    cache: Path, tmp_path: Path, calls: list, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Guards --resume: another run's folders, half-written ones and those that lost a file are never gone on from."""
+    out = tmp_path / "run"
+    backend_trl.train(TINY, out, cache)
+    record = (out / "model/ebpo_split.json").read_bytes()
+    for folder in ("checkpoint-2", "checkpoint-4"):
+        assert json.loads((out / folder / "settings.json").read_text()) == TINY.as_dict()
+        assert (out / folder / "ebpo_split.json").read_bytes() == record
+    other = replace(TINY, seed=4, lr=1e-3)
+    for again in (TINY, other):
+        with pytest.raises(InputError, match="holds checkpoints of an earlier run"):
+            backend_trl.train(again, out, cache)
+    (out / "settings.json").write_text(json.dumps(other.as_dict()))  # what a killed run of other settings left
+    with pytest.raises(InputError, match=r"--lr is 0.001, the checkpoint was written with 0.003"):
+        backend_trl.train(other, out, cache, resume=True)
+    (out / "checkpoint-4/optimizer.pt").rename(tmp_path / "optimizer.pt")
+    with pytest.raises(InputError, match="lost its optimizer"):
+        backend_trl.train(TINY, out, cache, resume=True)
+    (out / "checkpoint-4/optimizer.pt").write_bytes((tmp_path / "optimizer.pt").read_bytes()[:-1])
+    with pytest.raises(InputError, match="it was written with"):
+        backend_trl.train(TINY, out, cache, resume=True)
+    (out / "checkpoint-4/whole.json").unlink()  # as a kill in the middle of writing leaves it
+    (out / "checkpoint-4/trainer_state.json").unlink()
+    calls.clear()
+    backend_trl.train(replace(TINY, eval_every=7, show_every=0), out, cache, resume=True)
+    assert len(calls) == 2 and "checkpoint-4 was not written to its end, skipped" in capsys.readouterr().out
+    for folder in out.glob("checkpoint-*"):
+        (folder / "whole.json").unlink()
+    with pytest.raises(InputError, match="that is whole"):
+        backend_trl.train(TINY, out, cache, resume=True)
+
+
+def test_backends_share_their_warm_start(cache: Path, tmp_path: Path) -> None:
+    """Guards one base for both loops: after the own loop's run the other makes no second warm start."""
+    settings, own = replace(TINY, sft_seed=5, steps=1), tmp_path / "cache"
+    train.train(settings, tmp_path / "own", own)
+    torch.set_num_threads(2)
+    backend_trl.train(settings, tmp_path / "trl", own)
+    assert torch.get_num_threads() == 1 and len(list(own.iterdir())) == 1
+
+
 def test_rewards_are_those_of_the_own_loop(cache: Path) -> None:
     """Guards verdicts: the function given to TRL scores answers as `llm/train.py` does, run-on ones included."""
     problems, held = task(TINY)

@@ -340,7 +340,8 @@ def test_damaged_and_foreign_files_are_done_again(
     repaired = fake()
     again, _ = compare_runs.simulate(SHORT, tmp_path, tmp_path, 1)
     assert len(repaired.trained()) == 3 and again.keys() == done.keys()
-    assert capsys.readouterr().out.count("is damaged") == 3
+    said = capsys.readouterr()
+    assert said.err.count("is damaged") == 3 and "damaged" not in said.out
     other = fake()
     compare_runs.simulate(replace(SHORT, base=replace(SHORT.base, hidden=32)), tmp_path, tmp_path, 1)
     assert len(other.trained()) == 8  # another model's runs are not these
@@ -404,7 +405,7 @@ def test_a_tiny_comparison_from_command_to_figure(
     assert "EBPO, S = 0" in said and "EBPO − EBPO, S = 1 at equal steps" in said and "runs are done" in said
     assert "from the cache" not in said  # what single runs say in their processes is not repeated
     out = tmp_path / "out"
-    runs, curves = compare.read(out / "runs.csv"), compare.read(out / "curves.csv")
+    runs, curves = compare.stored(out)
     evaluation = [r for r in runs if r["stage"] == "evaluation"]
     assert len([r for r in runs if r["stage"] == "tuning"]) == 8 and len(evaluation) == 8
     assert len({r["start"] for r in runs if r["stage"] == "evaluation"}) == 1  # one warm start

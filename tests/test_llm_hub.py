@@ -93,7 +93,7 @@ def test_training_resumes_and_is_evaluated(folder: Path, problem_file: Path, tmp
     model, _ = hub.load(str(whole / "model"), CPU)  # what was exported is the trained policy
     assert all(torch.equal(value, b["model"][name]) for name, value in model.state_dict().items())
     argv = [str(whole / "checkpoint.pt"), "--samples", "3", "--k", "1,3", "--out", str(tmp_path / "scores")]
-    evaluate.main(argv)
+    evaluate.main([*argv, "--verifier", settings.verifier])
     with (tmp_path / "scores/rollouts.csv").open() as file:
         rows = list(csv.DictReader(file))
     with (whole / "rollouts.csv").open() as file:
@@ -101,8 +101,9 @@ def test_training_resumes_and_is_evaluated(folder: Path, problem_file: Path, tmp
     assert rows and not {row["prompt_id"] for row in rows} & train_prompts  # held out of what it was trained on
     exported = ["--verifier", settings.verifier, "--dataset", str(problem_file), "--max-new", "8"]
     evaluate.main([str(whole / "model"), *exported, *argv[1:]])
-    with (tmp_path / "scores/rollouts.csv").open() as file:
-        assert len(list(csv.DictReader(file))) == 80 * 3
+    assert scored(tmp_path / "scores") and not scored(tmp_path / "scores") & train_prompts
+    evaluate.main([str(whole / "model"), *exported, *argv[1:], "--split", "all"])
+    assert len(scored(tmp_path / "scores")) == 80
 
 
 @pytest.mark.filterwarnings("ignore:.*is_activation_checkpointing:FutureWarning")  # peft 0.21 asks transformers so
@@ -212,6 +213,7 @@ def test_no_training_problem_is_evaluated(folder: Path, problem_file: Path, tmp_
         train.train(replace(settings, **change), run, tmp_path / "cache")
         for given in ([], ["--instruction", "think"], ["--dataset", str(problem_file)]):
             argv = [str(run / "checkpoint.pt"), "--samples", "1", "--out", str(tmp_path / "scores"), *given]
+            argv += ["--verifier", settings.verifier]
             evaluate.main(argv)
             assert scored(tmp_path / "scores") and not scored(tmp_path / "scores") & scored(run)
     with pytest.raises(InputError, match=r"shares 80 prompts"):

@@ -26,7 +26,7 @@ def signed(value: float) -> str:
 
 def test_the_comparison_table() -> None:
     """Guards the README's table and its sentences: recomputed from the committed runs, to the printed digit."""
-    runs, curves = (compare.read(MEASURED / "compare" / f"{name}.csv") for name in ("runs", "curves"))
+    runs, curves = compare.stored(MEASURED / "compare")
     found = analysis.findings(runs, curves)
     told = {(r["group_size"], r["arm"], r["measure"], r["reference"]): r for r in found}
     table = re.search(r"<!-- llm -->\n(.*?)<!-- /llm -->", README, flags=re.S)[1].splitlines()[2:]
@@ -61,7 +61,7 @@ def test_the_comparison_table() -> None:
 
 def test_the_orders() -> None:
     """Guards the sentence on topic and easy-to-hard order: both differences recomputed, neither resolved."""
-    found = analysis.findings(*(compare.read(MEASURED / "orders" / f"{name}.csv") for name in ("runs", "curves")))
+    found = analysis.findings(*compare.stored(MEASURED / "orders"))
     said = " ".join(README.split())
     for order, words in (("topic", "by topic"), ("easy_to_hard", "from easy to hard")):
         told = {(r["order"], r["arm"], r["measure"], r["reference"]): r for r in found}

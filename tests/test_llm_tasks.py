@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # llm runs from th
 
 from ebpo_sim import InputError
 from llm import tasks
-from llm.tasks.generated import SPLITS
+from llm.tasks.splits import SPLITS
 from llm.tasks.tokenizer import pad_left, pad_right
 
 

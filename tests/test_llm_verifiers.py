@@ -19,9 +19,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # llm runs from th
 
 from ebpo_sim import InputError
 from llm.tasks import Cell, Problem, Verifier, make_verifier, score, workers
+from llm.tasks.final_answer import last_box
 from llm.tasks.verifiers import LONGEST
 
-CLEAN = {"raised": 0, "timed_out": 0, "not_a_number": 0}
+CLEAN = {"raised": 0, "timed_out": 0, "memory": 0, "not_a_number": 0}
 JUDGE = '''
 import os, subprocess, sys, time
 import numpy as np
@@ -198,9 +199,7 @@ def test_which_part_of_a_text_is_the_answer(by_math: Verifier, text: str, gold: 
 def test_last_box(text: str, contents: str | None) -> None:
     """Guards the search for the closing brace: nested ones count, escaped ones do not."""
     pytest.importorskip("math_verify")
-    from llm.tasks import math_answers
-
-    assert math_answers.last_box(text) == contents
+    assert last_box(text) == contents
 
 
 def test_no_hedge_scores_for_two_answers(by_math: Verifier) -> None:
@@ -254,7 +253,7 @@ def test_failures_cost_one_sample_each(judge: str, capfd: pytest.CaptureFixture[
     pairs = [pair for what in evil for pair in (("good", "good"), (what, what))] + [("good", "good")]
     with make_verifier(f"{judge}:judge", seconds=1.0) as verifier:
         assert verdicts(verifier, pairs) == [1.0, 0.0] * len(evil) + [1.0]
-        assert verifier.failures == {"raised": 3, "timed_out": 2, "not_a_number": 8}
+        assert verifier.failures == {**CLEAN, "raised": 3, "timed_out": 2, "not_a_number": 8}
         assert "ZeroDivisionError: on purpose" in verifier.examples["raised"]
         assert "1 s" in verifier.examples["timed_out"]
         capfd.readouterr()
@@ -431,7 +430,9 @@ def test_functions_that_cannot_be_used_are_refused_at_the_start(judge: str, tmp_
         ("math", {"seconds": 0.0}, "seconds must be positive"),
         ("math", {"seconds": float("nan")}, "seconds must be positive"),
         ("exact", {"seconds": float("inf")}, "seconds must be positive"),
-        ("math", {"workers": 0}, "workers must be at least 1"),
+        ("math", {"workers": -1}, "workers must be from 0"),
+        ("math", {"memory_mb": -1}, "memory_mb must be 0 or"),
+        ("math", {"memory_mb": 63}, "memory_mb must be 0 or"),
     ],
 )
 def test_bad_names_and_limits_are_refused_when_made(name: str, more: dict[str, float], said: str) -> None:

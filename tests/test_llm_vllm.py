@@ -19,7 +19,8 @@ from ebpo_sim import InputError
 from llm import hub, rollouts
 from llm.engine_vllm import VLLMEngine
 from llm.engines import Precision, precision
-from llm.tasks import load_problems
+from llm.evaluate import sampled_outcomes
+from llm.tasks import load_problems, make_verifier
 from llm_toys import save_model
 
 CPU = precision("cpu", "fp32")
@@ -30,6 +31,7 @@ class StandIn:
     """vllm.LLM as documented: prompts by token ids, n answers each with the log-probability of every token."""
 
     made: ClassVar[list[StandIn]] = []
+    seeds: ClassVar[list[int]] = []  # of every answer so far
 
     def __init__(self, model: str, **settings: Any) -> None:
         self.theirs, self.settings, self.resets = AutoModelForCausalLM.from_pretrained(model), settings, 0
@@ -48,17 +50,22 @@ class StandIn:
     def generate(self, prompts: list[dict], sampling_params: list[Any], use_tqdm: bool) -> list[Any]:
         said = []
         for prompt, asked in zip(prompts, sampling_params, strict=True):
-            generator = torch.Generator().manual_seed(asked.seed)
-            outputs = [self._answer(prompt["prompt_token_ids"], asked, generator, index) for index in range(asked.n)]
+            assert asked.temperature > 0 or asked.n == 1, "n must be 1 when using greedy sampling"
+            # vLLM makes a request of every answer and counts the seed up: two answers of one seed share their noise
+            seeds = [asked.seed + index for index in range(asked.n)]
+            StandIn.seeds += seeds
+            generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+            outputs = [self._answer(prompt["prompt_token_ids"], asked, g, index) for index, g in enumerate(generators)]
             said.append(SimpleNamespace(outputs=outputs[::-1]))  # the order is not promised, the index is
         return said
 
     def _answer(self, prompt: list[int], asked: Any, generator: torch.Generator, index: int) -> Any:
         ids, log_probs = list(prompt), []
         while len(log_probs) < asked.max_tokens and (not log_probs or ids[-1] not in asked.stop_token_ids):
-            logits = self.theirs(input_ids=torch.tensor([ids])).logits[0, -1] / asked.temperature
+            logits = self.theirs(input_ids=torch.tensor([ids])).logits[0, -1] / (asked.temperature or 1.0)
             spread = torch.log_softmax(logits, dim=-1)
-            token = int(torch.multinomial(spread.exp(), 1, generator=generator))
+            greedy = asked.temperature == 0
+            token = int(spread.argmax() if greedy else torch.multinomial(spread.exp(), 1, generator=generator))
             log_probs.append({token: SimpleNamespace(logprob=float(spread[token]))})
             ids.append(token)
         return SimpleNamespace(index=index, token_ids=ids[len(prompt) :], logprobs=log_probs)
@@ -71,6 +78,7 @@ def vllm(monkeypatch: pytest.MonkeyPatch) -> None:
     module.LLM, module.SamplingParams = StandIn, SimpleNamespace  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "vllm", module)
     StandIn.made.clear()
+    StandIn.seeds.clear()
 
 
 def engine_on_the_cpu(folder: Path, model: Any, tokenizer: Any) -> VLLMEngine:
@@ -105,6 +113,32 @@ def test_rollouts_are_those_of_the_policy(vllm: None, temperature: float, tmp_pa
     prompts = [tokenizer.prompt(p) for p in problems]
     assert found.prompt_NL[5][found.prompt_mask_NL[5]].tolist() == prompts[1]
     assert StandIn.made[0].settings["logprobs_mode"] == "processed_logprobs"
+
+
+@pytest.mark.parametrize("seed", [0, 2**31 - 3, 2**62 - 1])
+def test_no_two_answers_share_their_noise(vllm: None, seed: int, tmp_path: Path) -> None:
+    """Guards independent answers: one prompt eight times, four answers each, every answer with a seed of its own.
+
+    The calls of one evaluation are told apart too: it is asked for in three calls.
+    """
+    folder = save_model(tmp_path)
+    engine = engine_on_the_cpu(folder, *hub.load(str(folder), CPU))
+    problems = load_problems("sample")[:1] * 8
+    engine.sample(problems, 4, seed)
+    assert len(set(StandIn.seeds)) == 32
+    StandIn.seeds.clear()
+    engine.chunk = 12
+    sampled_outcomes(engine, make_verifier("exact"), problems, 4, seed)
+    assert len(set(StandIn.seeds)) == len(StandIn.seeds) == 32
+
+
+def test_greedy_answers(vllm: None, tmp_path: Path) -> None:
+    """Guards temperature 0: one answer a prompt works, more are refused before vLLM is asked."""
+    folder = save_model(tmp_path)
+    engine, problems = engine_on_the_cpu(folder, *hub.load(str(folder), CPU)), load_problems("sample")[:2]
+    assert torch.equal(engine.sample(problems, 1, 0, 0.0).tokens_NT, engine.sample(problems, 1, 9, 0.0).tokens_NT)
+    with pytest.raises(InputError, match=r"one answer at --temperature 0, got 4"):
+        engine.sample(problems, 4, 0, 0.0)
 
 
 @pytest.mark.filterwarnings("ignore:.*is_activation_checkpointing:FutureWarning")  # peft 0.21 asks transformers so

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.stats import chi2
 from scipy.stats import t as student
 
 import naive
@@ -183,6 +184,26 @@ def test_simulation_agrees_with_exact_sums() -> None:
         *rows[i + 1 :],
     ]
     assert not agreement(tampered, QUICK.design.replicates)["passes"]
+
+
+def test_standard_errors_hold_the_prompts_variance() -> None:
+    """Guards what a replicate is: prompts of p = 0 or 1 leave nothing but the prompts to vary, and the standard error
+    over replicates has that variance, p(1-p)/prompts of a batch's mean; every batch has its own.
+
+    A batch mean is Binomial(400, 1/2)/400. Over 500 replicates of 2 batches, squares about 1/2 are chi-square with
+    1000 degrees of freedom, those of the standard error with 499, each two-sided at 1e-6; the correlation between
+    batches is below 5/sqrt(500), false-fail rate 6e-7.
+    """
+    design = Design(prompts=400, steps=2, burn_in=0, replicates=500, seed=2)
+    stream = simulate_stream(parse_world("points:0,1"), 1, design, threads=2)
+    mean_RT = stream[:, :, 0, 1] / design.prompts
+    variance = 0.25 / design.prompts
+    squares = float(np.sum((mean_RT - 0.5) ** 2)) / variance
+    assert chi2.ppf(5e-7, 1000) < squares < chi2.isf(5e-7, 1000)
+    squared_se = mean_with_error(mean_RT.mean(axis=1)).se ** 2
+    scaled = 499 * squared_se / (variance / 2 / 500)
+    assert chi2.ppf(5e-7, 499) < scaled < chi2.isf(5e-7, 499)
+    assert abs(np.corrcoef(mean_RT.T)[0, 1]) < 5 / math.sqrt(500)
 
 
 def test_transient_is_simulated_as_well() -> None:

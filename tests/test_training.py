@@ -150,6 +150,38 @@ def test_the_predictions_differ() -> None:
     assert np.all(gap["grpo"] > 1.3)
 
 
+@pytest.mark.parametrize("redraws", [2, 3])
+def test_quality_is_unbiased(redraws: int) -> None:
+    """Guards N - 1 and the noise's share by enumeration: over all samples of N from three gradients, the estimated
+    noise averages to E|g - E g|^2 and the squared part of E g across the exact gradient to what it is, exactly.
+
+    All three have the same part along the exact gradient, so both are read off cosine and variance, and their parts
+    across it lie so close together that no sample's estimate is cut off at 0.
+    """
+    along, chance = 0.5, np.array([0.5, 0.3, 0.2])
+    across = np.array([[1.0, 0.2], [0.8, -0.1], [1.1, 0.4]])
+    drawn = np.concatenate([np.full((3, 1), along), across], axis=1).reshape(3, 1, 3)
+    exact = np.array([[3.0, 0.0, 0.0]])
+    noise = square = 0.0
+    for sample in itertools.product(range(3), repeat=redraws):
+        found = quality(drawn[list(sample)], exact)
+        weight = float(np.prod(chance[list(sample)]))
+        assert 0 < found.cosine < 0.9
+        noise += weight * found.variance * along**2
+        square += weight * along**2 * (1 / found.cosine**2 - 1)
+    mean = chance @ across
+    assert noise == pytest.approx(float(chance @ np.sum((across - mean) ** 2, axis=1)), rel=1e-12)
+    assert square == pytest.approx(float(mean @ mean), rel=1e-12)
+
+
+def test_quality_takes_only_the_noise_across() -> None:
+    """Guards the noise along the exact gradient, which is none of the part across it: two gradients that differ only
+    along it have the cosine of their common part across."""
+    drawn = np.array([[[1.0, 0.6]], [[3.0, 0.6]]])
+    found = quality(drawn, np.array([[1.0, 0.0]]))
+    assert found == pytest.approx((2 / np.sqrt(4.36), 2 / 4), rel=1e-12)
+
+
 def test_quality_finds_direction_and_noise() -> None:
     """Guards the estimates: known bias and noise come back, scale does not matter; false-fail rate 1e-4 each."""
     exact = np.zeros((2, 3))

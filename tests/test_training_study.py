@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ebpo_sim import cache
 from ebpo_sim import training_cells as cells
 from ebpo_sim import training_study as study
 from ebpo_sim.errors import InputError
@@ -78,7 +79,7 @@ def test_every_method_is_tuned_with_the_same_budget(done: tuple[Path, cells.Foun
     tuned = {}
     for cell in cells.cells(TINY):
         job = cells.Job(TINY, cell, None)
-        tuned[cell] = json.loads((out / "cells" / f"{job.key()}.json").read_text())
+        tuned[cell] = cache.load(out / "cells" / f"{job.key()}.json")
         assert tuned[cell]["rates"] == [1.0, 8.0]
         assert found[cell, "own"].rate == tuned[cell]["rates"][int(np.argmax(tuned[cell]["scores"]))]
     for (cell, tuning), result in found.items():

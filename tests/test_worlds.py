@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -60,6 +61,18 @@ from ebpo_sim.worlds import (
         ("observed:Qwen2.5-7B/MATHS", "did you mean 'Qwen2.5-7B/MATH'"),
         ("observed:GPT-4-0613/LiveCodeBench/easy/more", "unknown observed world"),
         ("observed:", "unknown observed world"),
+        ("points:1e-320", "too small to compute with"),
+        ("points:0,1,1e-200", "too small to compute with"),
+        ("logitnormal:-700,1", "too small to compute with"),
+        ("points:0.1@1e308,0.2@1e308", "finite sum"),
+        ("logitnormal:0,1e9", "at most 100"),
+        ("logitnormal:0,1e300", "at most 100"),
+        ("logitnormal:1e9,1", "between -1000 and 1000"),
+        ("mix:" + "1*mix:" * 3000 + "1*points:1", "more than 8 deep"),
+        ("points:0.5,\n0.2", "cannot be printed"),
+        ("counts:\udc80.csv", "cannot be printed"),
+        ("counts:/dev/null", "a pipe or a device"),
+        ("counts:" + "x" * 300, "cannot be read"),
     ],
 )
 def test_worlds_that_are_refused(text: str, message: str) -> None:
@@ -67,6 +80,7 @@ def test_worlds_that_are_refused(text: str, message: str) -> None:
     with pytest.raises(InputError, match=message) as refusal:
         parse_world(text)
     assert "\n" not in str(refusal.value)
+    assert len(str(refusal.value)) < 3000  # all names of a registry, but not all of a long text
 
 
 def test_worlds_that_are_accepted() -> None:
@@ -108,6 +122,12 @@ def test_a_name_is_the_text_of_the_same_world(a: float, b: float, m: float) -> N
         ("rollouts,successes\n1,1\n4,1\n", "at least 2 rollouts"),
         ("rollouts,successes\n4,1\n", "at least 2 are needed"),
         ("rollouts,successes,prompts\n4,1,0\n", "prompts must be at least 1, got 0"),
+        ("rollouts,successes\n1e8,1\n4,1\n", "at most 1,000,000 rollouts"),
+        ("rollouts,successes\n1e30,1\n4,1\n", "line 2: rollouts must be at most"),
+        ("rollouts,successes\n1e308,1\n4,1\n", "line 2: rollouts must be at most"),
+        ("rollouts,successes\n" + "9" * 6000 + ",1\n4,1\n", "line 2: rollouts must be a whole number, got '9{77}...'"),
+        ("rollouts,successes,prompts\n4,1,1e25\n", "prompts must be at most"),
+        ("rollouts,successes\n4,\0\n", "must be a whole number"),
     ],
 )
 def test_counts_files_that_are_refused(tmp_path: Path, content: str | None, message: str) -> None:
@@ -118,6 +138,29 @@ def test_counts_files_that_are_refused(tmp_path: Path, content: str | None, mess
     for call in (parse_world, world_counts):
         with pytest.raises(InputError, match=message):
             call(f"counts:{path}")
+
+
+def test_files_that_are_no_text_are_refused(tmp_path: Path) -> None:
+    """Guards the reader: a pipe is not waited for; a folder, a loop and bytes that are no text are refused."""
+    (tmp_path / "bytes").write_bytes(b"rollouts,successes\n\xff,1\n")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("bytes", "loop", "pipe", "", "absent"):
+        with pytest.raises(InputError, match="cannot be read"):
+            read_counts(str(tmp_path / name))
+    with pytest.raises(InputError, match="null"):
+        read_counts("a\0b")
+
+
+@pytest.mark.parametrize("a", [0.01, 1.0, 1e3, 1e6])
+@pytest.mark.parametrize("b", [0.01, 1.0, 1e3, 1e6])
+def test_every_legal_beta_has_its_moments(a: float, b: float) -> None:
+    """Guards the whole documented range: mean and variance of both rules, at low and high degrees."""
+    world = parse_world(f"beta:{a},{b}")
+    mean = a / (a + b)
+    for prior in (world.quadrature(4), world.quadrature(300), world.fine()):
+        assert prior.mean == pytest.approx(mean, rel=1e-7)
+        assert prior.between == pytest.approx(mean * (1 - mean) / (a + b + 1), rel=1e-7)
 
 
 def test_counts_files_that_are_accepted(tmp_path: Path) -> None:

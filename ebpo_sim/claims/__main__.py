@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ebpo_sim import cli, report
+from ebpo_sim.claims import instruments
 from ebpo_sim.claims.family import default_context
 from ebpo_sim.claims.ledger import FAMILY_WISE, agreement, choose, markdown, rows, run_ledger
 from ebpo_sim.claims.ledger_plots import plot
@@ -37,7 +38,7 @@ def text_ledger(table: Sequence[dict[str, Any]]) -> str:
 
 
 def main(argv: Sequence[str]) -> None:
-    parser = argparse.ArgumentParser(
+    parser = cli.Parser(
         prog="python -m ebpo_sim.claims", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
@@ -51,29 +52,35 @@ def main(argv: Sequence[str]) -> None:
     )
     parser.add_argument("--json", action="store_true", help="print only the JSON")
     args = parser.parse_args(argv)
+    cli.check_threads(args.threads)
+    cli.check_seed(args.seed)
     chosen = choose(args.ids)
     context = default_context(args.quick, args.seed, args.threads)
     context.design.check()
     out = report.writable_folder(args.out)
-    with report.progress(len(chosen), "claims") as bar:
-        ledger = run_ledger(context, args.ids, bar.update)
-    table = rows(ledger)
-    checked = agreement(ledger, min(context.design.replicates, 16))
-    settings = {
-        "worlds": context.worlds,
-        "group_sizes": context.group_sizes,
-        "reference": context.reference,
-        "reference_size": context.reference_size,
-        "design": context.design._asdict(),
-        "quick": args.quick,
-    }
-    text = report.to_json({"settings": settings, "agreement": checked, "rows": table})
-    figures = {claim.id: plot(claim, findings) for claim, findings in ledger if not claim.id.startswith("HB-")}
-    report.write_csv(out / "table.csv", table)
-    report.write_bytes(out / "ledger.json", text.encode())
-    report.write_bytes(out / "ledger.md", (markdown(ledger) + "\n").encode())
-    for name, figure in figures.items():
-        report.save_figure(out / f"{name}.png", figure)
+    with report.locked(out):
+        with report.progress(len(chosen), "claims") as bar:
+            ledger = run_ledger(context, args.ids, bar.update)
+        table = rows(ledger)
+        checked = agreement(ledger)
+        tools = instruments.instrument_checks(args.seed, args.threads)
+        checks = instruments.summary(tools)
+        settings = {
+            "worlds": context.worlds,
+            "group_sizes": context.group_sizes,
+            "reference": context.reference,
+            "reference_size": context.reference_size,
+            "design": context.design._asdict(),
+            "quick": args.quick,
+        }
+        text = report.to_json({"settings": settings, "agreement": checked, "instruments": checks, "rows": table})
+        figures = {claim.id: plot(claim, findings) for claim, findings in ledger if not claim.id.startswith("HB-")}
+        report.write_csv(out / "table.csv", table)
+        report.write_csv(out / "instruments.csv", checks["rows"])
+        report.write_bytes(out / "ledger.json", text.encode())
+        report.write_bytes(out / "ledger.md", (markdown(ledger) + "\n").encode())
+        for name, figure in figures.items():
+            report.save_figure(out / f"{name}.png", figure)
     if args.json:
         report.say(text)
         return
@@ -86,11 +93,12 @@ def main(argv: Sequence[str]) -> None:
             report.say(f"{claim.id}  {claim.statement}. {claim.meaning}")
     if checked["comparisons"]:
         report.say(
-            f"Exact against simulated: largest |z| {checked['max_abs_z']:.2f} of {checked['comparisons']} "
-            f"({checked['where']}), "
-            f"limit {checked['limit']:.2f} at a family-wise false-fail rate of {FAMILY_WISE:g}: "
+            f"Exact against simulated: smallest p-value {checked['p_value']:.2g} of {checked['comparisons']} "
+            f"({checked['where']}, |z| {checked['max_abs_z']:.2f}, {checked['freedom']} degrees of freedom), "
+            f"limit {checked['limit']:.2g} at a family-wise false-fail rate of {FAMILY_WISE:g}: "
             f"{'agree' if checked['passes'] else 'DISAGREE'}."
         )
+    report.say(f"\n{instruments.text(tools)}\n")
     report.say(f"{len(table)} rows: {out / 'table.csv'}, {out / 'ledger.json'}; a figure for each claim")
 
 

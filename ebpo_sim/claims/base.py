@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+from scipy.stats import t as student
 
 from ebpo_sim.estimators import Estimator
 from ebpo_sim.mixing import Prior
@@ -30,11 +31,15 @@ class Case(NamedTuple):
 
 
 class Check(NamedTuple):
-    """Exact value and Monte Carlo confirmation of one number; se 0 means that the two must be equal."""
+    """Exact value and Monte Carlo confirmation of one number; se 0 means that the two must be equal.
+
+    freedom: the degrees of freedom of the standard error.
+    """
 
     exact: float
     simulated: float
     se: float
+    freedom: int
 
     @property
     def z(self) -> float:
@@ -42,6 +47,11 @@ class Check(NamedTuple):
         if self.se <= 0:
             return 0.0 if abs(gap) < 1e-9 else float("inf")
         return gap / self.se
+
+    @property
+    def p_value(self) -> float:
+        """Two-sided, Student's with this check's degrees of freedom; 1 or 0 where the two must be equal."""
+        return float(2 * student.sf(abs(self.z), self.freedom))
 
 
 class Verdict(NamedTuple):

@@ -42,7 +42,7 @@ def lower_error(context: Context) -> list[Finding]:
         exact = limit_risk(estimator, reference, size).mse / plain
         condition = "ρ < 1/2" if variant == LEAVE_ONE_OUT else CRITICAL
         name = f"error / group mean's, {context.reference}, G={size}"
-        check = Check(exact, simulated.value, simulated.se)
+        check = Check(exact, simulated.value, simulated.se, context.design.replicates - 1)
         findings.append(Finding(variant, found, condition, name, exact, check, "ebpo_debiased"))
     return findings
 
@@ -75,7 +75,7 @@ def conservative(context: Context) -> list[Finding]:
                 CONSERVATIVE,
                 f"shrinkage S, {context.reference}, G={size}",
                 exact,
-                Check(exact, simulated.value, simulated.se),
+                Check(exact, simulated.value, simulated.se, context.design.replicates - 1),
                 "ebpo_debiased",
             )
         )

@@ -34,7 +34,8 @@ def slower_entropy_loss(context: Context) -> list[Finding]:
     findings = [Finding("idealised", ideal, "", name + ", as in the proof", proof_entropy_ratio(reference))]
     subjects = {v: s for v, s in context.subjects.items() if v != "idealised"}
     estimators = [make("grpo"), *(subject(rule(reference, size)) for subject in subjects.values())]
-    sampled = one_step_changes(reference, size, estimators, ARMS, context.design._replace(replicates=16))
+    design = context.design._replace(replicates=16)
+    sampled = one_step_changes(reference, size, estimators, ARMS, design)
     for i, (variant, subject) in enumerate(subjects.items(), start=1):
         for option, (optimiser, per_reward) in VIEWS.items():
             if variant == "released" and option:
@@ -55,7 +56,7 @@ def slower_entropy_loss(context: Context) -> list[Finding]:
             if optimiser in sampled and exact is not None:
                 (gain, loss), (gain_0, loss_0) = sampled[optimiser][i], sampled[optimiser][0]
                 simulated = double_ratio(loss, loss_0, gain, gain_0) if per_reward else paired_ratio(loss, loss_0)
-                check = Check(exact, simulated.value, simulated.se)
+                check = Check(exact, simulated.value, simulated.se, design.replicates - 1)
             named = f"{variant}, {option}" if option else variant
             findings.append(Finding(named, cases, "", name, float("nan") if exact is None else exact, check))
     return findings

@@ -68,7 +68,7 @@ def non_vanishing(context: Context) -> list[Finding]:
                 "the batch has a success",
                 f"normalised advantage of an all-fail group, {context.reference}, G={size}",
                 exact,
-                Check(exact, simulated.value, simulated.se),
+                Check(exact, simulated.value, simulated.se, context.design.replicates - 1),
                 "ebpo_debiased",
             )
         )
@@ -150,7 +150,7 @@ def _simulated_spread(context: Context, subject: Any, view: str) -> Check:
                 values.append(-after_history(estimator, state, reference_batch(size), size))
         found.append(np.asarray(values))
     simulated = mean_with_error(found[1] - found[0])
-    return Check(exact, simulated.value, simulated.se)
+    return Check(exact, simulated.value, simulated.se, context.design.replicates - 1)
 
 
 def direction_of_penalty(context: Context) -> list[Finding]:
@@ -162,7 +162,7 @@ def direction_of_penalty(context: Context) -> list[Finding]:
     ]
     design = Design(context.design.prompts, 2, 0, context.design.replicates, context.design.seed)
     row = direction(0.05, context.reference_size, ARMS, design)
-    check = Check(row["snr_exact"], row["snr_mc"], row["snr_mc_se"])
+    check = Check(row["snr_exact"], row["snr_mc"], row["snr_mc_se"], design.replicates - 1)
     name = f"signal-to-noise ratio at p = 0.05, G={context.reference_size}, {ARMS} arms"
     return [
         Finding("any constant penalty", cases, f"p > √((K-2)/K)/√G, K = {ARMS} arms", name, row["snr_exact"], check)

@@ -108,7 +108,7 @@ def _sampled_factor(context: Context, table: Array, exact: float) -> Check:
         gradient = (k * table[k, 1] * (1 - p) - (size - k) * table[k, 0] * p) / size
         found.append(gradient.sum() / (p * (1 - p)).sum())
     simulated = mean_with_error(np.asarray(found))
-    return Check(exact, simulated.value, simulated.se)
+    return Check(exact, simulated.value, simulated.se, context.design.replicates - 1)
 
 
 def error_and_noise(context: Context) -> list[Finding]:
@@ -146,7 +146,7 @@ def _sampled_noise(context: Context, table: Array, exact: float) -> Check:
             mean = advantage_gap(t, p) * p * (1 - p)
             values.append(float(np.mean(gradient**2 - mean**2) / np.mean(mean) ** 2))
     simulated = paired_ratio(np.asarray(found[0]), np.asarray(found[1]))
-    return Check(exact, simulated.value, simulated.se)
+    return Check(exact, simulated.value, simulated.se, context.design.replicates - 1)
 
 
 def _sampled_groups(context: Context) -> Iterator[tuple[Array, NDArray[np.int64]]]:

@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ebpo_sim.claims.base import Case, Check, Claim, Context, Finding
 from ebpo_sim.claims.baseline_error import estimator_name
@@ -15,10 +16,11 @@ from ebpo_sim.clustering_study import claim_rows
 from ebpo_sim.estimators import Estimator, make
 from ebpo_sim.exact import rule
 from ebpo_sim.groups import Groups, count_groups
-from ebpo_sim.montecarlo import Design, simulate_stream, walk
+from ebpo_sim.montecarlo import Design, Mean, simulate_stream, walk
 from ebpo_sim.study import Settings
 from ebpo_sim.worlds.topics import parse_topics, prior_exact
 
+Array = NDArray[np.float64]
 AGES = (2, 4, 8, 16, 32, 64, 128)  # batches seen
 SEEN = 8  # in the simulated check
 DRIFT = 0.001  # of the success probability, per batch
@@ -71,11 +73,7 @@ def decaying_bias(context: Context) -> list[Finding]:
     lags = _simulated_lags(context)
     findings = []
     for variant, estimator in subjects.items():
-        weights = {age: own_weight(estimator, age) for age in AGES}
-        cases = []
-        for age, weight in weights.items():
-            command = f"mse_study --world beta:2,3 --group-size 4 --estimator {estimator_name(variant)}"
-            cases.append(Case(f"{command} --prompts 16 --steps {age}: ratio_mc", 1 / age - weight + 1e-9, True, age))
+        cases = stationary_cases(variant, estimator)
         check = _sampled_weight(context, estimator)
         name = f"own-batch weight in mu_glob after {SEEN} batches, stationary"
         findings.append(Finding(f"{variant}, stationary", cases, "", name, check.exact, check))
@@ -93,6 +91,15 @@ def decaying_bias(context: Context) -> list[Finding]:
     return findings
 
 
+def stationary_cases(variant: str, estimator: Estimator) -> list[Case]:
+    """The own-batch weight after each of AGES batches against 1/T; effect 1/T - weight + 1e-9, so equality holds."""
+    command = f"mse_study --world beta:2,3 --group-size 4 --estimator {estimator_name(variant)}"
+    return [
+        Case(f"{command} --prompts 16 --steps {age}: ratio_mc", 1 / age - own_weight(estimator, age) + 1e-9, True, age)
+        for age in AGES
+    ]
+
+
 def _sampled_weight(context: Context, estimator: Estimator, age: int = SEEN) -> Check:
     """The own-batch weight as a regression slope of mu_glob on the mean of its last batch, over many short streams."""
     size = context.reference_size
@@ -101,13 +108,17 @@ def _sampled_weight(context: Context, estimator: Estimator, age: int = SEEN) -> 
     ((state, batch, sums),) = walk(estimator, stream, size, design.burn_in)
     y = np.broadcast_to(_prior_mean(estimator, state, batch)[..., 0], stream.shape[:1])
     x = sums[:, 0] @ np.arange(size + 1) / size / design.prompts
+    return Check(own_weight(estimator, age), *slope_with_error(x, y), len(x) - 2)
+
+
+def slope_with_error(x: Array, y: Array) -> Mean:
+    """Least-squares slope of y on x and its standard error, with len(x) - 2 degrees of freedom; 0 for a line."""
     x, y = x - x.mean(), y - y.mean()
     slope = float(x @ y / (x @ x))
     residual = y - slope * x
-    # Rounding alone is left where mu_glob is a fixed multiple of the batch's mean.
+    # Rounding alone is left where y is a fixed multiple of x.
     noise = float(residual @ residual) if residual @ residual > 1e-20 * max(float(y @ y), 1e-300) else 0.0
-    exact = own_weight(estimator, age)
-    return Check(exact, slope, float(np.sqrt(noise / (len(x) - 2) / (x @ x))))
+    return Mean(slope, float(np.sqrt(noise / (len(x) - 2) / (x @ x))))
 
 
 def _simulated_lags(context: Context) -> dict[str, Check]:
@@ -124,7 +135,7 @@ def _simulated_lags(context: Context) -> dict[str, Check]:
     for row in rows:
         variant = named.get((row["estimator"], row["memory"]))
         if variant and row["order"] == "blocked":
-            found[variant] = Check(row["lag_last_exact"], row["lag_last"], row["lag_last_se"])
+            found[variant] = Check(row["lag_last_exact"], row["lag_last"], row["lag_last_se"], design.replicates - 1)
     return found
 
 
@@ -182,7 +193,7 @@ def _simulated(context: Context) -> dict[tuple[str, Any, bool], Check]:
         if row["order"] == "blocked":
             kept = row["memory"].removeprefix("per topic, ")
             memory: Any = float(kept.removeprefix("retention ")) if kept.startswith("retention") else kept
-            check = Check(row["gain_exact"], row["gain"], row["gain_se"])
+            check = Check(row["gain_exact"], row["gain"], row["gain_se"], design.replicates - 1)
             found[row["estimator"], memory, row["memory"].startswith("per topic")] = check
     return found
 

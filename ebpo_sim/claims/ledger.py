@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from scipy.stats import t as student
+import numpy as np
 
 from ebpo_sim.claims import baseline_error, entropy, failure, gradient, history
 from ebpo_sim.claims.base import Claim, Context, Finding, to_row
@@ -47,21 +47,29 @@ def rows(ledger: Sequence[tuple[Claim, list[Finding]]]) -> list[dict[str, Any]]:
     return [to_row(claim, finding) for claim, findings in ledger for finding in findings]
 
 
-def agreement(ledger: Sequence[tuple[Claim, list[Finding]]], replicates: int) -> dict[str, Any]:
-    """All Monte Carlo confirmations at once: largest |z| and its Bonferroni limit (Student, the fewest replicates)."""
-    z = {
-        f"{claim.id} {f.variant}": f.check.z
-        for claim, findings in ledger
-        for f in findings
-        if f.check and f.check.se > 0
+def agreement(ledger: Sequence[tuple[Claim, list[Finding]]]) -> dict[str, Any]:
+    """All Monte Carlo confirmations at once: the smallest p-value and its Bonferroni limit at `FAMILY_WISE`.
+
+    Every check has its own degrees of freedom, so z of different checks do not compare, but their p-values do.
+    Confirmations without a standard error must be equal. `where` and `max_abs_z` belong to the smallest p-value.
+    """
+    found = {f"{claim.id} {f.variant}": f.check for claim, findings in ledger for f in findings if f.check}
+    equal = all(check.z == 0 for check in found.values() if check.se <= 0)
+    uncertain = {name: check for name, check in found.items() if not check.se <= 0}  # NaN is no agreement
+    if not uncertain:
+        empty = dict.fromkeys(("where", "max_abs_z", "freedom", "p_value", "limit"))
+        return {"comparisons": 0, **empty, "passes": equal}
+    where = min(uncertain, key=lambda name: np.nan_to_num(uncertain[name].p_value, nan=-1.0))
+    worst, limit = uncertain[where], FAMILY_WISE / len(uncertain)
+    return {
+        "comparisons": len(uncertain),
+        "where": where,
+        "max_abs_z": abs(worst.z),
+        "freedom": worst.freedom,
+        "p_value": worst.p_value,
+        "limit": limit,
+        "passes": equal and worst.p_value >= limit,
     }
-    exact = [f.check.z for _, findings in ledger for f in findings if f.check and f.check.se <= 0]
-    if not z:
-        return {"comparisons": 0, "max_abs_z": None, "where": None, "limit": None, "passes": all(x == 0 for x in exact)}
-    where = max(z, key=lambda k: abs(z[k]))
-    limit = float(student.isf(FAMILY_WISE / (2 * len(z)), df=replicates - 1))
-    passes = abs(z[where]) <= limit and all(x == 0 for x in exact)
-    return {"comparisons": len(z), "max_abs_z": abs(z[where]), "where": where, "limit": limit, "passes": passes}
 
 
 COLUMNS = {"idealised": "as in the proof", "algorithm-1": "Algorithm 1", "released": "released code"}

@@ -104,7 +104,7 @@ def _chosen(found: list[Population], name: str) -> list[Population]:
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = cli.Parser(
         prog="python -m ebpo_sim.diagnose", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument

@@ -17,6 +17,7 @@ Verdict = Literal["shrink", "shrink a little", "keep the group mean", "undecided
 WORTH = 0.05  # a smaller gain in error than this does not pay for a prior that has to be learnt
 LARGE = 0.15  # from here on the gain is called large
 BETTER = 0.005  # a curve must beat the line by more than this, for certain, to be preferred to it
+LARGEST = 1024  # group size: more rollouts a prompt are not told apart
 LINE = "ebpo_debiased"
 FEW = 50  # prompts below which bootstrap intervals are rough
 
@@ -36,7 +37,7 @@ def advise(
     table: Table, found: Components, group_size: int, prompts: int, zero: Estimate | None,
     gap: list[float], notes: tuple[str, ...],
 ) -> Advice:  # fmt: skip
-    """The recommendation at this group size."""
+    """The recommendation at this group size. Sizes above `LARGEST` are infinite: no one trains with them."""
     rows = {row.estimator: row for row in table.at(group_size) if row.best is not None}
     if not found.within.value > 0:
         said = "no group has two different rewards: no baseline and no normalisation makes a signal of that. "
@@ -89,11 +90,14 @@ def span(e: Estimate | None, scale: float = 1.0, unit: str = "") -> str:
         return "-"
     if e.low is None or e.high is None:
         return f"{e.value * scale:.3g}{unit} [no interval]"
-    half = (e.high - e.low) / 2 * scale
+    value, low, high = (x * scale for x in (e.value, e.low, e.high))
+    half, size = (high - low) / 2, max(abs(value), abs(low), abs(high))
+    if 0 < size < 5e-4:  # would be printed as 0
+        return f"{value:.2g}{unit}" + (f" [{low:.2g}, {high:.2g}]" if half > 1e-9 * size else "")
     digits = 3 if half <= 1e-9 else min(4, max(0, 1 - math.floor(math.log10(half))))
     if half <= 1e-9:
-        return f"{e.value * scale:.{digits}f}{unit}"
-    return f"{e.value * scale:.{digits}f}{unit} [{e.low * scale:.{digits}f}, {e.high * scale:.{digits}f}]"
+        return f"{value:.{digits}f}{unit}"
+    return f"{value:.{digits}f}{unit} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
 def _preferred(rows: Mapping[str, Ratio], table: Table, group_size: int) -> Ratio:
@@ -121,12 +125,13 @@ def _verdict(ratio: Estimate) -> tuple[Verdict, bool]:
 
 
 def _matching(ratio: Estimate, group_size: int) -> Estimate | None:
-    """Smallest G' with w/G' <= ratio w/G, and the same at the ends of the ratio's interval."""
+    """Smallest G' with w/G' <= ratio w/G, and the same at the ends of its interval; infinite above `LARGEST`."""
     if ratio.value <= 0 or ratio.low is None or ratio.high is None:
         return None
 
     def size(r: float) -> float:
-        return float(max(1, math.ceil(group_size / r - 1e-6))) if r > 0 else math.inf
+        found = max(1, math.ceil(group_size / r - 1e-6)) if r * LARGEST > group_size else math.inf
+        return float(found) if found <= LARGEST else math.inf
 
     return Estimate(size(ratio.value), size(ratio.high), size(ratio.low))
 
@@ -171,14 +176,17 @@ def _published(rows: Mapping[str, Ratio], g: int) -> list[str]:
 def _size(verdict: Verdict, matching: Estimate | None, g: int, name: str) -> str:
     if matching is None or matching.low is None or matching.high is None or verdict in ("undecided", "no signal"):
         return ""
+    value = _many(matching.value)
     if verdict == "keep the group mean":
-        return f"Group size: shrinking would be worth less than going from G = {g} to {matching.value:.0f} with GRPO."
-    if matching.low == matching.high:
-        return f"Group size: GRPO needs G = {matching.value:.0f} to match {name} at G = {g}."
-    ends = (
-        f"{matching.low:.0f} to {matching.high:.0f}" if math.isfinite(matching.high) else f"at least {matching.low:.0f}"
+        return f"Group size: shrinking would be worth less than going from G = {g} to {value} with GRPO."
+    ends = f" ({matching.low:.0f} to {_many(matching.high)})" if math.isfinite(matching.low) else ""
+    return (
+        f"Group size: GRPO needs G = {value}{'' if matching.low == matching.high else ends} to match {name} at G = {g}."
     )
-    return f"Group size: GRPO needs G = {matching.value:.0f} ({ends}) to match {name} at G = {g}."
+
+
+def _many(size: float) -> str:
+    return f"{size:.0f}" if math.isfinite(size) else f"more than {LARGEST}"
 
 
 def _normalise(zero: Estimate | None, gap: list[float], g: int) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from ebpo_sim import report
 from ebpo_sim.errors import InputError
 
 Kind = Literal["rollouts", "prompts", "histogram"]
@@ -47,7 +48,7 @@ class Columns:
         parts = [f"{role} = {name}" for role, name in self.role.items()]
         if self.rewards:
             parts.insert(1, f"reward = {' + '.join(self.rewards)}")
-        return ", ".join(parts)
+        return report.printable(", ".join(parts))
 
 
 def overrides(texts: Sequence[str]) -> dict[str, str]:
@@ -108,6 +109,8 @@ def _trl(names: Sequence[str], sample: Mapping[str, Any]) -> tuple[str, ...]:
 def _numeric(value: Any) -> bool:
     try:
         float(value)
+    except OverflowError:
+        return True
     except (TypeError, ValueError):
         return value is None
     return True

@@ -11,7 +11,7 @@ import numpy as np
 
 from ebpo_sim.diagnose.advice import Advice, advise, of_parts
 from ebpo_sim.diagnose.breakdown import Part, by_cluster, by_step, cluster_gain
-from ebpo_sim.diagnose.intervals import MIXED, Components, Estimate, components
+from ebpo_sim.diagnose.intervals import MIXED, Components, Estimate, components, proportion
 from ebpo_sim.diagnose.population import Population
 from ebpo_sim.diagnose.ratios import Table, ratios
 from ebpo_sim.diagnose.shape import Shape, advantage_gap, shape, zero_signal
@@ -86,13 +86,21 @@ def diagnose(population: Population, columns: str, plan: Plan, chosen: Sequence[
     ends = (steps[0].found.icc, steps[-1].found.icc) if len(steps) > 1 else (None, None)
     advice = advise(table, found, current, population.prompts, zero.get(current, (None, ""))[0], gap, tuple(notes))
     n = population.n
-    median = int(np.median(np.repeat(n, population.weight.astype(np.int64))))
     return Diagnosis(
-        population.name, columns, population.prompts, population.groups, (int(n.min()), int(n.max()), median),
+        population.name, columns, population.prompts, population.groups,
+        (int(n.min()), int(n.max()), median(n, population.weight)),
         population.successes is not None, found, _saturated(population), _length(population), sizes, current, zero,
         table, shaped, (population.rate, population.weight), tuple(clusters), gain, tuple(steps), tuple(notes),
         advice._replace(sentences=(*advice.sentences, *of_parts(gain, *ends))),
     )  # fmt: skip
+
+
+def median(n: np.ndarray, weight: np.ndarray) -> int:
+    """The median of n, each standing for `weight` prompts, rounded down."""
+    order = np.argsort(n, kind="stable")
+    upto = np.cumsum(weight[order])
+    middle = np.searchsorted(upto, [(upto[-1] - 1) // 2, upto[-1] // 2], side="right")
+    return int(n[order][middle].mean())
 
 
 def _current(population: Population, plan: Plan) -> tuple[int, str]:
@@ -126,11 +134,7 @@ def _saturated(population: Population) -> tuple[Estimate, Estimate]:
 
 
 def _share(hit: np.ndarray, weight: np.ndarray) -> Estimate:
-    """Wilson's interval for a proportion."""
-    total, p, z = float(weight.sum()), float(weight @ hit / weight.sum()), 1.959964
-    centre = (p + z * z / (2 * total)) / (1 + z * z / total)
-    half = z / (1 + z * z / total) * math.sqrt(p * (1 - p) / total + z * z / (4 * total**2))
-    return Estimate(p, max(0.0, centre - half), min(1.0, centre + half))
+    return proportion(float(weight @ hit / weight.sum()), float(weight.sum()))
 
 
 def as_json(d: Diagnosis) -> dict[str, Any]:

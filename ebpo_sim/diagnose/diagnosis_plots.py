@@ -54,7 +54,7 @@ def pass_rates(d: Diagnosis) -> Figure:
     axis.set_xlabel("pass rate" if d.binary else "mean reward of a prompt")
     axis.set_ylabel("share of prompts")
     axis.legend(frameon=False)
-    axis.set_title(f"{d.name + ': ' if d.name else ''}{d.prompts} prompts", fontsize=11)
+    axis.set_title(f"{d.name + ': ' if d.name else ''}{d.prompts} prompts", fontsize=11, parse_math=False)
     return figure
 
 
@@ -100,7 +100,7 @@ def ratio_vs_group_size(d: Diagnosis) -> Figure:
     axis.set_xlabel("rollouts a group, G (dotted: the recommendation's)")
     axis.set_ylabel("error / error of the group mean")
     axis.legend(frameon=False, fontsize=9, title="line, band: long run; point, bar: model-free", title_fontsize=8)
-    axis.set_title(f"{d.name or 'Baselines'}: error relative to the group mean (95 %)", fontsize=11)
+    axis.set_title(f"{d.name or 'Baselines'}: error relative to the group mean (95 %)", fontsize=11, parse_math=False)
     return figure
 
 
@@ -119,7 +119,9 @@ def steps(d: Diagnosis) -> Figure:
     below.set_ylabel(f"error / group mean's, G = {d.current}")
     for axis in (above, below):
         axis.legend(frameon=False, fontsize=9)
-    above.set_title(f"{d.name or 'All prompts'}, during training (bars: 95 % over prompts)", fontsize=11)
+    above.set_title(
+        f"{d.name or 'All prompts'}, during training (bars: 95 % over prompts)", fontsize=11, parse_math=False
+    )
     return figure
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -17,8 +16,10 @@ from numpy.typing import NDArray
 
 from ebpo_sim.diagnose.columns import Columns
 from ebpo_sim.diagnose.reading import Chunk, Coded, Column
-from ebpo_sim.diagnose.values import number, numbers, present
+from ebpo_sim.diagnose.values import LARGEST, number, numbers, present
 from ebpo_sim.errors import InputError
+from ebpo_sim.worlds.counts import MOST_PROMPTS, MOST_ROLLOUTS
+from ebpo_sim.worlds.files import sound
 
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -101,9 +102,10 @@ def gather(chunks: Iterator[Chunk], columns: Columns, pending: int = PENDING) ->
     parts: list[Partial] = []
     rows = left_out = waiting = 0
     for chunk in chunks:
-        stratum = _strata(chunk, columns, strata)
-        partial, missing = _rollouts(chunk, columns, prompts, stratum)
-        parts.append(partial if columns.kind == "rollouts" else _prompts(chunk, columns, prompts, stratum))
+        with sound(chunk.path):
+            stratum = _strata(chunk, columns, strata)
+            partial, missing = _rollouts(chunk, columns, prompts, stratum)
+            parts.append(partial if columns.kind == "rollouts" else _prompts(chunk, columns, prompts, stratum))
         rows, left_out, waiting = rows + chunk.size, left_out + missing, waiting + len(parts[-1].key)
         if columns.kind == "rollouts" and waiting > pending:
             parts = [merged(parts)]
@@ -164,8 +166,9 @@ def _strata(chunk: Chunk, columns: Columns, strata: dict[Stratum, int]) -> Ints:
         step = None
         if "step" in role:
             step = number(value("step"))
-            if step is None or not math.isfinite(step):
-                raise InputError(f"{chunk.path}, row {chunk.row + row}: step must be a number, got {value('step')!r}")
+            if step is None or not abs(step) <= LARGEST:
+                said = repr(value("step"))[:80]
+                raise InputError(f"{chunk.path}, row {chunk.row + row}: step must be a number, got {said}")
         stratum = Stratum(model, str(value("cluster")) if "cluster" in role else "", step)
         place_of[place] = strata.setdefault(stratum, len(strata))
     if len(strata) >= 1 << SHIFT:
@@ -210,6 +213,13 @@ def _prompts(chunk: Chunk, columns: Columns, prompts: _Coder, stratum: Ints) -> 
         raise InputError(
             f"{chunk.path}, row {chunk.row + i}: needs whole numbers 0 <= successes <= rollouts and prompts >= 1, "
             f"got {s[i]:g} of {n[i]:g} for {weight[i]:g}"
+        )
+    many = (n > MOST_ROLLOUTS) | (weight > MOST_PROMPTS)
+    if np.any(many):
+        i = int(np.argmax(many))
+        raise InputError(
+            f"{chunk.path}, row {chunk.row + i}: at most {MOST_ROLLOUTS:,} rollouts a prompt and "
+            f"{MOST_PROMPTS:,} prompts, got {n[i]:g} and {weight[i]:g}"
         )
     if "prompt" in columns.role:
         code = prompts.codes(present(chunk, columns.role["prompt"]))

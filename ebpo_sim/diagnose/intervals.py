@@ -11,6 +11,7 @@ accelerated (Efron 1987), so they are the same on every monotone scale, and a li
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -23,6 +24,8 @@ Array = NDArray[np.float64]
 LEVEL = 0.95
 MIXED = 10  # groups with different rewards below which no interval is given: the bootstrap cannot see what is rare
 BLOCKS = 1000  # more prompts than this are drawn in random blocks of equal size
+
+UNFOLDED = 10_000_000  # prompts that a histogram may stand for where its prompts are dealt out one by one
 
 
 class Estimate(NamedTuple):
@@ -67,7 +70,9 @@ def redrawn(sums: Array, multiplicity: Array, draws: int, rng: np.random.Generat
     """Sums over bootstrap samples of prompts, shape (draws, K), from terms (U, K) with multiplicities (U,)."""
     keep = multiplicity > 0
     sums, multiplicity = sums[keep], multiplicity[keep]
-    if len(sums) > BLOCKS:  # sums over blocks of exchangeable prompts are again independent and alike
+    if len(sums) > BLOCKS and multiplicity.sum() <= UNFOLDED + len(
+        sums
+    ):  # sums over blocks of exchangeable prompts are again independent and alike
         each = np.repeat(np.arange(len(sums)), multiplicity.astype(np.int64))
         block = rng.permutation(len(each)) % BLOCKS
         sums = np.stack([np.bincount(block, column[each], BLOCKS) for column in sums.T], axis=1)
@@ -87,8 +92,10 @@ def moments(found: Features, sums: Array) -> Array:
     centre = x / count
     between = (square - count * centre**2) / np.maximum(count - 1, 1) - noise / count
     within = w / count
+    within, between = (np.where(np.abs(x) > found.tolerance, x, 0.0) for x in (within, between))
     whole = within + between
-    icc = np.where(whole > 1e-15, between / np.where(whole > 1e-15, whole, 1.0), np.nan)
+    known = whole > found.tolerance
+    icc = np.where(known, between / np.where(known, whole, 1.0), np.nan)
     return np.stack([found.origin + centre, within, between, icc], axis=1)
 
 
@@ -100,8 +107,16 @@ def _influences(found: Features, point: Array) -> Array:
     by_mean = x - count * centre
     by_within = w - count * within
     by_between = square - 2 * centre * x + count * centre**2 - noise - count * between
-    whole = max(within + between, 1e-15)
+    whole = max(within + between, found.tolerance, 1e-300)
     return np.stack([by_mean, by_within, by_between, ((1 - icc) * by_between - icc * by_within) / whole], axis=1)
+
+
+def proportion(p: float, total: float) -> Estimate:
+    """Wilson's interval for a proportion p of `total`."""
+    z = 1.959964
+    centre = (p + z * z / (2 * total)) / (1 + z * z / total)
+    half = z / (1 + z * z / total) * math.sqrt(p * (1 - p) / total + z * z / (4 * total**2))
+    return Estimate(p, max(0.0, centre - half), min(1.0, centre + half))
 
 
 def bca(value: float, replicates: Array, influence: Array, multiplicity: Array) -> Estimate:
@@ -112,7 +127,7 @@ def bca(value: float, replicates: Array, influence: Array, multiplicity: Array) 
     kept = replicates[np.isfinite(replicates)]
     if len(kept) < 20 or not np.isfinite(value):
         return Estimate(value, None, None)
-    if np.ptp(kept) < 1e-15:
+    if np.ptp(kept) < 1e-15 * min(1.0, 1e3 * float(np.abs(kept).max())):
         return Estimate(value, float(kept[0]), float(kept[0]))
     below = (np.sum(kept < value) + 0.5 * np.sum(kept == value)) / len(kept)
     z0 = float(ndtri(np.clip(below, 0.5 / len(kept), 1 - 0.5 / len(kept))))

@@ -40,12 +40,13 @@ def long_run_line(estimator: Estimator, mean: float, within: float, between: flo
     probe = _probe(mean, within + between, group_size)
     said = np.broadcast_to(baseline.evaluate(state, probe).baseline_PG, probe.rewards_PG.shape).reshape(-1)
     group = np.repeat(probe.mean_P, group_size)
-    design = np.stack([np.ones_like(group), group - mean, probe.rewards_PG.reshape(-1) - mean], axis=1)
-    (constant, by_group, by_own), *_ = np.linalg.lstsq(design, said, rcond=None)
     scale = np.sqrt(within + between)
-    if np.max(np.abs(design @ (constant, by_group, by_own) - said)) > 1e-6 * scale:
+    rewards = probe.rewards_PG.reshape(-1)
+    design = np.stack([np.ones_like(group), (group - mean) / scale, (rewards - mean) / scale], axis=1)
+    (constant, by_group, by_own), *_ = np.linalg.lstsq(design, said / scale, rcond=None)
+    if np.max(np.abs(design @ (constant, by_group, by_own) - said / scale)) > 1e-6:
         return None
-    return Line(float(constant - (by_group + by_own) * mean), float(by_group), float(by_own))
+    return Line(float(constant * scale - (by_group + by_own) * mean), float(by_group), float(by_own))
 
 
 def linear_ratio(line: Line, mean: float, within: float, between: float, group_size: int) -> float:

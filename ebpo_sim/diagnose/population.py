@@ -9,7 +9,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ebpo_sim import report
 from ebpo_sim.diagnose.gathering import Log
+from ebpo_sim.diagnose.values import LARGEST
 from ebpo_sim.errors import InputError
 from ebpo_sim.worlds import Counts
 
@@ -19,11 +21,13 @@ Ints = NDArray[np.int64]
 
 class Features(NamedTuple):
     """What variance components are made of, a row a prompt: how many visits, and their sums of x - origin,
-    (x - origin)^2, w and w/n. Rows that are equal stand once, with their multiplicity."""
+    (x - origin)^2, w and w/n. Rows that are equal stand once, with their multiplicity. tolerance: variances below it
+    are rounding."""
 
     sums: Array  # (U, 5)
     multiplicity: Array  # (U,)
     origin: float
+    tolerance: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,16 +95,18 @@ class Population:
     def features(self) -> Features:
         """Per-prompt sums for the bootstrap; visits of one prompt stay together, because they are not independent."""
         origin = float(np.dot(self.weight, self.rate) / self.weight.sum())
+        scale = 1.0 if self.successes is not None else float(np.ptp(self.rate)) ** 2 + float(self.within.max())
+        tolerance = 1e-15 * (scale + 1e-15 * origin**2)
         recur = self.prompts < self.groups
         if self.counts is not None and not recur:  # few cells stand for many prompts
             n, k, multiplicity = self.counts.arrays
-            return Features(_terms(n, k / n, k * (n - k) / n / (n - 1), origin), multiplicity, origin)
+            return Features(_terms(n, k / n, k * (n - k) / n / (n - 1), origin), multiplicity, origin, tolerance)
         each = _terms(self.n, self.rate, self.within, origin)
         if not recur:
-            return Features(each, self.weight, origin)
+            return Features(each, self.weight, origin, tolerance)
         _, inverse = np.unique(self.prompt, return_inverse=True)
         summed = np.stack([np.bincount(inverse, column) for column in each.T], axis=1)
-        return Features(summed.astype(np.float64), np.ones(len(summed)), origin)
+        return Features(summed.astype(np.float64), np.ones(len(summed)), origin, tolerance)
 
 
 def _terms(n: Array, rate: Array, within: Array, origin: float) -> Array:
@@ -144,6 +150,10 @@ def _population(log: Log, name: str, mine: NDArray[np.bool_]) -> Population:
         )
     successes = None
     least, most = float(low.min(initial=np.inf)), float(high.max(initial=-np.inf))
+    if 0 < most - least < 1 / LARGEST:
+        raise InputError(
+            f"rewards differ by {most - least:g} at most, whose square is lost: multiply them by a constant"
+        )
     unit = bool(least >= 0 and most <= 1)
     # n values in {a, b} with mean m have m2 = n (m-a)(b-m); any value in between has less.
     ends = np.all((low == least) | (low == most)) and np.all((high == least) | (high == most))
@@ -164,9 +174,14 @@ def _population(log: Log, name: str, mine: NDArray[np.bool_]) -> Population:
     stratum = log.stratum[several]
     has_step, has_cluster = "step" in log.columns.role, "cluster" in log.columns.role
     return Population(
-        name, n, mean, m2 / np.maximum(n - 1, 1), weight, low == high, successes, unit, log.prompt[several],
+        _shown(name), n, mean, m2 / np.maximum(n - 1, 1), weight, low == high, successes, unit, log.prompt[several],
         g.length[several] / n if "length" in log.columns.role else None,
         np.array([np.nan if s.step is None else s.step for s in strata])[stratum] if has_step else None,
         place[stratum] if has_cluster else None,
-        tuple(clusters), tuple(notes),
+        tuple(map(_shown, clusters)), tuple(notes),
     )  # fmt: skip
+
+
+def _shown(name: str) -> str:
+    """A name as it is printed: whatever the log says, it stays on its line and within 80 characters."""
+    return report.printable(name if len(name) <= 80 else name[:77] + "...")

@@ -136,7 +136,8 @@ def _from_line(
         rho = min(max(rho, 0.0), 1 - 1e-9)
         line = long_run_line(estimator, mean, (1 - rho) * whole, rho * whole, group_size)
         assert line is not None
-        return linear_ratio(line, mean, (1 - rho) * whole, rho * whole, group_size)
+        found = linear_ratio(line, mean, (1 - rho) * whole, rho * whole, group_size)
+        return found if found > 1e-12 else 0.0  # below is rounding
 
     value, low, high = ratio(icc), found.icc.low, found.icc.high
     if abs(value - 1) < 1e-9:  # the group mean itself

@@ -9,8 +9,8 @@ import csv
 import gzip
 import importlib
 import json
+import os
 import re
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
@@ -22,10 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ebpo_sim.errors import InputError
+from ebpo_sim.worlds.files import regular_file, sound
 
 ROWS = 1 << 13  # rows of a chunk: large enough for NumPy, small enough to stay in the cache
 FORMATS = {".csv": "csv", ".tsv": "csv", ".jsonl": "json", ".ndjson": "json", ".json": "json", ".parquet": "parquet"}
-DAMAGE = (OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error)  # what a broken file raises while it is read
 
 
 class Coded(NamedTuple):
@@ -52,19 +52,18 @@ def expand(paths: Sequence[str]) -> list[Path]:
     found: list[Path] = []
     for text in paths:
         path = Path(text)
-        if path.is_dir():
-            inside = [p for p in path.iterdir() if p.is_file() and _format(p)]
+        if os.path.isdir(text):
+            with sound(text):
+                inside = [p for p in path.iterdir() if p.is_file() and _format(p)]
             if not inside:
                 raise InputError(f"folder {text!r} holds no table: {', '.join(FORMATS)}, text formats also with .gz")
-            found += sorted(inside, key=lambda p: [int(x) if x.isdigit() else x for x in re.split(r"(\d+)", p.name)])
-        elif not path.exists():
-            raise InputError(f"file {text!r} does not exist: name a CSV, JSONL or Parquet file, or a folder of them")
+            found += sorted(inside, key=lambda p: [int(x) if x.isdecimal() else x for x in re.split(r"(\d+)", p.name)])
         elif not _format(path):
             raise InputError(
                 f"file {text!r} has no known format: name it {', '.join(FORMATS)}, text formats also with .gz"
             )
         else:
-            found.append(path)
+            found.append(regular_file(text, "log"))
     return found
 
 
@@ -110,14 +109,9 @@ def _format(path: Path) -> str:
 def _sound(path: Path) -> Iterator[None]:
     """Turns what a damaged file raises into a refusal."""
     try:
-        yield
-    except InputError:
-        raise
-    except DAMAGE as error:
-        raise InputError(
-            f"{path} cannot be read ({error}): it is damaged, truncated or not what its name says"
-        ) from error
-    except ValueError as error:  # pyarrow's own errors derive from it
+        with sound(str(path)):
+            yield
+    except (ValueError, TypeError, LookupError, NotImplementedError) as error:  # what pyarrow's own errors derive from
         if type(error).__module__.startswith("pyarrow"):
             raise InputError(f"{path} is not a whole Parquet file ({error}): write it again") from error
         raise
@@ -164,7 +158,7 @@ def _json_chunks(path: Path, wanted: list[str], rows: int) -> Iterator[Chunk]:
                 continue
             try:
                 found = json.loads(f"[{','.join(lines)}]")  # one call for all: a third faster than line by line
-            except ValueError:
+            except (ValueError, RecursionError):
                 found = []
             if len(found) != len(lines) or not all(type(x) is dict for x in found):
                 found = [_object(path, row + i, line) for i, line in enumerate(lines)]
@@ -180,7 +174,7 @@ def _json_chunks(path: Path, wanted: list[str], rows: int) -> Iterator[Chunk]:
 def _object(path: Path, row: int, line: str) -> dict[str, Any]:
     try:
         found = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}, row {row} is not JSON ({error}): truncated? Give one JSON object a line") from None
     if not isinstance(found, dict):
         raise InputError(f"{path}, row {row} is not a JSON object: give one JSON object a line")

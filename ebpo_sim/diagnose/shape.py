@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from scipy.special import gammaln
 
 from ebpo_sim import formulas
-from ebpo_sim.diagnose.intervals import LEVEL, Estimate
-from ebpo_sim.errors import InputError
+from ebpo_sim.diagnose.intervals import LEVEL, Estimate, proportion
 from ebpo_sim.estimators import Estimator, baseline_table
 from ebpo_sim.exact import POPULATION, limit_risk
 from ebpo_sim.groups import count_groups
 from ebpo_sim.mixing import Prior, arcsine_grid, beta_on_grid, count_pmf, fit_weights
 from ebpo_sim.worlds import Counts, Points, deconvolve
+from ebpo_sim.worlds.counts import MOST_CELLS
 
 Array = NDArray[np.float64]
 GRID, STEPS, CELLS = 101, 300, 600
@@ -35,10 +35,12 @@ class Shape(NamedTuple):
 
 
 def shape(counts: Counts, draws: int, seed: int, independent: float = 1.0) -> Shape | None:
-    """The prior behind the counts with `draws` replicates; None where no prior has the counts' moments."""
-    try:
-        prior = deconvolve(counts)
-    except InputError:  # too few prompts for any prior to have their unbiased moments
+    """The prior behind the counts with `draws` replicates; None where it is all or nothing, as the unbiased moments of
+    few prompts can be, and for more different counts than can be deconvolved."""
+    if len(counts.prompts) > MOST_CELLS:
+        return None
+    prior = deconvolve(counts)
+    if prior.within <= 1e-12:
         return None
     n, s, c = counts.arrays
     nodes = arcsine_grid(GRID)
@@ -65,8 +67,10 @@ def zero_signal(
     n, s, c = counts.arrays
     if n.min() >= group_size:
         each = _all_of(s, n, group_size) + _all_of(n - s, n, group_size)
-        total = c.sum()
+        total = float(c.sum())
         value = float(c @ each / total)
+        if np.all(each == each[0]):  # no spread is no certainty
+            return proportion(float(each[0]), total * independent), "counted"
         half = 1.959964 * float(np.sqrt(c @ (each - value) ** 2 / total / max(total * independent - 1, 1)))
         return Estimate(value, value - half, value + half).clipped(0, 1), "counted"
     if found is None:

@@ -12,11 +12,13 @@ from ebpo_sim.diagnose.reading import Chunk, Coded, Column
 from ebpo_sim.errors import InputError
 
 Array = NDArray[np.float64]
+LARGEST = 1e50  # of a number in a log: moments take its sixth power
 WORDS = {"true": 1.0, "false": 0.0, "": math.nan, "nan": math.nan, "null": math.nan, "none": math.nan}
 
 
 def numbers(chunk: Chunk, name: str, role: str) -> Array:
-    """A column as float64, NaN where it is empty. Raises InputError, naming row and value, for text and infinity."""
+    """A column as float64, NaN where it is empty. Raises InputError, naming row and value, for text and for numbers
+    beyond 1e50."""
     column = chunk.columns[name]
     if isinstance(column, np.ndarray) and column.dtype.kind in "fiub":
         found = column.astype(np.float64)
@@ -27,27 +29,33 @@ def numbers(chunk: Chunk, name: str, role: str) -> Array:
             if not text_is_number and any(isinstance(v, str) for v in values):
                 raise ValueError
             found = np.fromiter(map(float, values), np.float64, len(values))
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             found = np.empty(len(values))
             for i, value in enumerate(values):
                 one = number(value) if text_is_number or not isinstance(value, str) else None
                 if one is None:
                     raise InputError(
-                        f"{chunk.path}, row {chunk.row + i}: {role} must be a number, got {value!r} in column {name!r}"
+                        f"{chunk.path}, row {chunk.row + i}: {role} must be a number, "
+                        f"got {repr(value)[:80]} in column {name!r}"
                     ) from None
                 found[i] = one
-    if np.any(np.isinf(found)):
-        i = int(np.argmax(np.isinf(found)))
-        raise InputError(f"{chunk.path}, row {chunk.row + i}: {role} must be finite, got {found[i]}")
+    large = np.abs(found) > LARGEST
+    if np.any(large):
+        i = int(np.argmax(large))
+        raise InputError(
+            f"{chunk.path}, row {chunk.row + i}: {role} must be finite and at most {LARGEST:g}, got {found[i]:g}"
+        )
     return found
 
 
 def number(value: Any) -> float | None:
-    """A cell as a float: NaN where it is empty, None where it is no number."""
+    """A cell as a float: NaN where it is empty, infinity beyond any float, None where it is no number."""
     if value is None:
         return math.nan
     try:
         return float(value)
+    except OverflowError:
+        return math.inf
     except (TypeError, ValueError):
         return WORDS.get(str(value).strip().lower())
 

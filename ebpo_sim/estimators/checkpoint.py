@@ -1,13 +1,15 @@
-"""States as JSON, with a version and the settings' fingerprint, refused loudly when they do not fit.
+"""States as JSON, with a version, the settings' fingerprint and a checksum, refused loudly when they do not fit.
 
 A state is made of NamedTuples, dicts with text keys, float64 arrays and floats; floats travel as their
-shortest exact decimal, so what is read back is the same to the last bit.
+shortest exact decimal, so what is read back is the same to the last bit. The SHA-256 at the end is that of the text
+before it, so that no changed byte is read.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import asdict
 from typing import Any
 
@@ -15,12 +17,11 @@ import numpy as np
 
 from ebpo_sim.errors import InputError
 from ebpo_sim.estimators.base import Estimator
-from ebpo_sim.estimators.components import Components
 from ebpo_sim.groups import group_rewards
-from ebpo_sim.moments import Moments
 
-VERSION = 1
-_TUPLES: dict[str, type] = {"Moments": Moments, "Components": Components}
+VERSION = 2  # 1 had no checksum
+LARGEST, LARGEST_MEAN = 1e250, 1e100  # in a state; rewards beyond 1e100 are refused, and sums of their squares fit
+_SEAL = ', "sha256": "'
 
 
 def fingerprint(estimator: Estimator) -> str:
@@ -42,20 +43,27 @@ def dump_state(estimator: Estimator, state: Any) -> str:
         "fingerprint": fingerprint(estimator),
         "state": _encode(state),
     }
-    return json.dumps(content, allow_nan=False)
+    return seal(json.dumps(content, allow_nan=False))
+
+
+def seal(text: str) -> str:
+    """The JSON object `text` with the checksum of everything before it as its last entry."""
+    body = text.removesuffix("}")
+    return f'{body}{_SEAL}{hashlib.sha256(body.encode(errors="surrogatepass")).hexdigest()}"}}'
 
 
 def load_state(estimator: Estimator, text: str) -> Any:
     """The state that `dump_state` wrote for the same estimator and settings.
 
-    Raises InputError for damaged text, another format or version, and another estimator or other settings.
+    Raises InputError for damaged text (a checksum that does not fit, numbers that no rewards can have led to), another
+    format or version, and another estimator or other settings.
     """
     try:
         content = json.loads(text)
         written = content["format"], content["version"]
         name, mark, body = content["estimator"], content["fingerprint"], content["state"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise _damaged(repr(error)) from error
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise _damaged(type(error).__name__) from error
     if written != ("ebpo_sim estimator state", VERSION):
         raise InputError(f"estimator state has format and version {written}, this code reads version {VERSION}")
     if (name, mark) != (estimator.name, fingerprint(estimator)):
@@ -63,33 +71,13 @@ def load_state(estimator: Estimator, text: str) -> Any:
             f"estimator state belongs to {name!r} ({mark}), not to {estimator.name!r} ({fingerprint(estimator)}): "
             "resume with the settings it was saved with"
         )
-    state = _decode(body)
-    sample = estimator.update(estimator.init(), group_rewards([[1.0, 0.0]], clusters=["sample"]))
-    if not _same_kind(state, sample):
-        raise _damaged(f"the state is not one of {estimator.name}")
-    return state
+    if seal(text.rpartition(_SEAL)[0] + "}") != text:
+        raise _damaged("its checksum is another")
+    return _decode(body, _kind(estimator.update(estimator.init(), group_rewards([[1.0, 0.0]], clusters=["sample"]))))
 
 
 def _damaged(why: object) -> InputError:
     return InputError(f"estimator state is damaged ({why}): restore an intact checkpoint")
-
-
-def _same_kind(state: Any, sample: Any) -> bool:
-    """Same nesting of types; a dict may have any keys, its values must all be like the sample's."""
-    if type(state) is not type(sample):
-        return False
-    if isinstance(sample, dict):
-        if not sample:
-            return not state
-        inner = next(iter(sample.values()))
-        return all(_same_kind(value, inner) for value in state.values())
-    if isinstance(sample, tuple):
-        return len(state) == len(sample) and all(map(_same_kind, state, map(_as_stored, sample)))
-    return True
-
-
-def _as_stored(x: Any) -> Any:
-    return x if isinstance(x, (tuple, dict)) else float(x)
 
 
 def _encode(x: Any) -> Any:
@@ -109,24 +97,52 @@ def _number(x: Any) -> float:
     array = np.asarray(x, dtype=np.float64)
     if array.ndim > 0:
         raise InputError(f"estimator state has replicate axes {array.shape}: only a single stream can be saved")
-    if not np.isfinite(array):
-        raise InputError("estimator state holds a number that is not finite: it cannot be saved")
+    if not np.abs(array) <= LARGEST:
+        raise InputError("estimator state holds a number that is not finite, or beyond 1e250: it cannot be saved")
     return float(array)
 
 
-def _decode(x: Any) -> Any:
-    if isinstance(x, (int, float)) and not isinstance(x, bool) and np.isfinite(x):
+def _kind(sample: Any) -> Any:
+    """What a state like `sample` is made of: a NamedTuple's type with the kinds of its fields, {kind}, [] or 0.0."""
+    if isinstance(sample, tuple):
+        return (type(sample), tuple(map(_kind, sample)))
+    if isinstance(sample, dict):
+        return {"any": _kind(next(iter(sample.values())))} if sample else {}
+    return [] if np.ndim(sample) else 0.0
+
+
+def _decode(x: Any, kind: Any, signed: bool = False, length: int | None = None) -> Any:
+    """The part of a state that `x` says, if it is of this kind. All numbers but means are counts or sums of squares.
+
+    The kind, never the text, decides how deep to go. Arrays are those of `length` entries. Raises InputError.
+    """
+    if isinstance(kind, float):
+        low, high = (-LARGEST_MEAN, LARGEST_MEAN) if signed else (0, LARGEST)
+        if type(x) not in (int, float) or not low <= x <= high:
+            raise _damaged("a number is missing, or not one that rewards lead to")
         return float(x)
-    if isinstance(x, list):
-        return np.array([_decode(v) for v in x], dtype=np.float64)
-    if isinstance(x, dict) and set(x) == {"tuple", "fields"} and x["tuple"] in (*_TUPLES, ""):
-        fields = [_decode(v) for v in x["fields"]]
-        kind = _TUPLES.get(x["tuple"])
-        if kind is None:
-            return tuple(fields)
-        if len(fields) != len(kind._fields):  # type: ignore[attr-defined]
-            raise _damaged(f"{x['tuple']} has {len(fields)} fields")
-        return kind(*fields)
-    if isinstance(x, dict) and set(x) == {"dict"} and isinstance(x["dict"], dict):
-        return {k: _decode(v) for k, v in x["dict"].items()}
-    raise _damaged(f"unexpected {x!r}")
+    if isinstance(kind, list):
+        if not isinstance(x, list) or len(x) != length:
+            raise _damaged("an array has another length than its key says")
+        return np.array([_decode(v, 0.0) for v in x], dtype=np.float64)
+    if isinstance(kind, dict):
+        if not isinstance(x, dict) or set(x) != {"dict"} or not isinstance(x["dict"], dict) or (x["dict"] and not kind):
+            raise _damaged("a table is missing")
+        return {key: _decode(v, kind["any"], length=_entries(key, kind["any"])) for key, v in x["dict"].items()}
+    of, fields = kind
+    names = getattr(of, "_fields", ())
+    if not isinstance(x, dict) or set(x) != {"tuple", "fields"} or x["tuple"] != (of.__name__ if names else ""):
+        raise _damaged(f"no {of.__name__} where one belongs")
+    if not isinstance(x["fields"], list) or len(x["fields"]) != len(fields):
+        raise _damaged(f"{of.__name__} has other fields")
+    values = [_decode(v, k, signed=n == "mean") for v, k, n in zip(x["fields"], fields, names or fields, strict=True)]
+    return of(*values) if names else tuple(values)
+
+
+def _entries(key: str, kind: Any) -> int | None:
+    """Entries of the array under a group size: success counts from 0 to it."""
+    if not isinstance(kind, list):
+        return None
+    if not re.fullmatch("[1-9][0-9]{0,6}", key):
+        raise _damaged("a group size is no whole number below 10^7")
+    return int(key) + 1

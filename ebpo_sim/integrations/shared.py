@@ -52,7 +52,7 @@ def read_state(folder: Path, estimator: Estimator) -> Any:
         raise InputError(
             f"{str(path)!r} is missing: resume from a checkpoint that was written with this adapter, or start anew"
         )
-    return load_state(estimator, path.read_text())
+    return load_state(estimator, path.read_text(encoding="utf-8", errors="replace"))
 
 
 def measure(info: Info, groups: Groups, advantage_N: NDArray[np.float64]) -> dict[str, float]:

@@ -8,12 +8,14 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import eigh_tridiagonal
 from scipy.special import expit, log_expit, roots_jacobi
 
 from ebpo_sim.errors import InputError
 from ebpo_sim.mixing import Prior
 
 Array = NDArray[np.float64]
+SHARP = 300.0  # a + b of a Beta from which SciPy's Jacobi rule overflows at some degrees
 
 
 class World(Protocol):
@@ -41,7 +43,10 @@ def intra_class_correlation(world: World) -> float:
 
 @dataclass(frozen=True)
 class Beta:
-    """p ~ Beta(a, b), a, b >= 0.01 (below, quadrature loses its accuracy). Intra-class correlation 1/(a + b + 1)."""
+    """p ~ Beta(a, b), a and b from 0.01 (below, quadrature loses its accuracy) to 1e6.
+
+    Intra-class correlation 1/(a + b + 1).
+    """
 
     a: float
     b: float
@@ -71,14 +76,17 @@ class Beta:
 
 @dataclass(frozen=True)
 class LogitNormal:
-    """p = 1/(1 + exp(-(m + s z))), z standard normal, s > 0."""
+    """p = 1/(1 + exp(-(m + s z))), z standard normal, |m| <= 1000, 0 < s <= 100 (its rule has about 50 s nodes)."""
 
     m: float
     s: float
 
     def __post_init__(self) -> None:
-        if not (np.isfinite(self.m) and 0 < self.s < np.inf):
-            raise InputError(f"logitnormal:{self.m:g},{self.s:g} needs a finite mean and a spread above 0")
+        if not (-1000 <= self.m <= 1000 and 0 < self.s <= 100):
+            raise InputError(
+                f"logitnormal:{self.m:g},{self.s:g} needs a mean between -1000 and 1000, and a spread above 0 "
+                "that is at most 100"
+            )
 
     @property
     def name(self) -> str:
@@ -152,8 +160,9 @@ class Mixture:
 
 @lru_cache(maxsize=64)
 def _logit_rule(a: float, b: float) -> Prior:
-    step = 0.2
-    z = np.arange(-np.ceil(39.0 / a / step) - 200, np.ceil(39.0 / b / step) + 201) * step
+    step = min(0.2, 0.7 * float(np.sqrt(1 / a + 1 / b)))  # of z's standard deviation, where the density is narrow
+    tail = 40.0 / step
+    z = np.arange(-np.ceil(39.0 / a / step) - tail, np.ceil(39.0 / b / step) + tail + 1) * step
     log_weight = a * log_expit(z) + b * log_expit(-z)
     weights = np.exp(log_weight - log_weight.max())
     keep = weights > 0
@@ -167,6 +176,20 @@ def _exact(x: float) -> str:
 
 @lru_cache(maxsize=64)
 def _jacobi(a: float, b: float, n: int) -> Prior:
+    if a + b > SHARP:
+        return _golub_welsch(a, b, n)
     with np.errstate(invalid="ignore"):  # SciPy evaluates 0/0 in a branch it throws away when a + b = 1
         x, w = roots_jacobi(n, b - 1, a - 1)
     return Prior(tuple(((1 + x) / 2).clip(0, 1).tolist()), tuple((w / w.sum()).tolist()))
+
+
+def _golub_welsch(a: float, b: float, n: int) -> Prior:
+    """The rule as eigenvalues of the Jacobi matrix on [0, 1], written without cancellation (Golub and Welsch 1969)."""
+    k = np.arange(1, n, dtype=np.float64)
+    two = 2 * k + a + b
+    diagonal = np.concatenate([[a / (a + b)], (2 * k * (k + a + b - 1) + (a + b - 2) * a) / ((two - 2) * two)])
+    ratio = np.concatenate([[1.0], (k[1:] + a + b - 2) / (two[1:] - 3)])  # (k + a + b - 2)/(2k + a + b - 3); 1 at k = 1
+    square = k * (k + a - 1) * (k + b - 1) * ratio / ((two - 2) ** 2 * (two - 1))
+    x, vectors = eigh_tridiagonal(diagonal, np.sqrt(square))
+    weights = vectors[0] ** 2
+    return Prior(tuple(x.clip(0, 1).tolist()), tuple((weights / weights.sum()).tolist()))

@@ -3,7 +3,8 @@
 A pass rate s/n is p plus sampling noise; taken as p it overstates the spread between prompts. Here the mean,
 the within and the between variance are unbiased, and the distribution of p is deconvolved to have the mean and
 the between variance (its within variance is then mean (1 - mean) - between, below the unbiased one by the sampling
-variance of the mean).
+variance of the mean). No p in [0, 1] varies by more than mean (1 - mean); an unbiased between variance can, of few
+prompts or of counts that are all or nothing, and is then cut there: p is 0 or 1, in the proportion of the mean.
 """
 
 from __future__ import annotations
@@ -22,12 +23,16 @@ from ebpo_sim.mixing import Prior, arcsine_grid, beta_on_grid, count_pmf, fit_we
 Array = NDArray[np.float64]
 GRID = 401  # points of p; 401 on the arcsine scale resolve the binomial noise of 10^5 rollouts near 0 and 1
 ITERATIONS = 2000
+MOST_ROLLOUTS = 10**6  # beyond, a binomial is narrower than the grid, and its likelihood is 0 at every point
+MOST_PROMPTS = 10**9
+MOST_CELLS = 50_000  # different pairs of rollouts and successes: some 200 MB and a minute
 
 
 @dataclass(frozen=True)
 class Counts:
     """A table of prompts: `prompts[i]` prompts had `successes[i]` of `rollouts[i]`; prompts with one rollout
-    carry no within-prompt information and are refused together with other impossible rows."""
+    carry no within-prompt information and are refused together with other impossible rows, more than 10^6 rollouts
+    a prompt and more than 10^9 prompts."""
 
     rollouts: tuple[int, ...]
     successes: tuple[int, ...]
@@ -38,8 +43,11 @@ class Counts:
         for n, s, c in rows:
             if not (0 <= s <= n and c >= 1):
                 raise InputError(
-                    f"counts need 0 <= successes <= rollouts and prompts >= 1, got {s} of {n}, {c} prompts"
+                    "counts need 0 <= successes <= rollouts and prompts >= 1, "
+                    f"got {_said(s)} of {_said(n)}, {_said(c)} prompts"
                 )
+            if n > MOST_ROLLOUTS:
+                raise InputError(f"counts need at most {MOST_ROLLOUTS:,} rollouts a prompt, got {_said(n)}: thin them")
             if n < 2:
                 raise InputError(
                     "a prompt with one rollout cannot tell noise from difficulty: give at least 2 rollouts each"
@@ -48,6 +56,8 @@ class Counts:
             raise InputError(
                 f"counts hold {sum(self.prompts)} prompt: at least 2 are needed for a between-prompt variance"
             )
+        if sum(self.prompts) > MOST_PROMPTS:
+            raise InputError(f"counts need at most {MOST_PROMPTS:,} prompts, got {_said(sum(self.prompts))}")
 
     @cached_property
     def arrays(self) -> tuple[Array, Array, Array]:
@@ -94,49 +104,84 @@ def deconvolve(counts: Counts) -> Prior:
     """A discrete distribution of p that explains the counts and has their unbiased mean and between variance.
 
     The maximum-likelihood mixing weights on an arcsine grid (EM from a Beta start), tilted by exp(a p + b p^2)
-    so that mean and variance match `variance_components` to 1e-12; a between variance that came out <= 0 gives
-    one point, the mean.
+    so that mean and variance match `variance_components` to 1e-12. Where EM leaves too few points for that (two
+    distinct counts, few prompts), a thousandth of the start is mixed in first. A between variance that came out <= 0
+    gives one point, the mean; one above mean (1 - mean) is cut there, which gives 0 and 1; one that the grid cannot
+    have gives two points. Raises InputError for more than 50,000 different pairs of rollouts and successes.
     """
+    if len(counts.prompts) > MOST_CELLS:
+        raise InputError(
+            f"counts hold {len(counts.prompts):,} different pairs of rollouts and successes, at most {MOST_CELLS:,} "
+            "can be deconvolved: give the prompts the same number of rollouts"
+        )
     found = variance_components(counts)
-    if found.between <= 1e-9:
-        return Prior((found.mean,), (1.0,))
+    mean, between = found.mean, min(found.between, found.mean * (1 - found.mean))
+    if between <= 1e-9:
+        return Prior((mean,), (1.0,))
+    if between >= mean * (1 - mean) - 1e-12:
+        return _two_points(mean, between)
     n, s, c = counts.arrays
-    nodes = arcsine_grid(GRID)
-    start = beta_on_grid(found.mean, found.between, nodes)
-    weights = fit_weights(count_pmf(nodes, n, s), c, start, ITERATIONS)
-    keep = weights > 1e-12
-    nodes, weights = nodes[keep], weights[keep] / weights[keep].sum()
-    weights = _tilt(nodes, weights, found.mean, found.between)
-    return Prior(tuple(nodes.tolist()), tuple(weights.tolist()))
+    grid = arcsine_grid(GRID)
+    pmf = count_pmf(grid, n, s)
+    start = beta_on_grid(mean, between, grid)
+    flat = 0.999 * start + 0.001 / GRID  # no count is impossible under it
+    fitted = fit_weights(pmf, c, start if np.all(start @ pmf > 0) else flat, ITERATIONS)
+    for weights in (fitted, 0.999 * fitted + 0.001 * flat):
+        keep = weights > 1e-12
+        nodes, kept = grid[keep], weights[keep] / weights[keep].sum()
+        tilted = _tilt(nodes, kept, mean, between)
+        if tilted is not None:
+            return Prior(tuple(nodes.tolist()), tuple(tilted.tolist()))
+    return _two_points(mean, between)
 
 
-def _tilt(nodes: Array, weights: Array, mean: float, between: float) -> Array:
-    """The distribution nearest to `weights` in Kullback-Leibler divergence with the given mean and variance."""
+def _tilt(nodes: Array, weights: Array, mean: float, between: float) -> Array | None:
+    """The distribution nearest to `weights` in Kullback-Leibler divergence with the given mean and variance; None
+    where it is not found, as on fewer than three nodes."""
     features = np.stack([nodes - mean, (nodes - mean) ** 2 - between])
 
-    def dual(t: Array) -> tuple[float, Array, Array]:
+    def tilted(t: Array) -> tuple[Array, float]:
         exponent = t @ features
         peak = exponent.max()
         q = weights * np.exp(exponent - peak)
         total = q.sum()
-        q = q / total
-        gradient = features @ q
-        return (
-            float(np.log(total) + peak),
-            gradient,
-            (features * q) @ features.T - np.outer(gradient, gradient),
-        )
+        return q / total, float(np.log(total) + peak)
 
-    found = minimize(  # type: ignore[call-overload]
-        lambda t: dual(t)[0], np.zeros(2), jac=lambda t: dual(t)[1], hess=lambda t: dual(t)[2], method="trust-exact"
-    )
-    t = np.asarray(found.x)
-    for _ in range(3):  # Newton steps to rounding
-        _, gradient, hessian = dual(t)
-        t = t - np.linalg.solve(hessian, gradient)
-    exponent = t @ features
-    q = weights * np.exp(exponent - exponent.max())
-    q = np.asarray(q / q.sum())
-    if not np.allclose(features @ q, 0.0, atol=1e-12):
-        raise InputError("no distribution of p on [0, 1] has the counts' mean and between variance: too few prompts")
-    return q
+    def hessian(t: Array) -> Array:
+        q, _ = tilted(t)
+        gradient = features @ q
+        return np.asarray((features * q) @ features.T - np.outer(gradient, gradient))
+
+    try:
+        found = minimize(  # type: ignore[call-overload]
+            lambda t: tilted(t)[1],
+            np.zeros(2),
+            jac=lambda t: features @ tilted(t)[0],
+            hess=hessian,
+            method="trust-exact",
+        )
+        t = np.asarray(found.x)
+        for _ in range(3):  # Newton steps to rounding
+            t = t - np.linalg.solve(hessian(t), features @ tilted(t)[0])
+    except np.linalg.LinAlgError:
+        return None
+    q, _ = tilted(t)
+    return q if np.allclose(features @ q, 0.0, atol=1e-12) else None
+
+
+def _two_points(mean: float, between: float) -> Prior:
+    """Two points with this mean and variance: mean -+ the standard deviation where both lie in [0, 1], else 0 or 1 and
+    the one that is left."""
+    if mean > 0.5:
+        mirrored = _two_points(1 - mean, between)
+        return Prior(tuple(1 - p for p in mirrored.nodes), mirrored.weights)
+    if between <= mean**2:
+        spread = float(np.sqrt(between))
+        return Prior((mean - spread, mean + spread), (0.5, 0.5))
+    upper = min(1.0, mean + between / mean)
+    return Prior((0.0, upper), (1 - mean / upper, mean / upper))
+
+
+def _said(number: float) -> str:
+    """A count of any size, short."""
+    return f"{float(max(-(10**300), min(number, 10**300))):g}"

@@ -1,8 +1,8 @@
 """The world grammar of the command lines.
 
-beta:A,B                     p ~ Beta(A, B)
+beta:A,B                     p ~ Beta(A, B), A and B from 0.01 to 1e6
 points:P@W,P@W,...           p = P with weight W (weights are normalised; @W may be left out: equal weights)
-logitnormal:M,S              logit p ~ Normal(M, S^2)
+logitnormal:M,S              logit p ~ Normal(M, S^2), M within 1000 of 0 and S at most 100
 mix:W*WORLD+W*WORLD          a share W of each (shares sum to 1)
 observed:NAME                shipped pass rates: MODEL, MODEL/BENCHMARK or MODEL/BENCHMARK/CLUSTER
 counts:FILE.csv              your own: columns rollouts,successes; optional prompts, model, cluster, prompt_id
@@ -14,20 +14,35 @@ import csv
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterator
-from pathlib import Path
 
 from ebpo_sim.errors import InputError, unknown_name
 from ebpo_sim.mixing import Prior
 from ebpo_sim.worlds.base import Beta, LogitNormal, Mixture, Points, World
-from ebpo_sim.worlds.counts import Counts, deconvolve
+from ebpo_sim.worlds.counts import MOST_PROMPTS, Counts, deconvolve
+from ebpo_sim.worlds.files import regular_file, sound
 from ebpo_sim.worlds.observed import observed_counts, observed_world
 
 KINDS = ("beta", "points", "logitnormal", "mix", "observed", "counts")
+DEEPEST = 8  # mixtures within mixtures
+LEAST = 1e-100  # of E p(1-p), unless it is 0: the studies square it
 
 
 def parse_world(text: str) -> World:
-    """The world that `text` names. Raises InputError with the remedy for anything that is not one."""
+    """The world that `text` names. Raises InputError with the remedy for anything that is not one, and for a world
+    whose prompts are almost certain: 0 < E p(1-p) < 1e-100."""
+    if not text.isprintable():
+        raise InputError(f"world {_shown(text)} holds characters that cannot be printed: it is a name in tables")
+    world = _parse(text, DEEPEST)
+    within = world.quadrature(2).within
+    if 0 < within < LEAST:
+        raise InputError(
+            f"world {_shown(text)}: E p(1-p) is {within:g}, too small to compute with: "
+            f"write probabilities as 0 or 1, or keep them above {LEAST:g}"
+        )
+    return world
+
+
+def _parse(text: str, depth: int) -> World:
     kind, colon, body = text.partition(":")
     if not colon or kind not in KINDS:
         raise unknown_name("world", kind, (f"{k}:" for k in KINDS)) if kind not in KINDS else _malformed(text)
@@ -38,7 +53,7 @@ def parse_world(text: str) -> World:
     if kind == "points":
         return _points(text, body)
     if kind == "mix":
-        return _mixture(text, body)
+        return _mixture(text, body, depth)
     if kind == "observed":
         return observed_world(body)
     return Points(text, deconvolve(read_counts(body)))
@@ -58,35 +73,25 @@ def read_counts(path: str) -> Counts:
     Rows with the same numbers are merged. Raises InputError for a missing or empty file, missing columns,
     numbers that are not integers, successes > rollouts and prompts with a single rollout.
     """
-    try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"counts file {path!r} cannot be read: {error}") from error
-    reader = csv.DictReader(text.splitlines())
-    for column in ("rollouts", "successes"):
-        if column not in (reader.fieldnames or ()):
-            raise InputError(f"counts file {path!r} has no column {column!r}: it needs rollouts,successes")
     merged: dict[tuple[int, int], int] = defaultdict(int)
-    for line, row in enumerate(_rows(path, reader), start=2):
-        where = f"{path}, line {line}"
-        rollouts, successes = (_integer(where, c, row[c]) for c in ("rollouts", "successes"))
-        prompts = _integer(where, "prompts", row["prompts"]) if row.get("prompts") else 1
-        if not 0 <= successes <= rollouts:
-            raise InputError(f"{where}: successes must lie between 0 and rollouts, got {successes} of {rollouts}")
-        if prompts < 1:
-            raise InputError(f"{where}: prompts must be at least 1, got {prompts}")
-        merged[rollouts, successes] += prompts
+    with sound(path), open(regular_file(path, "counts file"), encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file)
+        for column in ("rollouts", "successes"):
+            if column not in (reader.fieldnames or ()):
+                raise InputError(f"counts file {path!r} has no column {column!r}: it needs rollouts,successes")
+        for line, row in enumerate(reader, start=2):
+            where = f"{path}, line {line}"
+            rollouts, successes = (_integer(where, c, row[c]) for c in ("rollouts", "successes"))
+            prompts = _integer(where, "prompts", row["prompts"]) if row.get("prompts") else 1
+            if not 0 <= successes <= rollouts:
+                raise InputError(f"{where}: successes must lie between 0 and rollouts, got {successes} of {rollouts}")
+            if prompts < 1:
+                raise InputError(f"{where}: prompts must be at least 1, got {prompts}")
+            merged[rollouts, successes] += prompts
     if not merged:
         raise InputError(f"counts file {path!r} holds no row: give one line a prompt, or a histogram")
     cells = sorted(merged)
     return Counts(tuple(n for n, _ in cells), tuple(s for _, s in cells), tuple(merged[c] for c in cells))
-
-
-def _rows(path: str, reader: csv.DictReader[str]) -> Iterator[dict[str, str]]:
-    try:
-        yield from reader
-    except csv.Error as error:
-        raise InputError(f"counts file {path!r} is not a table of comma-separated values: {error}") from error
 
 
 def _integer(where: str, column: str, text: str | None) -> int:
@@ -95,12 +100,19 @@ def _integer(where: str, column: str, text: str | None) -> int:
     except ValueError:
         value = math.nan
     if not math.isfinite(value) or value != int(value):
-        raise InputError(f"{where}: {column} must be a whole number, got {text!r}")
+        raise InputError(f"{where}: {column} must be a whole number, got {_shown(text)}")
+    if abs(value) > MOST_PROMPTS:
+        raise InputError(f"{where}: {column} must be at most {MOST_PROMPTS:,}, got {value:g}")
     return int(value)
 
 
+def _shown(text: str | None) -> str:
+    """The text in quotes, a long one shortened."""
+    return repr(text if text is None or len(text) <= 80 else text[:77] + "...")
+
+
 def _malformed(text: str) -> InputError:
-    return InputError(f"world {text!r} is not complete: {' '.join((__doc__ or '').split())}")
+    return InputError(f"world {_shown(text)} is not complete: {' '.join((__doc__ or '').split())}")
 
 
 def _number(text: str, part: str) -> float:
@@ -109,14 +121,14 @@ def _number(text: str, part: str) -> float:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise InputError(f"world {text!r}: {part!r} is not a finite number")
+        raise InputError(f"world {_shown(text)}: {_shown(part)} is not a finite number")
     return value
 
 
 def _two_numbers(text: str, body: str) -> tuple[float, float]:
     parts = body.split(",")
     if len(parts) != 2:
-        raise InputError(f"world {text!r} needs two numbers, as in {text.partition(':')[0]}:2,3")
+        raise InputError(f"world {_shown(text)} needs two numbers, as in {text.partition(':')[0]}:2,3")
     return _number(text, parts[0]), _number(text, parts[1])
 
 
@@ -127,19 +139,21 @@ def _points(text: str, body: str) -> Points:
         nodes.append(_number(text, p))
         weights.append(_number(text, w) if at else 1.0)
     if not all(0 <= p <= 1 for p in nodes):
-        raise InputError(f"world {text!r}: every success probability must lie in [0, 1]")
-    if min(weights) < 0 or sum(weights) <= 0:
-        raise InputError(f"world {text!r}: weights must be >= 0 with a sum above 0")
+        raise InputError(f"world {_shown(text)}: every success probability must lie in [0, 1]")
+    if min(weights) < 0 or not 0 < sum(weights) < math.inf:
+        raise InputError(f"world {_shown(text)}: weights must be >= 0 with a finite sum above 0")
     total = sum(weights)
     return Points(text, Prior(tuple(nodes), tuple(w / total for w in weights)))
 
 
-def _mixture(text: str, body: str) -> Mixture:
+def _mixture(text: str, body: str, depth: int) -> Mixture:
+    if depth < 1:
+        raise InputError(f"mixtures stand more than {DEEPEST} deep in one another at {_shown(text)}: multiply them out")
     weights, parts = [], []
     for part in re.split(r"\+(?=[0-9.][0-9.eE-]*\*)", body):
         weight, star, world = part.partition("*")
         if not star:
-            raise InputError(f"world {text!r}: each part is WEIGHT*WORLD, got {part!r}")
+            raise InputError(f"world {_shown(text)}: each part is WEIGHT*WORLD, got {_shown(part)}")
         weights.append(_number(text, weight))
-        parts.append(parse_world(world))
+        parts.append(_parse(world, depth - 1))
     return Mixture(tuple(weights), tuple(parts))

@@ -1,7 +1,8 @@
 """Verifiable tasks: generated problems and data sets by topic and level, tokenizer, verifiers."""
 
 from llm.tasks.base import Cell, Problem
-from llm.tasks.generated import CELLS, MAX_ANSWER, TOPICS, cells, draw, pool, split_of, stream
+from llm.tasks.generated import CELLS, MAX_ANSWER, TOPICS, cells, draw, pool, stream
+from llm.tasks.splits import SPLITS, key_of, split_of
 from llm.tasks.tokenizer import CharTokenizer
 from llm.tasks.verifiers import Verifier, make_verifier
 from llm.tasks.verify import score
@@ -10,6 +11,7 @@ from llm.tasks.word_problems import load as load_problems
 __all__ = [
     "CELLS",
     "MAX_ANSWER",
+    "SPLITS",
     "TOPICS",
     "Cell",
     "CharTokenizer",
@@ -17,6 +19,7 @@ __all__ = [
     "Verifier",
     "cells",
     "draw",
+    "key_of",
     "load_problems",
     "make_verifier",
     "pool",

@@ -1,4 +1,4 @@
-"""A generated family of problems: seven topics, levels from trivial to hopeless, splits by hash of the prompt.
+"""A generated family of problems: seven topics, levels from trivial to hopeless, split by `llm.tasks.splits`.
 
     topic    prompt        answer   level = size, difficulty grows with it
     add      12+7=         19       digits of the larger operand, 1 to 4
@@ -14,18 +14,17 @@ Pass rates of a briefly warm-started model spread over [0, 1]; topics, levels an
 
 from __future__ import annotations
 
-import hashlib
 import random
+import re
 from collections.abc import Callable, Iterator, Sequence
-from typing import Literal
 
 from ebpo_sim.errors import InputError, unknown_name
 from llm.tasks.base import Cell, Problem
+from llm.tasks.splits import Split, split_of
 
-Split = Literal["train", "validation", "heldout"]
-SPLITS: tuple[Split, ...] = ("train", "validation", "heldout")
 MAX_ANSWER = 8  # characters of the longest gold answer
 LETTERS = "abcdefghij"
+PROMPT = re.compile(rf"[0-9]+[-+*%][0-9]+=|[<>][{LETTERS}]+=|#[{LETTERS}]:[{LETTERS}]+=")  # any of the family
 
 
 def _number(rng: random.Random, digits: int) -> int:
@@ -107,12 +106,6 @@ def draw(rng: random.Random, cell: Cell) -> Problem:
     """A random problem of the cell, of any split."""
     prompt, answer = _MAKERS[cell.topic][0](rng, cell.level)
     return Problem(prompt, answer, cell, id=prompt)
-
-
-def split_of(prompt: str) -> Split:
-    """Which split a prompt belongs to: 80 % train, 10 % validation, 10 % held out, by its hash alone."""
-    bucket = int.from_bytes(hashlib.sha256(prompt.encode()).digest()[:8]) % 10
-    return "train" if bucket < 8 else "validation" if bucket == 8 else "heldout"
 
 
 def stream(split: Split, chosen: Sequence[Cell], rng: random.Random) -> Iterator[Problem]:

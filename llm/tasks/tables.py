@@ -37,7 +37,11 @@ def open_table(source: str, split: str, wanted: Collection[str]) -> Table:
     Raises InputError for a source that does not exist or cannot be read, at the latest while its rows are read.
     """
     path = Path(source)
-    if path.is_dir():
+    try:
+        folder = path.is_dir()
+    except OSError as error:  # a name that no file can have
+        raise InputError(f"data set {source[:80]!r} cannot be read: {error.strerror}") from error
+    if folder:
         files = _split_files(path, split)
         return Table(path.resolve().name, source, (row for file in files for row in _file_rows(file, wanted)))
     if path.is_file() or path.suffix in SUFFIXES:
@@ -86,12 +90,11 @@ def _file_rows(path: Path, wanted: Collection[str]) -> Iterator[Row]:
     reader = {".json": _json, ".csv": _csv, ".parquet": _parquet, ".arrow": _arrow}.get(path.suffix, _json_lines)
     try:
         yield from reader(path, wanted)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path} cannot be read ({error}): it is damaged or not what its name says") from error
-    except ValueError as error:
-        if not type(error).__module__.startswith(("pyarrow", "json")):
-            raise
-        raise InputError(f"{path} cannot be read ({error}): it is damaged or not what its name says") from error
+    except InputError:
+        raise
+    except Exception as error:  # damage shows as one of many: each reader has its own, and Python's limits theirs
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(f"{path} cannot be read ({first[:200]}): it is damaged or not what its name says") from error
 
 
 def _json_lines(path: Path, wanted: Collection[str]) -> Iterator[Row]:

@@ -1,36 +1,53 @@
 """Verifiers: a text and a problem in, a finite score out, whatever the text does to the verifier.
 
 A wrong verdict costs a gradient; a hang costs the run. math-verify's own limit is an alarm signal, which works only in
-a main thread and cannot interrupt C code, so all but the exact match run in worker processes with a hard time limit.
+a main thread and cannot interrupt C code, so all but the exact match run in worker processes with hard limits.
+
+Contained: time (at the limit the function's process is killed with everything it started, on Linux also what left its
+session or lost its parent), memory and file size of each process, core dumps, what is printed (a stated number of bytes
+is shown, the rest is dropped), and anything but a verdict on the channel of the verdicts. Processes that a sample
+leaves without a parent are killed within seconds after it, all others when the verifier closes or the program
+ends, however it ends. Not contained: what the function may do as the user who runs it - read and write files, use the
+network, kill processes, the worker's own included, start many processes within the time limit - and, as root, lift its
+limits. It is a guard against accidents in answers, no sandbox for code that means harm.
 """
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import math
-import queue
+import os
 import re
 import weakref
-from collections.abc import Sequence
+from collections import OrderedDict, deque
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Self
 
 from ebpo_sim.errors import InputError, unknown_name
 from llm.tasks.base import Problem
+from llm.tasks.final_answer import compared
 from llm.tasks.verify import score
 from llm.tasks.workers import REMEDY, Worker, stop_all
 
 LONGEST = 100_000  # characters of a text that is verified at all
-KINDS = ("raised", "timed_out", "not_a_number")
+KINDS = ("raised", "timed_out", "memory", "not_a_number")
+COSTLY = ("timed_out", "memory")  # failures that are remembered
+REMEMBERED = 4096  # samples with a costly failure
+RETRIED = 20  # calls of `scores` after which such a sample is judged again: the machine may have been the reason
+MOST_WORKERS = 4  # unless asked for more
+MEMORY_MB = 4096  # beyond what the import takes; math-verify was seen to take 0.7 GB on the worst polynomial
 _DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 
 class Verifier:
     """Scores of texts, and a count of what went wrong. This one is "exact"; see `make_verifier`.
 
-    failures: how many samples "raised" (the death of a worker counts here), "timed_out" or were "not_a_number"; each
-    scored 0. examples: the first message of each kind. Use it as a context manager, or call `close`.
+    failures: how many samples "raised" (the death of a worker counts here), "timed_out", exceeded their "memory" or
+    were "not_a_number"; each scored 0. examples: the first message of each kind. Use it as a context manager, or call
+    `close`.
     """
 
     def __init__(self) -> None:
@@ -80,43 +97,76 @@ class Verifier:
 
 
 class ProcessVerifier(Verifier):
-    """A function in worker processes; see `make_verifier`."""
+    """A function in worker processes; see `make_verifier`. part: what of a text decides its verdict, and is judged."""
 
-    def __init__(self, workers: Sequence[Worker]) -> None:
+    def __init__(self, workers: Sequence[Worker], part: Callable[[str], str] = str) -> None:
         super().__init__()
-        self._workers = workers
+        self._workers, self._part = workers, part
+        self._hard: OrderedDict[bytes, tuple[int, dict[str, Any]]] = OrderedDict()  # costly: (call, verdict)
+        self._calls = 0
         weakref.finalize(self, stop_all, workers)  # whoever forgets `close`: at the latest when the program ends
 
     def start(self) -> None:
-        for worker in self._workers:
-            worker.start()
+        self._share(deque(range(len(self._workers))), lambda worker, _: worker.start())
 
     def close(self) -> None:
         stop_all(self._workers)
 
     def _judge(self, samples: list[tuple[str, str]]) -> list[dict[str, Any]]:
-        if len(self._workers) == 1:
-            return [self._workers[0].ask(*sample) for sample in samples]
-        idle: queue.SimpleQueue[Worker] = queue.SimpleQueue()
-        for worker in self._workers:
-            idle.put(worker)
+        self._calls += 1
+        samples = [(self._part(text), gold) for text, gold in samples]
+        keys = [hashlib.sha256(repr(sample).encode()).digest() for sample in samples]
+        found: list[dict[str, Any]] = [{}] * len(samples)
 
-        def ask(sample: tuple[str, str]) -> dict[str, Any]:
-            worker = idle.get()
-            try:
-                return worker.ask(*sample)
-            finally:
-                idle.put(worker)
+        def ask(worker: Worker, i: int) -> None:
+            found[i] = self._known(keys[i]) or worker.ask(*samples[i])
+            if found[i].get("failure") in COSTLY and keys[i] not in self._hard:
+                self._hard[keys[i]] = self._calls, found[i]
 
-        with ThreadPoolExecutor(len(self._workers)) as threads:
+        first = {key: i for i, key in reversed(list(enumerate(keys)))}  # of each, alone: the others may be spared
+        self._share(deque(sorted(first.values())), ask)
+        self._share(deque(sorted(set(range(len(keys))) - set(first.values()))), ask)
+        while len(self._hard) > REMEMBERED:
+            self._hard.popitem(last=False)
+        return found
+
+    def _known(self, key: bytes) -> dict[str, Any] | None:
+        """The verdict on a sample with a costly failure, unless it is time to try again."""
+        call, verdict = self._hard.get(key, (-RETRIED, None))
+        if self._calls - call >= RETRIED:
+            self._hard.pop(key, None)
+            return None
+        return verdict
+
+    def _share(self, waiting: deque[int], job: Callable[[Worker, int], None]) -> None:
+        """Do the job for each index, by whichever worker is free."""
+
+        def serve(worker: Worker) -> None:
             try:
-                return list(threads.map(ask, samples))
+                while True:
+                    try:
+                        i = waiting.popleft()
+                    except IndexError:
+                        return
+                    job(worker, i)
             except BaseException:
-                threads.shutdown(cancel_futures=True)
+                waiting.clear()
+                raise
+
+        busy = self._workers[: len(waiting)]
+        if len(busy) < 2:
+            for worker in busy:
+                serve(worker)
+            return
+        with ThreadPoolExecutor(len(busy)) as threads:
+            try:
+                list(threads.map(serve, busy))
+            except BaseException:  # an interrupt: the others end their samples
+                waiting.clear()
                 raise
 
 
-def make_verifier(name: str, seconds: float = 5.0, workers: int = 1) -> Verifier:
+def make_verifier(name: str, seconds: float = 5.0, workers: int = 1, memory_mb: int = MEMORY_MB) -> Verifier:
     """The verifier of that name.
 
     "exact": the text is the gold answer, character by character (`llm.tasks.score`): for the generated tasks.
@@ -124,19 +174,26 @@ def make_verifier(name: str, seconds: float = 5.0, workers: int = 1) -> Verifier
     "package.module:function" or "path/to/file.py:function": your own. It is called as function(answer, gold), with the
     whole text and Problem.answer, and returns a bool or a number: any finite one, in [0, 1] if the estimator says so.
 
-    seconds: limit of one sample, its worker's start not included; at the limit the worker is killed and a fresh one
-    started. workers: processes that share the samples; scores do not depend on how many as long as the function has
-    no memory. They start at the first use (or `start`).
+    seconds: limit of one sample, a worker's start not included; at the limit its process is killed with all it started.
+    workers: those that share the samples; scores do not depend on how many as long as the function has no memory. 0:
+    one a core, at most MOST_WORKERS. They start at the first use (or `start`). memory_mb: megabytes (2^20 bytes) of
+    address space that the function's process, and each it starts, may take beyond what its import leaves it with; 0: no
+    limit. Samples that timed out or exceeded it are remembered: the same text and gold answer cost their limit once
+    in RETRIED calls of `scores`, though each is counted.
     Raises InputError for an unknown name, a missing file or library, and at the first use for a function that cannot be
     imported or does not take two arguments.
     """
     if not (math.isfinite(seconds) and seconds > 0):
         raise InputError(f"seconds must be positive, got {seconds}: give the time limit of one sample")
-    if workers < 1:
-        raise InputError(f"workers must be at least 1, got {workers}: give the number of processes")
+    if not 0 <= workers <= 1024:
+        raise InputError(f"workers must be from 0 to 1024, got {workers}: 0 takes one a core, at most {MOST_WORKERS}")
+    if memory_mb != 0 and not 64 <= memory_mb <= 1 << 32:
+        raise InputError(f"memory_mb must be 0 or from 64 to 2^32, got {memory_mb}: 0 sets no limit of memory")
     if name == "exact":
         return Verifier()
+    part: Callable[[str], str] = str
     if name == "math":
+        part = compared
         if importlib.util.find_spec("math_verify") is None:
             raise InputError('verifier "math" needs math-verify: pip install "math-verify[antlr4_13_2]"')
         function = f"{Path(__file__).with_name('math_answers.py')}:check"
@@ -155,4 +212,6 @@ def make_verifier(name: str, seconds: float = 5.0, workers: int = 1) -> Verifier
             raise InputError(f"verifier {name!r} must name a module or a .py file, got {source!r}: {REMEDY}")
         if not _DOTTED.fullmatch(attribute):
             raise InputError(f"verifier {name!r} must name a function after the colon, got {attribute!r}: {REMEDY}")
-    return ProcessVerifier([Worker(name, function, seconds) for _ in range(workers)])
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    count = workers or min(cores, MOST_WORKERS)
+    return ProcessVerifier([Worker(name, function, seconds, memory_mb) for _ in range(count)], part)

@@ -11,7 +11,8 @@ What is converted, always in the same way:
   share one, all are "name:row", counted from 0 before anything is left out.
 - A prompt that repeats with the same answer is kept once; one that repeats with another answer is left out altogether.
   How many is said.
-Refused: missing columns, empty prompts, answers that are missing, empty or no text, problems that need a picture.
+Refused: missing columns, empty prompts, answers that are missing, empty or no text, problems that need a picture, text
+that is no Unicode (half a surrogate pair), and rows nested beyond reading.
 """
 
 from __future__ import annotations
@@ -112,22 +113,36 @@ def _convert(table: Table, instruction: str | None) -> Iterator[_Found]:
     for number, row in enumerate(table.rows):
         where = f"{table.where}, row {number}"
         layout = layout or _layout(row, table.where)
-        for column in layout[1:]:
-            if column not in row:
-                raise InputError(f"{where}, has no {column!r}: every row needs it")
-        messages = _messages(row[layout.prompt], where)
-        own_instruction = bool(messages) and layout is LAYOUTS[0]
-        ending = instruction if instruction is not None else "" if own_instruction else INSTRUCTION
-        prompt, messages = _prompt(row, layout, messages, ending, where)
-        answer = row[layout.answer]
-        if layout is LAYOUTS[0]:
-            answer = answer.get("ground_truth") if isinstance(answer, dict) else None
-        text = _answer(answer, where)
-        topic = next((str(row[c]).strip() for c in TOPIC_COLUMNS if row.get(c)), table.name)
-        cell = Cell(topic, _level(row.get(LEVEL_COLUMN)))
-        yield _Found(number, _own_id(row), Problem(prompt, text, cell, messages=messages))
+        try:
+            found = _converted(row, number, layout, table.name, instruction, where)
+            said = found.problem
+            texts = (said.prompt, said.answer, said.cell.topic, found.own_id or "")
+            "".join((*texts, *(part for message in said.messages for part in message))).encode()
+        except RecursionError as error:
+            raise InputError(f"{where} is nested too deeply: leave the row out") from error
+        except UnicodeEncodeError as error:
+            raise InputError(f"{where} holds text that is no Unicode: leave the row out") from error
+        yield found
     if layout is None:
         raise InputError(f"data set {table.where!r} holds no row: name another file or split")
+
+
+def _converted(row: Row, number: int, layout: Layout, name: str, instruction: str | None, where: str) -> _Found:
+    """One row."""
+    for column in layout[1:]:
+        if column not in row:
+            raise InputError(f"{where}, has no {column!r}: every row needs it")
+    messages = _messages(row[layout.prompt], where)
+    own_instruction = bool(messages) and layout is LAYOUTS[0]
+    ending = instruction if instruction is not None else "" if own_instruction else INSTRUCTION
+    prompt, messages = _prompt(row, layout, messages, ending, where)
+    answer = row[layout.answer]
+    if layout is LAYOUTS[0]:
+        answer = answer.get("ground_truth") if isinstance(answer, dict) else None
+    text = _answer(answer, where)
+    topic = next((str(row[c]).strip() for c in TOPIC_COLUMNS if row.get(c)), name)
+    cell = Cell(topic, _level(row.get(LEVEL_COLUMN)))
+    return _Found(number, _own_id(row), Problem(prompt, text, cell, messages=messages))
 
 
 def _layout(row: Row, where: str) -> Layout:
@@ -150,7 +165,7 @@ def _messages(prompt: Any, where: str) -> tuple[tuple[str, str], ...]:
     except (TypeError, KeyError):
         pairs = ()
     if not pairs or not all(isinstance(text, str) for pair in pairs for text in pair):
-        raise InputError(f"{where}: the prompt must be text or messages with role and content, got {prompt!r}")
+        raise InputError(f"{where}: the prompt must be text or messages with role and content, got {repr(prompt)[:80]}")
     return pairs
 
 
@@ -164,7 +179,7 @@ def _prompt(
         said = [content for _, content in messages]
     else:
         if not isinstance(row[layout.prompt], str):
-            raise InputError(f"{where}: the prompt must be text or messages, got {row[layout.prompt]!r}")
+            raise InputError(f"{where}: the prompt must be text or messages, got {repr(row[layout.prompt])[:80]}")
         context = str(row.get("context") or "").strip()
         said = [*filter(None, [context]), row[layout.prompt].strip() + ending]
     prompt = "\n\n".join(said)
@@ -184,7 +199,7 @@ def _answer(value: Any, where: str) -> str:
     if isinstance(value, float) and math.isfinite(value):
         return str(int(value)) if value.is_integer() else repr(value)
     if not isinstance(value, str):
-        raise InputError(f"{where}: the answer must be text or a number, got {value!r}: leave the row out")
+        raise InputError(f"{where}: the answer must be text or a number, got {repr(value)[:80]}: leave the row out")
     text, mark, after = value.rpartition("####")
     text = after.replace(",", "").strip() if mark else value.strip()
     if re.fullmatch(r"\$[^$]+\$", text):
@@ -197,7 +212,7 @@ def _answer(value: Any, where: str) -> str:
 
 
 def _level(value: Any) -> int:
-    digits = re.search(r"\d+", str(value))
+    digits = re.search(r"\d{1,9}", str(value))
     return int(digits.group()) if digits else 0
 
 

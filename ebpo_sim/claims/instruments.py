@@ -1,0 +1,234 @@
+"""The tools behind the ledger, checked against arithmetic that shares no code with them.
+
+Exact and simulated numbers of the ledger come from the same estimator objects and the same standard errors, so a fault
+in those can leave every verdict and every agreement as it is. Each check here compares a tool with `plain` arithmetic,
+with a closed form from both sides, or with the law that right standard errors obey (`calibration`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ebpo_sim import report
+from ebpo_sim.bias import adamw
+from ebpo_sim.claims import calibration, plain
+from ebpo_sim.claims.history import stationary_cases
+from ebpo_sim.estimators import Estimator, baseline_table, make
+from ebpo_sim.estimators.nonparametric import PosteriorMean
+from ebpo_sim.exact import limit_risk
+from ebpo_sim.groups import Groups, count_groups, group_rewards
+from ebpo_sim.montecarlo import Design, simulate_errors, simulate_stream
+from ebpo_sim.policy_gradient import adam_directions
+from ebpo_sim.splitcheck import split_ratio
+from ebpo_sim.worlds import Counts, parse_world
+
+ROUNDING = 1e-9
+STREAM: tuple[plain.Batch, ...] = (  # ragged; a group that failed, one that passed, rewards between 0 and 1
+    ((1, 0, 0), (0, 0), (1, 1, 0, 1), (1, 1)),
+    ((0, 0, 0), (1, 0.5), (0, 1, 1)),
+    ((0, 1), (1, 1, 1, 0), (0.25, 0, 1), (0, 0, 0, 0, 1)),
+)
+SPREAD = ((0.1, 0.3), (0.6, 0.5), (0.95, 0.2))  # (p, weight) of the world of the closed forms
+RULES: dict[str, tuple[Callable[[], Estimator], Callable[[Sequence[plain.Batch]], list[plain.Scored]]]] = {
+    "Algorithm 1": (lambda: make("ebpo"), plain.algorithm_1),
+    "released code": (lambda: make("ebpo_released"), plain.released),
+    "ebpo_debiased": (lambda: make("ebpo_debiased"), plain.repaired),
+    "ebpo_debiased, leave-one-out": (
+        lambda: make("ebpo_debiased", leave_one_out=True),
+        lambda stream: plain.repaired(stream, leave_one_out=True),
+    ),
+}
+
+
+class Instrument(NamedTuple):
+    """A measured number and the range that it has when the tool is right."""
+
+    name: str
+    measures: str
+    value: float
+    low: float
+    high: float
+
+    @property
+    def passes(self) -> bool:
+        """Whether the value lies in the range; NaN does not."""
+        return self.low <= self.value <= self.high
+
+
+def instrument_checks(seed: int, threads: int = 1) -> list[Instrument]:
+    """All checks, in about two seconds of one core. The four of the standard errors fail together with probability
+    `calibration.FAMILY_WISE` for a new seed when nothing is wrong; the others are exact."""
+    exact = [
+        *_streams(),
+        ("two workers merged", "table against one worker's", _merged()),
+        *_simulated(seed, threads),
+        ("S from both sides", "|S - S*| of the repair, |S - 1/(2+(G-1)ρ)| of Algorithm 1", _weights()),
+        ("best line's error", "the repair's long-run error against S* Var p", _best_line()),
+        ("own-batch weight", "Algorithm 1 meets R3's bound 1/T with equality", _rate()),
+        ("learnt prior", "20 EM steps on 5 counts", _fitted()),
+        ("split check", "Algorithm 1, learnt from the other folds", _split()),
+        ("AdamW", "parameters after 4 steps", _adamw()),
+        ("Adam's direction", "(dp, dH) over all groups one by one", _adam_direction()),
+    ]
+    found = [Instrument(name, f"largest difference: {what}", gap, 0.0, ROUNDING) for name, what, gap in exact]
+    for kind, value, low, high in calibration.standard_errors(seed, threads):
+        measured = f"mean square of z over {calibration.RUNS} runs of known mean"
+        found.append(Instrument(f"standard error of a {kind}", measured, value, low, high))
+    return found
+
+
+def summary(found: Sequence[Instrument]) -> dict[str, Any]:
+    """For JSON: how many checks failed, and every check."""
+    rows = [{**check._asdict(), "passes": check.passes} for check in found]
+    return {"checks": len(found), "failed": sum(not check.passes for check in found), "rows": rows}
+
+
+def text(found: Sequence[Instrument]) -> str:
+    """The block after the ledger: every check, and a last line that says how many failed."""
+    lines = [
+        (c.name, c.measures, f"{c.value:.2g}", f"{c.low:.2g} to {c.high:.2g}", "agree" if c.passes else "DISAGREE")
+        for c in found
+    ]
+    headers = ("instrument check", "measures", "value", "allowed", "verdict")
+    table = report.text_table(headers, lines, ("left", "left", "right", "right", "left"))
+    failed = [c.name for c in found if not c.passes]
+    last = f"All {len(found)} instrument checks agree."
+    if failed:
+        last = (
+            f"{len(failed)} of {len(found)} instrument checks DISAGREE, do not trust the ledger: {'; '.join(failed)}."
+        )
+    return f"{table}\n{last}"
+
+
+def _gap(a: Any, b: Any) -> float:
+    return float(np.max(np.abs(np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64))))
+
+
+def _groups(batch: plain.Batch) -> Groups:
+    ids = [i for i, group in enumerate(batch) for _ in group]
+    return group_rewards([float(r) for group in batch for r in group], ids)
+
+
+def _streams() -> Iterator[tuple[str, str, float]]:
+    """Advantages of a stream of ragged batches, in each estimator's own order."""
+    for name, (build, arithmetic) in RULES.items():
+        estimator = build()
+        state, gap = estimator.init(), 0.0
+        for batch, scored in zip(STREAM, arithmetic(STREAM), strict=True):
+            advantages, _, state = estimator.step(state, _groups(batch))
+            gap = max(gap, _gap(advantages, [a for group in scored.advantage for a in group]))
+        yield f"{name} by hand", f"advantages of {len(STREAM)} batches", gap
+
+
+def _merged() -> float:
+    """What two workers have learnt, merged, against one that saw all their groups at once, so without any merging."""
+    found = []
+    for name in ("ebpo", "ebpo_debiased"):
+        estimator = make(name)
+        parts = [estimator.baseline.observe(_groups(batch)) for batch in STREAM[:2]]
+        alone = estimator.baseline.observe(_groups((*STREAM[0], *STREAM[1])))
+        tables = [baseline_table(estimator.baseline, state, 4) for state in (estimator.merge(*parts), alone)]
+        found.append(_gap(*tables))
+    return max(found)
+
+
+def _simulated(seed: int, threads: int) -> Iterator[tuple[str, str, float]]:
+    """Squared errors of a simulated stream against those of the plain rules on the same counts and sums of p."""
+    size, design = 3, Design(prompts=24, steps=3, burn_in=0, replicates=2, seed=seed)
+    world = parse_world("beta:2,3")
+    stream = simulate_stream(world, size, design, threads)
+    for name in ("Algorithm 1", "released code", "ebpo_debiased"):
+        build, arithmetic = RULES[name]
+        (errors,) = simulate_errors(world, size, [build()], design, threads)
+        expected = np.zeros(errors.shape)
+        for r, replicate in enumerate(stream):
+            batches = [
+                [[1.0] * k + [0.0] * (size - k) for k, c in enumerate(sums[0]) for _ in range(int(c))]
+                for sums in replicate
+            ]
+            for t, (scored, sums) in enumerate(zip(arithmetic(batches), replicate, strict=True)):
+                first = np.cumsum(sums[0]).astype(int) - 1  # the last group with each k
+                for k in np.flatnonzero(sums[0]):
+                    b = scored.baseline[first[k]][0]
+                    expected[r, t] += (sums[0, k] * b * b - 2 * b * sums[1, k] + sums[2, k]) / design.prompts
+        yield f"{name}, simulated by hand", f"squared errors of {design.steps} batches", _gap(errors, expected)
+
+
+def _moments() -> tuple[float, float]:
+    """(within, between) of the world of the closed forms."""
+    mean = sum(w * p for p, w in SPREAD)
+    return sum(w * p * (1 - p) for p, w in SPREAD), sum(w * (p - mean) ** 2 for p, w in SPREAD)
+
+
+WORLD = "points:" + ",".join(f"{p:g}@{w:g}" for p, w in SPREAD)
+
+
+def _weights() -> float:
+    """A weight that never exceeds S* may still be far below it; here it is S*."""
+    within, between = _moments()
+    found = []
+    for size in (2, 4, 16):
+        wanted = {
+            "ebpo_debiased": within / size / (within / size + between),
+            "ebpo": 1 / (2 + (size - 1) * between / (within + between)),
+        }
+        for name, weight in wanted.items():
+            used = limit_risk(make(name), parse_world(WORLD), size).shrinkage
+            found.append(_gap(float("nan") if used is None else used, weight))
+    return max(found)
+
+
+def _best_line() -> float:
+    within, between = _moments()
+    return max(
+        _gap(
+            limit_risk(make("ebpo_debiased"), parse_world(WORLD), size).mse,
+            between * within / size / (within / size + between),
+        )
+        for size in (2, 4, 16)
+    )
+
+
+def _rate() -> float:
+    """The margin that `stationary_cases` leaves for rounding is all that is left of the bound."""
+    return _gap([case.effect for case in stationary_cases("algorithm-1", make("ebpo"))], 1e-9)
+
+
+def _fitted() -> float:
+    counts = [7.0, 2.0, 1.0, 3.0, 5.0]
+    baseline = make("ebpo_nonparametric").baseline
+    assert isinstance(baseline, PosteriorMean)
+    state = baseline.observe(count_groups(4, counts))
+    nodes, start = replace(baseline, iterations=0).fitted(state)
+    expected = plain.expectation_maximisation(nodes.tolist(), start.tolist(), counts, 20)
+    return _gap(baseline.fitted(state)[1], expected)
+
+
+def _split() -> float:
+    counts = Counts((6, 6, 6, 5), (1, 2, 5, 3), (4, 3, 4, 3))
+    cells = zip(counts.rollouts, counts.successes, counts.prompts, strict=True)
+    prompts = [(n, s) for n, s, many in cells for _ in range(many)]
+    found = split_ratio(make("ebpo"), counts, 2, folds=5)
+    return _gap(float("nan") if found is None else found.ratio, plain.split_ratio(prompts, 2, 5))
+
+
+def _adamw() -> float:
+    start, gradients = (0.3, -0.2), ((0.5, 1.0), (-0.25, 2.0), (0.125, -1.0), (1.0, 0.0))
+    adam = adamw.Adam(lr=0.1, beta1=0.8, beta2=0.95, eps=1e-3, weight_decay=0.1)
+    state = adamw.init(start)
+    for gradient in gradients:
+        state = adamw.update(adam, state, gradient)
+    return _gap(state.theta_K, plain.adamw(start, gradients, *adam))
+
+
+def _adam_direction() -> float:
+    table = np.array([[-0.6, -0.6], [-0.4, 0.7], [-0.3, 0.5], [0.2, 0.2]])
+    found = []
+    for p in (0.1, 0.45, 0.8):
+        reward, change = adam_directions(table, p, 3)
+        found.append(_gap((reward[0], change[0]), plain.adam_rates(table.tolist(), p, 3)))
+    return max(found)

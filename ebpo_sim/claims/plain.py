@@ -1,0 +1,179 @@
+"""The rules of the ledger once more, as plain arithmetic on lists; nothing here imports the package.
+
+Written for comparison (`instruments`), not for use: every batch goes through the whole history again, in two passes.
+A stream is a list of batches, a batch a list of groups, a group a list of rewards.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from statistics import fmean, pvariance, stdev, variance
+from typing import NamedTuple
+
+Group = Sequence[float]
+Batch = Sequence[Group]
+
+EPS = 1e-6
+
+
+class Scored(NamedTuple):
+    """Baselines and advantages of a batch, a list for each group."""
+
+    baseline: list[list[float]]
+    advantage: list[list[float]]
+
+
+def algorithm_1(stream: Sequence[Batch]) -> list[Scored]:
+    """EBPO's Algorithm 1: learn from the batch, then score it. S = (v/n)/(v/n + t) with the variances v of all rewards
+    and t of all group means so far (both over their number), mu the mean of all rewards; batch standardisation."""
+    rewards: list[float] = []
+    means: list[float] = []
+    found = []
+    for batch in stream:
+        rewards += [r for group in batch for r in group]
+        means += [fmean(group) for group in batch]
+        weights = [_weight(pvariance(rewards), pvariance(means), len(group)) for group in batch]
+        found.append(_standardised(batch, _line(batch, weights, fmean(rewards))))
+    return found
+
+
+def released(stream: Sequence[Batch]) -> list[Scored]:
+    """The authors' public code: as Algorithm 1, but every batch for itself, with mu the mean of its group means."""
+    found = []
+    for batch in stream:
+        rewards, means = [r for group in batch for r in group], [fmean(group) for group in batch]
+        weights = [_weight(pvariance(rewards), pvariance(means), len(group)) for group in batch]
+        found.append(_standardised(batch, _line(batch, weights, fmean(means))))
+    return found
+
+
+def repaired(stream: Sequence[Batch], leave_one_out: bool = False) -> list[Scored]:
+    """The repair: score the batch by the batches before it, then learn. w = pooled within-group variance (over the
+    degrees of freedom), T2 = variance of group means (over one less than their number) less w mean(1/n), at least 0,
+    mu the mean of group means. Not centred; divided by the spread that w, T2 and S predict for the batch, in the first
+    batch by its own. leave_one_out: the mean of the other n - 1 rollouts, and n - 1 in S."""
+    seen: list[Group] = []
+    found = []
+    for batch in stream:
+        mu, w, t2 = _components(seen)
+        used = [len(group) - leave_one_out for group in batch]
+        weights = [_weight(w, t2, n) if seen else 0.0 for n in used]
+        baseline = _line(batch, weights, mu, leave_one_out)
+        raw = _less(batch, baseline)
+        flat = [x for group in raw for x in group]
+        predicted = 0.0
+        for group, s, n in zip(batch, weights, used, strict=True):
+            own = w + (1 - s) ** 2 * w / n + s * s * t2 if leave_one_out else w - w / n + s * s * (t2 + w / n)
+            predicted += own * len(group) / len(flat)
+        scale = (math.sqrt(predicted) if predicted > 0 else stdev(flat)) + EPS
+        found.append(Scored(baseline, [[x / scale for x in group] for group in raw]))
+        seen += batch
+    return found
+
+
+def _components(groups: Sequence[Group]) -> tuple[float, float, float]:
+    """(mu, w, T2) of all groups together."""
+    if not groups:
+        return 0.0, 0.0, 0.0
+    means = [fmean(group) for group in groups]
+    squares = sum(sum((r - m) ** 2 for r in group) for group, m in zip(groups, means, strict=True))
+    w = squares / sum(len(group) - 1 for group in groups)
+    return fmean(means), w, max(0.0, variance(means) - w * fmean(1 / len(group) for group in groups))
+
+
+def _weight(sigma2: float, tau2: float, n: int) -> float:
+    return sigma2 / n / (sigma2 / n + tau2)
+
+
+def _line(batch: Batch, weights: Sequence[float], mu: float, leave_one_out: bool = False) -> list[list[float]]:
+    """(1 - S) local + S mu for every rollout."""
+    out = []
+    for group, s in zip(batch, weights, strict=True):
+        local = [(sum(group) - r) / (len(group) - 1) if leave_one_out else fmean(group) for r in group]
+        out.append([(1 - s) * m + s * mu for m in local])
+    return out
+
+
+def _less(batch: Batch, baseline: Sequence[Sequence[float]]) -> list[list[float]]:
+    return [[r - b for r, b in zip(*pair, strict=True)] for pair in zip(batch, baseline, strict=True)]
+
+
+def _standardised(batch: Batch, baseline: list[list[float]]) -> Scored:
+    raw = _less(batch, baseline)
+    flat = [x for group in raw for x in group]
+    centre, scale = fmean(flat), stdev(flat) + EPS
+    return Scored(baseline, [[(x - centre) / scale for x in group] for group in raw])
+
+
+def expectation_maximisation(
+    nodes: Sequence[float], weights: Sequence[float], counts: Sequence[float], iterations: int
+) -> list[float]:
+    """EM for a mixing distribution on `nodes`, from `weights`; counts[k] groups had k successes."""
+    size, total = len(counts) - 1, sum(counts)
+    found = list(weights)
+    for _ in range(iterations):
+        gathered = [0.0] * len(nodes)
+        for k, c in enumerate(counts):
+            joint = [w * p**k * (1 - p) ** (size - k) for w, p in zip(found, nodes, strict=True)]
+            for j, x in enumerate(joint):
+                gathered[j] += c / total * x / sum(joint)
+        found = gathered
+    return found
+
+
+def split_ratio(prompts: Sequence[tuple[int, int]], group_size: int, folds: int) -> float:
+    """Algorithm 1's error over the group mean's from splits: prompt i, with (rollouts, successes), is in fold i mod
+    `folds`, and its baseline is learnt from all groups that the other folds' prompts could have given."""
+    ks = range(group_size + 1)
+    chance = [
+        [math.comb(s, k) * math.comb(n - s, group_size - k) / math.comb(n, group_size) for k in ks] for n, s in prompts
+    ]
+    difference = noise = 0.0
+    for i, (n, s) in enumerate(prompts):
+        others = [row for j, row in enumerate(chance) if j % folds != i % folds]
+        law = [sum(row[k] for row in others) / len(others) for k in ks]
+        mu = sum(law[k] * k / group_size for k in ks)
+        tau2 = sum(law[k] * (k / group_size - mu) ** 2 for k in ks)
+        weight = _weight(mu * (1 - mu), tau2, group_size)
+        for k in ks:
+            own, rest = k / group_size, (s - k) / (n - group_size)
+            learnt = (1 - weight) * own + weight * mu
+            difference += chance[i][k] * ((learnt - rest) ** 2 - (own - rest) ** 2)
+        noise += s * (n - s) / (n * (n - 1)) / group_size
+    return 1 + difference / noise
+
+
+def adamw(
+    start: Sequence[float], gradients: Sequence[Sequence[float]], lr: float, beta1: float, beta2: float, eps: float,
+    decay: float,
+) -> list[float]:  # fmt: skip
+    """Parameters after climbing along `gradients` with AdamW: averages written out as sums over all steps so far."""
+    theta = list(start)
+    for step in range(1, len(gradients) + 1):
+        for i in range(len(theta)):
+            ages = [(step - t, gradients[t - 1][i]) for t in range(1, step + 1)]
+            m = sum(beta1**age * g for age, g in ages) / sum(beta1**age for age, _ in ages)
+            v = sum(beta2**age * g * g for age, g in ages) / sum(beta2**age for age, _ in ages)
+            theta[i] += lr * (m / (math.sqrt(v) + eps) - decay * theta[i])
+    return theta
+
+
+def adam_rates(table: Sequence[Sequence[float]], p: float, arms: int) -> tuple[float, float]:
+    """(dp, dH) of a softmax policy with one right arm when every logit moves by E g / sqrt(E g^2), g the policy
+    gradient of one group with the advantages table[k][r]: over all groups of arms that can be drawn, one by one."""
+    pi = [p] + [(1 - p) / (arms - 1)] * (arms - 1)
+    size = len(table) - 1
+    first, second = [0.0] * arms, [0.0] * arms
+    for drawn in itertools.product(range(arms), repeat=size):
+        chance = math.prod(pi[a] for a in drawn)
+        k = sum(a == 0 for a in drawn)
+        for b in range(arms):
+            g = sum(table[k][a == 0] * ((a == b) - pi[b]) for a in drawn) / size
+            first[b] += chance * g
+            second[b] += chance * g * g
+    move = [f / math.sqrt(s) for f, s in zip(first, second, strict=True)]
+    level = -sum(x * math.log(x) for x in pi)
+    reward = sum(p * ((b == 0) - pi[b]) * move[b] for b in range(arms))
+    return reward, sum(-pi[b] * (math.log(pi[b]) + level) * move[b] for b in range(arms))
