@@ -142,10 +142,11 @@ def count_groups(group_size: int, multiplicity: Any = None) -> Groups:
 
 
 def binary_groups(sizes: Any, successes: Any, multiplicity: Any = None) -> Groups:
-    """One binary group per entry: `successes[i]` ones (first), then zeros up to `sizes[i]` rollouts."""
+    """One binary group per entry: `successes[i]` ones (first), then zeros up to `sizes[i]` rollouts of one token."""
     n, k = np.asarray(sizes)[:, None], np.asarray(successes)[:, None]
     column = np.arange(int(n.max()))[None, :]
-    return group_rewards((column < k).astype(np.float64), mask=column < n, multiplicity=multiplicity)
+    rewards = (column < k).astype(np.float64)
+    return group_rewards(rewards, mask=column < n, lengths=np.ones_like(rewards), multiplicity=multiplicity)
 
 
 @lru_cache(maxsize=64)

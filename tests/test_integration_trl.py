@@ -78,7 +78,7 @@ def test_one_generation_batch_is_one_step_of_the_estimator(
     slices = slices or micro
     expected = math.ceil(4 * micro / (slices * reuse))
     assert [batch["learnt"] for batch in made.batches] == [True] * expected
-    assert made.estimator_state[""].means.n == expected * 16 * slices / GROUP
+    assert made.estimator_state[0][""].means.n == expected * 16 * slices / GROUP
     buffered = torch.cat([part["advantages"] for part in made._buffered_inputs])
     assert sorted(buffered.tolist()) == sorted(made.batches[-1]["advantages"])
     for call in made.reward_funcs[0].calls:
@@ -149,8 +149,8 @@ def test_weights_and_rollouts_without_a_reward(tmp_path: Path) -> None:
     assert [made.batches[0]["table"][i] for i in (3, 8, 9, 10, 11)] == [0.0] * 5
     assert len(set(made.batches[0]["table"][12:])) == 1  # equal reward vectors stay exactly equal
     assert made.batches[1] == {"advantages": [0.0] * 16, "table": [0.0] * 16, "learnt": False}
-    assert made.estimator_state[""].means.n == state[""].means.n == 3
-    assert made.estimator_state[""].rewards.mean == pytest.approx(float(total[scored == 1].mean()), abs=1e-6)
+    assert made.estimator_state[0][""].means.n == state[0][""].means.n == 3
+    assert made.estimator_state[0][""].rewards.mean == pytest.approx(float(total[scored == 1].mean()), abs=1e-6)
 
 
 @pytest.mark.parametrize("truncated", [False, True])
