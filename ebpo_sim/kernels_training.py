@@ -1,6 +1,8 @@
 # mypy: disallow-untyped-defs=False, disallow-untyped-decorators=False, disallow-incomplete-defs=False
 # mypy: disallow-untyped-calls=False
-"""The compiled loops of training: rollouts, the clipped surrogate's gradient, optimiser steps, majority votes.
+"""The compiled loops of training: rollouts, log-probabilities, pushes to gradients, optimiser steps, majority votes.
+
+They know no method: what pushes a token is decided by `ebpo_sim.objectives`, in arrays.
 
 All are plain loops in a fixed order over float64, without reassociation, so that the twin in
 tests/naive_training.py gives the same bits. Random numbers are handed in.
@@ -14,7 +16,6 @@ import numpy as np
 from numba import njit
 
 BETA1, BETA2, ADAM_EPS = 0.9, 0.999, 1e-8
-K3_CLAMP = 10.0
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -82,52 +83,61 @@ def rollout(pi_PLK, length_P, right_PL, uniform_PGL, actions_PGL, reward_PG):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def surrogate_gradient(
-    theta_SK, skills_PL, length_P, boost_PL, right_PL, actions_PGL, advantage_PG, old_PLK, reference_PLK,
-    clip_low, clip_high, kl, token_mean, first, last, gradient_SK,
-):  # fmt: skip
-    """Gradient of the clipped surrogate over prompts first .. last - 1, written to gradient_SK; returns clipped tokens.
+def token_log_probs(pi_PLK, length_P, actions_PGL, log_prob_PGL):
+    """log pi of every drawn action, nats, written to log_prob_PGL; padding is left alone."""
+    for p in range(len(length_P)):
+        for g in range(actions_PGL.shape[1]):
+            for step in range(length_P[p]):
+                log_prob_PGL[p, g, step] = math.log(pi_PLK[p, step, actions_PGL[p, g, step]])
 
-    Token weight: r A with r = pi/old, 0 where the clip holds it (A > 0 and r > 1 + clip_high, or A < 0 and
-    r < 1 - clip_low), minus kl (1 - reference/pi), the gradient of k3 = ref/pi - 1 - log(ref/pi) in log pi
-    (none where k3 exceeds 10, at which verl clamps it).
-    token_mean: each token counts 1/tokens; else each token 1/(length rollouts), the mean over sequences of token means.
-    """
-    actions = theta_SK.shape[1]
-    rollouts = actions_PGL.shape[1]
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def token_entropies(pi_PLK, length_P, entropy_PGL):
+    """The entropy of every live step's distribution, nats, written to all rollouts' entries of entropy_PGL."""
+    for p in range(len(length_P)):
+        for step in range(length_P[p]):
+            entropy = 0.0
+            for a in range(pi_PLK.shape[2]):
+                if pi_PLK[p, step, a] > 0:
+                    entropy -= pi_PLK[p, step, a] * math.log(pi_PLK[p, step, a])
+            for g in range(entropy_PGL.shape[1]):
+                entropy_PGL[p, g, step] = entropy
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def scatter(pi_PLK, skills_PL, length_P, actions_PGL, push_PGL, gradient_SK):
+    """sum over tokens of push * grad log pi(action), written to gradient_SK: push at the action, -push pi at all."""
+    actions = gradient_SK.shape[1]
     gradient_SK[:] = 0.0
-    tokens = 0
-    for p in range(first, last):
-        tokens += length_P[p] * rollouts
-    table_SK = np.empty_like(theta_SK)
-    exponentials(theta_SK, table_SK)
-    pi_K, pulled_K = np.empty(actions), np.empty(actions)
-    clipped = 0
-    for p in range(first, last):
-        share = 1.0 / tokens if token_mean else 1.0 / (length_P[p] * rollouts * (last - first))
+    pulled_K = np.empty(actions)
+    for p in range(len(length_P)):
         for step in range(length_P[p]):
             skill = skills_PL[p, step]
-            softmax_step(table_SK, skill, boost_PL[p, step], right_PL[p, step], pi_K)
             pulled_K[:] = 0.0
             total = 0.0
-            for g in range(rollouts):
-                a = actions_PGL[p, g, step]
-                advantage = advantage_PG[p, g]
-                ratio = pi_K[a] / old_PLK[p, step, a]
-                weight = ratio * advantage
-                if (advantage > 0 and ratio > 1 + clip_high) or (advantage < 0 and ratio < 1 - clip_low):
-                    weight = 0.0
-                    clipped += 1
-                if kl != 0:
-                    to_reference = reference_PLK[p, step, a] / pi_K[a]
-                    if to_reference > 0 and to_reference - 1 - math.log(to_reference) <= K3_CLAMP:
-                        weight -= kl * (1 - to_reference)
-                weight *= share
-                pulled_K[a] += weight
-                total += weight
+            for g in range(actions_PGL.shape[1]):
+                push = push_PGL[p, g, step]
+                pulled_K[actions_PGL[p, g, step]] += push
+                total += push
             for a in range(actions):
-                gradient_SK[skill, a] += pulled_K[a] - pi_K[a] * total
-    return clipped
+                gradient_SK[skill, a] += pulled_K[a] - pi_PLK[p, step, a] * total
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def scatter_entropy(pi_PLK, skills_PL, length_P, push_PGL, gradient_SK):
+    """sum over tokens of push * grad H(step's distribution), added to gradient_SK: -push pi (log pi + H) at each."""
+    for p in range(len(length_P)):
+        for step in range(length_P[p]):
+            total, entropy = 0.0, 0.0
+            for g in range(push_PGL.shape[1]):
+                total += push_PGL[p, g, step]
+            for a in range(gradient_SK.shape[1]):
+                if pi_PLK[p, step, a] > 0:
+                    entropy -= pi_PLK[p, step, a] * math.log(pi_PLK[p, step, a])
+            for a in range(gradient_SK.shape[1]):
+                pi = pi_PLK[p, step, a]
+                if pi > 0:
+                    gradient_SK[skills_PL[p, step], a] -= total * pi * (math.log(pi) + entropy)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -145,35 +155,6 @@ def optimiser_step(theta_SK, first_SK, second_SK, count, gradient_SK, adam, lear
                 )
             else:
                 theta_SK[s, a] += learning_rate * g
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def update_policy(
-    theta_SK, first_SK, second_SK, count, skills_PL, length_P, boost_PL, right_PL, actions_PGL, advantage_PG,
-    old_PLK, reference_PLK, clip_low, clip_high, kl, token_mean, minibatches, epochs, adam, learning_rate, gradient_SK,
-):  # fmt: skip
-    """All updates of one batch, in place: `epochs` passes over `minibatches` contiguous parts.
-
-    Returns (updates so far, mean gradient norm of this batch's updates, clipped tokens).
-    """
-    prompts = len(length_P)
-    norms = 0.0
-    clipped = 0
-    for _ in range(epochs):
-        for part in range(minibatches):
-            low, high = part * prompts // minibatches, (part + 1) * prompts // minibatches
-            clipped += surrogate_gradient(
-                theta_SK, skills_PL, length_P, boost_PL, right_PL, actions_PGL, advantage_PG, old_PLK, reference_PLK,
-                clip_low, clip_high, kl, token_mean, low, high, gradient_SK,
-            )  # fmt: skip
-            square = 0.0
-            for s in range(gradient_SK.shape[0]):
-                for a in range(gradient_SK.shape[1]):
-                    square += gradient_SK[s, a] * gradient_SK[s, a]
-            norms += math.sqrt(square)
-            count += 1
-            optimiser_step(theta_SK, first_SK, second_SK, count, gradient_SK, adam, learning_rate)
-    return count, norms / (epochs * minibatches), clipped
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -16,13 +16,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ebpo_sim import typed
 from ebpo_sim.errors import InputError, unknown_name
 from ebpo_sim.estimators import Estimator, checkpoint, make, needs_prior
-from ebpo_sim.groups import group_rewards
-from ebpo_sim.kernels_training import distributions, divergence, rollout, update_policy
+from ebpo_sim.kernels_training import divergence
 from ebpo_sim.mixing import Prior
+from ebpo_sim.objectives import KL, Aggregation, Clip, Objective
+from ebpo_sim.objectives.aggregation import Rule
 from ebpo_sim.report import to_json, write_bytes
 from ebpo_sim.training_measures import gradient_quality, policy_measures
+from ebpo_sim.training_update import Learner, groups_of, sample, update
 from ebpo_sim.worlds.policies import Ints, step_distributions
 from ebpo_sim.worlds.prompts import SkillChain, success
 
@@ -35,7 +38,7 @@ WINDOW = ("reward", "grad_norm", "kl", "shrinkage", "zero_signal")  # means over
 POLICY = ("pass1", "maj16", "pass16", "entropy")  # of the policy at the record
 GRADIENT = ("gradient_cosine", "gradient_variance")
 METRICS = (*WINDOW, *POLICY, *GRADIENT)
-FORMAT = "ebpo_sim training state 1"
+FORMAT = "ebpo_sim training state 2"
 
 
 @dataclass(frozen=True)
@@ -113,6 +116,20 @@ def build_estimator(population: SkillChain, config: TrainingConfig) -> Estimator
     return make(config.estimator, prior=Prior(tuple(p.tolist()), (1 / len(p),) * len(p)))
 
 
+def learner_of(config: TrainingConfig) -> Learner:
+    """The objectives of a run and its optimiser steps; k3 pushes nothing beyond 10, at which verl clamps it."""
+    low = None if config.clip_low >= 1 else config.clip_low  # a ratio is never below 0
+    high = None if np.isinf(config.clip_high) else config.clip_high
+    objectives: tuple[Objective, ...] = (Clip(low, high),)
+    if config.kl:
+        objectives += (KL(config.kl, "k3", clamp=10.0),)
+    rule = typed.check("aggregation", Rule, config.aggregation)
+    return Learner(
+        objectives, Aggregation(rule), config.optimiser == "adam", config.learning_rate, config.minibatches,
+        config.epochs,
+    )  # fmt: skip
+
+
 def stream(population: SkillChain, config: TrainingConfig) -> Ints:
     """Prompt of every place in every batch, shape (steps, prompts): shuffled epochs, then stably sorted by block."""
     rng = np.random.default_rng([config.seed, 10])
@@ -150,32 +167,21 @@ def advance(population: SkillChain, config: TrainingConfig, state: State, steps:
     bits.state = state.generator
     rng = np.random.Generator(bits)
     theta, first, second = (x.copy() for x in (state.theta_SK, state.first_SK, state.second_SK))
-    shape = (config.prompts, config.group_size)
-    width = population.prompts.skills_PL.shape[1]
-    actions, reward_PG = np.zeros((*shape, width), dtype=np.int64), np.empty(shape)
-    old_PLK = np.ones((config.prompts, width, population.actions))
-    gradient, reference_PLK = np.empty_like(theta), old_PLK
+    learner = learner_of(config)
     all_reference = step_distributions(population.start_SK, population.prompts) if config.kl else None
     for step in range(state.steps, min(state.steps + steps, config.steps)):
-        batch = population.prompts.take(order[step])
-        chain = (batch.skills_PL, batch.length_P, np.exp(batch.offset_PL), batch.right_PL)
-        distributions(theta, *chain, old_PLK)
-        rollout(old_PLK, batch.length_P, batch.right_PL, rng.random((*shape, width)), actions, reward_PG)
-        groups = group_rewards(reward_PG, clusters=batch.topic_P)
-        advantage_PG, info, learnt = estimator.step(state.estimator, groups)
-        if all_reference is not None:
-            reference_PLK = all_reference[order[step]]
+        rolled = sample(theta, population.prompts.take(order[step]), config.group_size, rng)
+        advantage_PG, info, learnt = estimator.step(state.estimator, groups_of(rolled, order[step]))
+        reference_PLK = None if all_reference is None else all_reference[order[step]]
         before = theta.copy()
-        updates, norm, _ = update_policy(
-            theta, first, second, state.updates, *chain, actions, advantage_PG, old_PLK, reference_PLK,
-            config.clip_low, config.clip_high, config.kl, config.aggregation == "token_mean",
-            config.minibatches, config.epochs, config.optimiser == "adam", config.learning_rate, gradient,
-        )  # fmt: skip
+        updates, norm, _ = update(theta, first, second, state.updates, rolled, advantage_PG, learner, reference_PLK)
         if not np.isfinite(theta.sum()):
             raise InputError(f"learning_rate {config.learning_rate:g} made the policy infinite: lower it")
         weight = np.nan if info.shrinkage_P is None else float(np.mean(info.shrinkage_P))
         silent = float(np.mean(~np.any(advantage_PG != 0, axis=1)))
-        seen = np.array([reward_PG.mean(), norm, divergence(before, theta, *chain[:2], old_PLK), weight, silent])
+        batch = rolled.prompts
+        moved = divergence(before, theta, batch.skills_PL, batch.length_P, rolled.pi_PLK)
+        seen = np.array([rolled.reward_PG.mean(), norm, moved, weight, silent])
         state = state._replace(steps=step + 1, updates=updates, estimator=learnt, window=state.window + seen)
         if (step + 1) % config.record_every == 0 or step + 1 == config.steps:
             now = state._replace(theta_SK=theta)
@@ -198,7 +204,7 @@ def _record(
         batch = population.prompts.take(index)
         told = gradient_quality(
             state.theta_SK, batch, estimator, state.estimator, config.group_size,
-            config.aggregation == "token_mean", config.gradient_redraws, rng,
+            learner_of(config).aggregation, config.gradient_redraws, rng, index,
         )  # fmt: skip
         found |= {"gradient_cosine": told.cosine, "gradient_variance": told.variance}
     return (float(state.steps), *(float(found[name]) for name in METRICS))

@@ -14,8 +14,9 @@ from scipy.special import gammaln
 
 from ebpo_sim.errors import InputError
 from ebpo_sim.estimators import Estimator
-from ebpo_sim.groups import group_rewards
-from ebpo_sim.kernels_training import distributions, majority, rollout, surrogate_gradient
+from ebpo_sim.kernels_training import majority
+from ebpo_sim.objectives import Aggregation, Clip
+from ebpo_sim.training_update import Learner, gradient, groups_of, sample
 from ebpo_sim.worlds.policies import Ints, Prompts, step_distributions
 from ebpo_sim.worlds.prompts import SkillChain, per_token, success, success_gradient, token_entropy
 
@@ -95,32 +96,22 @@ def quality(gradient_NSK: Array, exact_SK: Array) -> Quality:
 
 def sampled_gradients(
     theta_SK: Array, prompts: Prompts, estimator: Estimator, state: Any, group_size: int,
-    token_mean: bool, redraws: int, rng: np.random.Generator,
+    aggregation: Aggregation, redraws: int, rng: np.random.Generator, prompt_ids: Ints | None = None,
 ) -> Array:  # fmt: skip
     """`redraws` independent on-policy gradients of the whole batch (redraws, S, K); the estimator's state stays."""
-    width = prompts.skills_PL.shape[1]
-    count = len(prompts.length_P)
-    shape = (count, group_size)
-    pi_PLK = np.ones((count, width, theta_SK.shape[1]))
-    chain = (prompts.skills_PL, prompts.length_P, np.exp(prompts.offset_PL), prompts.right_PL)
-    distributions(theta_SK, *chain, pi_PLK)
-    actions: Ints = np.zeros((*shape, width), dtype=np.int64)
-    reward_PG = np.empty(shape)
+    learner = Learner((Clip(None, None),), aggregation, adam=False, learning_rate=0.0)
     found = np.empty((redraws, *theta_SK.shape))
     for gradient_SK in found:
-        rollout(pi_PLK, prompts.length_P, prompts.right_PL, rng.random((*shape, width)), actions, reward_PG)
-        advantage_PG, _, _ = estimator.step(state, group_rewards(reward_PG, clusters=prompts.topic_P))
-        surrogate_gradient(
-            theta_SK, *chain, actions, advantage_PG, pi_PLK, pi_PLK,
-            np.inf, np.inf, 0.0, token_mean, 0, count, gradient_SK,
-        )  # fmt: skip
+        rolled = sample(theta_SK, prompts, group_size, rng)
+        advantage_PG, _, _ = estimator.step(state, groups_of(rolled, prompt_ids))
+        gradient(theta_SK, rolled, advantage_PG, learner, None, gradient_SK, on_policy=True)
     return found
 
 
 def gradient_quality(
     theta_SK: Array, prompts: Prompts, estimator: Estimator, state: Any, group_size: int,
-    token_mean: bool, redraws: int, rng: np.random.Generator,
+    aggregation: Aggregation, redraws: int, rng: np.random.Generator, prompt_ids: Ints | None = None,
 ) -> Quality:  # fmt: skip
     """`quality` of `sampled_gradients` against the exact gradient of the batch's mean success."""
-    drawn = sampled_gradients(theta_SK, prompts, estimator, state, group_size, token_mean, redraws, rng)
+    drawn = sampled_gradients(theta_SK, prompts, estimator, state, group_size, aggregation, redraws, rng, prompt_ids)
     return quality(drawn, success_gradient(theta_SK, prompts))

@@ -76,7 +76,8 @@ def log_ratio(tokens: Tokens, limit: float) -> tuple[Any, Any]:
     """(log pi - log old held within ±limit nats, where it was inside), 0 where the mask is False."""
     xp = library(tokens.log_prob_NT)
     difference = xp.where(tokens.mask_NT, tokens.log_prob_NT - tokens.old_NT, 0.0)
-    return xp.clip(difference, -limit, limit), xp.abs(difference) <= limit
+    bounded = xp.clip(difference, -limit, limit)
+    return bounded, bounded == difference
 
 
 def require(tokens: Tokens, need: Need, who: str) -> Any:

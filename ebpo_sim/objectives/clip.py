@@ -45,29 +45,21 @@ class Clip(Stateless):
         xp = library(tokens.log_prob_NT)
         difference, inside = log_ratio(tokens, self.limit)
         ratio, advantage = xp.exp(difference), tokens.advantage_NT
-        held = self.held(ratio, advantage) & tokens.mask_NT
-        moving = inside & tokens.mask_NT & ~held
-        return Push(xp.where(moving, ratio * advantage, 0.0), counts={"clipped": held.sum()})
-
-    def held(self, ratio: Any, advantage: Any) -> Any:
-        """Where the surrogate no longer moves with the ratio."""
-        xp = library(ratio)
-        held = xp.zeros_like(ratio, dtype=bool) if xp.__name__ == "numpy" else xp.zeros_like(ratio, dtype=xp.bool)
-        if self.high is not None:
-            held = held | ((advantage > 0) & (ratio > 1 + self.high))
-        if self.low is not None:
-            held = held | ((advantage < 0) & (ratio < 1 - self.low))
+        free, bounded = ratio * advantage, xp.clip(ratio, *self._bounds()) * advantage
+        held = bounded < free
         if self.dual is not None:
             held = held | ((advantage < 0) & (ratio > self.dual))
-        return held
+        held = held & tokens.mask_NT
+        return Push(xp.where(inside & tokens.mask_NT & ~held, free, 0.0), counts={"clipped": held.sum()})
+
+    def _bounds(self) -> tuple[float, float]:
+        return (0.0 if self.low is None else 1 - self.low), (float("inf") if self.high is None else 1 + self.high)
 
     def value(self, state: Any, tokens: Tokens, held: Tokens) -> Any:
         xp = library(tokens.log_prob_NT)
         difference, _ = log_ratio(tokens, self.limit)
         ratio, advantage = xp.exp(difference), tokens.advantage_NT
-        low = 0.0 if self.low is None else 1 - self.low
-        high = float("inf") if self.high is None else 1 + self.high
-        surrogate = xp.minimum(ratio * advantage, xp.clip(ratio, low, high) * advantage)
+        surrogate = xp.minimum(ratio * advantage, xp.clip(ratio, *self._bounds()) * advantage)
         if self.dual is not None:
             surrogate = xp.where(advantage < 0, xp.maximum(surrogate, self.dual * advantage), surrogate)
         return xp.where(tokens.mask_NT, surrogate, 0.0)
