@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import t as student
 
-from ebpo_sim import cli, report
+from ebpo_sim import cli, costs, report
 from ebpo_sim.clustering_plots import plot
 from ebpo_sim.clustering_simulation import (
     MEMORIES,
@@ -275,7 +275,7 @@ def tables(settings: Settings, cells: Sequence[Cell]) -> dict[str, Rows]:
 
 
 STUDY = Study(
-    "clustering_study", __doc__ or "", SETTINGS, QUICK, simulate, score, show,
+    "clustering_study", __doc__ or "", SETTINGS, QUICK, costs.clustering, simulate, score, show,
     lambda rows, steps: {"clustering.png": plot(rows, steps)}, tables,
 )  # fmt: skip
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ebpo_sim import cli, report
+from ebpo_sim import cli, costs, report
 from ebpo_sim.estimators import Estimator, make, needs_prior
 from ebpo_sim.exact import rule
 from ebpo_sim.montecarlo import Design, Mean, mean_with_error, paired_ratio
@@ -265,7 +265,17 @@ def plot(rows: Rows) -> dict[str, Figure]:
     return {"entropy.png": figure}
 
 
-STUDY = Study("entropy_study", __doc__ or "", SETTINGS, QUICK, simulate, score, show, plot)
+STUDY = Study(
+    "entropy_study",
+    __doc__ or "",
+    SETTINGS,
+    QUICK,
+    lambda s, t: costs.entropy(s, ARMS, costs.Long(**LONG, optimisers=len(RUNS))),
+    simulate,
+    score,
+    show,
+    plot,
+)
 
 
 def main(argv: Sequence[str]) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ebpo_sim import cli, report
+from ebpo_sim import cli, costs, report
 from ebpo_sim.estimators import Estimator, baseline_table, make, needs_prior
 from ebpo_sim.exact import limit_state, rule
 from ebpo_sim.groups import count_groups
@@ -232,7 +232,17 @@ def plot(rows: Rows) -> dict[str, Figure]:
     return {"failure.png": figure}
 
 
-STUDY = Study("failure_study", __doc__ or "", SETTINGS, QUICK, simulate, score, show, plot)
+STUDY = Study(
+    "failure_study",
+    __doc__ or "",
+    SETTINGS,
+    QUICK,
+    lambda s, t: costs.failure(s, t, 2 * DRAWS, ARMS, len(SNR_P)),
+    simulate,
+    score,
+    show,
+    plot,
+)
 
 
 def main(argv: Sequence[str]) -> None:

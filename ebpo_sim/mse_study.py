@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.stats import t as student
 
-from ebpo_sim import cli, formulas, report
+from ebpo_sim import cli, costs, formulas, report
 from ebpo_sim.estimators import Baseline, Estimator, make, names, needs_prior
 from ebpo_sim.exact import LimitRisk, limit_risk, rule
 from ebpo_sim.mixing import Prior
@@ -368,7 +368,9 @@ def notes(settings: Settings, summary: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-STUDY = Study("mse_study", __doc__ or "", SETTINGS, QUICK, simulate, score, show, lambda rows: {FIGURE: plot(rows)})
+STUDY = Study(
+    "mse_study", __doc__ or "", SETTINGS, QUICK, costs.mse, simulate, score, show, lambda rows: {FIGURE: plot(rows)}
+)
 
 
 def main(argv: Sequence[str]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ebpo_sim import cli, report
+from ebpo_sim import budget, cli, report
 from ebpo_sim.montecarlo import Design
 
 if TYPE_CHECKING:
@@ -25,13 +25,21 @@ class Settings:
     design: Design
 
 
+class Cost(NamedTuple):
+    """Peak bytes and seconds of work that has not begun."""
+
+    memory: float
+    seconds: float
+
+
 def one_table(settings: Settings, found: Rows) -> dict[str, Rows]:
     return {"table.csv": found}
 
 
 class Study(NamedTuple):
-    """A study is its settings, full and quick, and four functions.
+    """A study is its settings, full and quick, and five functions.
 
+    cost(settings, threads) -> what it will take, from the sizes alone.
     simulate(settings, threads) -> one long table. score(settings, rows) -> what the summary says beside settings
     and rows. show(settings, rows, summary) -> text for the reader. plot(rows) -> figures by file name.
     A study of several tables simulates anything, makes tables(settings, found) of it by file name, and plots them all;
@@ -42,6 +50,7 @@ class Study(NamedTuple):
     about: str
     full: Settings
     quick: Settings
+    cost: Callable[[Settings, int], Cost]
     simulate: Callable[[Settings, int], Any]
     score: Callable[[Settings, Rows], dict[str, Any]]
     show: Callable[[Settings, Rows, Mapping[str, Any]], str]
@@ -63,10 +72,23 @@ def settings_from(args: cli.StudyArguments, base: Settings) -> Settings:
     )
 
 
+def afford(name: str, cost: Cost, settings: Settings, yes: bool) -> None:
+    """Raises InputError for work beyond the machine's memory or, unless `yes`, a day."""
+    plan = settings.design
+    what = (
+        f"{name} of {len(settings.worlds)} worlds x {len(settings.group_sizes)} group sizes up to "
+        f"{max(settings.group_sizes)} x {len(settings.estimators)} estimators, {plan.replicates} replicates of "
+        f"{plan.steps} batches of {plan.prompts} prompts,"
+    )
+    remedy = "lower --prompts, --steps, --replicates or --group-size"
+    budget.require(memory=cost.memory, seconds=cost.seconds, what=what, remedy=remedy, yes=yes)
+
+
 def run(study: Study, argv: Sequence[str]) -> None:
     """Simulate, then write table.csv, summary.json and the figures; print the text, or with --json the summary."""
     args = cli.parse_study(study.name, study.about, argv)
     settings = settings_from(args, study.quick if args.quick else study.full)
+    afford(study.name, study.cost(settings, args.threads), settings, args.yes)
     out = report.writable_folder(args.out)
     with report.locked(out):
         tables = study.tables(settings, study.simulate(settings, args.threads))

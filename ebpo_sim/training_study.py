@@ -16,9 +16,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from ebpo_sim import cli, report
+from ebpo_sim import budget, cli, costs, report
 from ebpo_sim.training import OPTIMISERS, ORDERS
-from ebpo_sim.training_cells import CELLS, REFERENCE, Found, Settings, simulate, to_rows
+from ebpo_sim.training_cells import CELLS, REFERENCE, Found, Settings, cells, simulate, to_rows
 from ebpo_sim.training_findings import findings
 from ebpo_sim.training_plots import plot
 
@@ -171,6 +171,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add("--threads", type=int, default=cli.available_cores(), help="worker processes; default: all cores")
     add("--out", default="results/training_study", metavar="DIR", help="where files go")
     add("--json", action="store_true", help="print only the JSON summary")
+    cli.add_yes(parser)
     args = parser.parse_args(argv)
     cli.check_threads(args.threads)
     cli.check_seed(args.seed)
@@ -186,6 +187,10 @@ def main(argv: Sequence[str]) -> None:
     args = parse(argv)
     settings = settings_from(args)
     settings.check()
+    cost = costs.training(settings, args.threads)
+    what = f"training of {len(cells(settings))} cells of {settings.steps} steps, {settings.seeds} seeds,"
+    remedy = "lower --steps, --seeds, --group-size or --threads"
+    budget.require(memory=cost.memory, seconds=cost.seconds, what=what, remedy=remedy, yes=args.yes)
     out = report.writable_folder(args.out)
     with report.locked(out, CELLS):
         _study(settings, out, args.threads, args.json)

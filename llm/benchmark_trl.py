@@ -28,6 +28,11 @@ from typing import Any
 if not __package__:  # run as a script: the repository instead of this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+if __name__ == "__main__":
+    from llm import early
+
+    early.guard()
+
 import numpy as np
 import torch
 
@@ -211,6 +216,8 @@ def main(argv: Sequence[str]) -> None:
     add("--out", default="results/llm/benchmark_trl", metavar="DIR", help="where benchmark.json goes")
     add("--cache", default="results/llm/cache", metavar="DIR", help="warm-started models (default %(default)s)")
     given = parser.parse_args(argv)
+    for name in ("rounds", "warmup"):
+        cli.between(f"--{name}", getattr(given, name), 0, cli.COUNTS)
     if given.rounds < 2 or given.warmup < 1:
         raise InputError(f"--rounds must be at least 2 and --warmup at least 1, got {given.rounds} and {given.warmup}")
     cli.check_threads(given.threads)
@@ -225,18 +232,24 @@ def main(argv: Sequence[str]) -> None:
     torch.set_num_threads(given.threads)
     machine = {"cores": os.cpu_count(), "threads": given.threads, "torch": torch.__version__, "trl": trl.__version__}
     machine |= {"transformers": transformers.__version__, "load_before": os.getloadavg()[0]}
-    cells = []
-    for prompts, group_size in shapes:
-        settings = replace(
-            defaults, estimator=ESTIMATOR, prompts=prompts, group_size=group_size, steps=given.rounds + given.warmup,
-            lr=STILL, seed=given.seed, threads=given.threads, hidden=given.hidden, layers=given.layers,
-            sft_steps=given.sft_steps,
-        )  # fmt: skip
-        rows = measure(settings, cache, given.rounds, given.warmup)
-        ratios = {name: ratio(rows, pair) for name, pair in RATIOS.items()}
-        cells.append({"prompts": prompts, "group_size": group_size, "ratios": ratios, "rounds": rows})
-    found = {"machine": {**machine, "load_after": os.getloadavg()[0]}, "settings": settings.as_dict(), "cells": cells}
-    report.write_bytes(out / "benchmark.json", (report.to_json(found) + "\n").encode())
+    with report.locked(out):
+        cells = []
+        for prompts, group_size in shapes:
+            settings = replace(
+                defaults, estimator=ESTIMATOR, prompts=prompts, group_size=group_size,
+                steps=given.rounds + given.warmup, lr=STILL, seed=given.seed,
+                threads=given.threads, hidden=given.hidden, layers=given.layers,
+                sft_steps=given.sft_steps,
+            )  # fmt: skip
+            rows = measure(settings, cache, given.rounds, given.warmup)
+            ratios = {name: ratio(rows, pair) for name, pair in RATIOS.items()}
+            cells.append({"prompts": prompts, "group_size": group_size, "ratios": ratios, "rounds": rows})
+        found = {
+            "machine": {**machine, "load_after": os.getloadavg()[0]},
+            "settings": settings.as_dict(),
+            "cells": cells,
+        }
+        report.write_bytes(out / "benchmark.json", (report.to_json(found) + "\n").encode())
     report.say(tables(found))
     report.say(f"file: {given.out}/benchmark.json")
 

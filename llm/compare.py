@@ -23,6 +23,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+if __name__ == "__main__":
+    from llm import early
+
+    early.guard()
+
 from ebpo_sim import cli, report
 from ebpo_sim.errors import InputError, unknown_name
 from llm import compare_analysis as analysis

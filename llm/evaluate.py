@@ -20,6 +20,11 @@ from typing import Any, NamedTuple
 if not __package__:  # run as a script: the repository instead of this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+if __name__ == "__main__":
+    from llm import early
+
+    early.guard()
+
 from ebpo_sim import cli, report
 from ebpo_sim.errors import InputError
 from llm import checkpoints

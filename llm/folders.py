@@ -16,14 +16,14 @@ def alone_in(out: Path) -> Iterator[None]:
 
     A folder that was made for a run which is then refused is taken away again.
     """
-    if int(os.environ.get("RANK", "0")) > 0:
+    if os.environ.get("RANK", "0") != "0":
         yield
         return
     new = not out.exists()
-    with report.locked(out):
-        try:
+    try:
+        with report.locked(out):
             yield
-        finally:
-            if new:
-                with suppress(OSError):  # it holds files now
-                    out.rmdir()
+    finally:
+        if new:
+            with suppress(OSError):  # it holds files now
+                out.rmdir()

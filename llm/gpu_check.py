@@ -27,6 +27,11 @@ from typing import Any
 if not __package__:  # run as a script: the repository instead of this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+if __name__ == "__main__":
+    from llm import early
+
+    early.guard()
+
 import torch
 import transformers
 
@@ -215,6 +220,8 @@ def main(argv: Sequence[str]) -> None:
     add("--minutes", type=float, default=7.0, help="aim to end within this time (default 7)")
     add("--out", default="results/llm/gpu_check.json", help="file of the results (default %(default)s)")
     given = parser.parse_args(argv)
+    if Path(given.out).is_dir():
+        raise InputError(f"--out must be a file, got the folder {given.out!r}: name one in it")
     if given.seeds < 1 or not given.minutes > 0:
         raise InputError(f"--seeds must be at least 1 and --minutes positive, got {given.seeds}, {given.minutes}")
     started = time.perf_counter()
@@ -224,7 +231,7 @@ def main(argv: Sequence[str]) -> None:
     settings = replace(SMALL if given.small else LARGE, device=given.device)
     command = " ".join(["python llm/gpu_check.py", *argv])
     found: dict[str, Any] = {"machine": machine(given.device), "command": command, "settings": settings.as_dict()}
-    with tempfile.TemporaryDirectory() as cache:
+    with report.locked(out.parent), tempfile.TemporaryDirectory() as cache:
         parts: dict[str, Callable[[], Any]] = {
             "correctness": lambda: correctness(given.device),
             "model": lambda: _warm(settings, Path(cache)),
@@ -242,8 +249,8 @@ def main(argv: Sequence[str]) -> None:
             found[name]["wall_seconds"] = time.perf_counter() - began
             report.say(f"{name}: {json.dumps(found[name])[:600]}")
             report.write_bytes(out, (report.to_json(found) + "\n").encode())
-    found["wall_seconds"] = time.perf_counter() - started
-    report.write_bytes(out, (report.to_json(found) + "\n").encode())
+        found["wall_seconds"] = time.perf_counter() - started
+        report.write_bytes(out, (report.to_json(found) + "\n").encode())
     report.say(f"{found['wall_seconds']:.0f} s; file: {given.out}")
 
 

@@ -32,6 +32,11 @@ from typing import Any
 if not __package__:  # run as a script: the repository instead of this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+if __name__ == "__main__":
+    from llm import early
+
+    early.guard()
+
 import torch
 
 from ebpo_sim import cli, group_rewards, report

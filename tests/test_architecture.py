@@ -69,7 +69,7 @@ def room(path: Path) -> str:
     return shared(path.relative_to(PACKAGE).parts[0].removesuffix(".py"))
 
 
-PROGRAMS = {"bench", "training_bench", "training_cells", "training_findings"}
+PROGRAMS = {"bench", "costs", "training_bench", "training_cells", "training_findings"}
 
 
 def shared(name: str) -> str:

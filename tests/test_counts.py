@@ -109,6 +109,8 @@ def has_its_moments(counts: Counts) -> None:
     assert prior.mean == pytest.approx(found.mean, abs=1e-11)
     assert prior.between == pytest.approx(between, abs=1e-9 if between <= 1e-9 else 1e-11)
     assert min(prior.weights) >= 0
+    if 1e-5 < between < found.mean * (1 - found.mean) - 1e-5:
+        assert len(prior.nodes) > 2  # a distribution fitted to the counts, not only to their moments
 
 
 @settings(max_examples=40, deadline=None)
@@ -126,6 +128,7 @@ def test_any_small_table_has_a_world(rows: list[tuple[int, int]]) -> None:
         [(4, 2, 10_000), (4, 4, 10_000)],
         [(8, 0, 1000), (8, 8, 1000)],
         [(10**6, 500_000, 10**6), (10**6, 10**6, 1)],
+        [(10**6, 500_000, 10**4), (10**6, 10**6, 1)],
         [(10**6, 500_000, 10), (10**6, 502_000, 10)],
         [(2, 0, 10**8), (3, 3, 3), (10**6, 17, 1)],
     ],

@@ -107,7 +107,7 @@ def test_table_is_readable(found, tmp_path, capsys: pytest.CaptureFixture[str]) 
 
 
 def test_refusals(tmp_path) -> None:
-    with pytest.raises(InputError, match="--seed must not be negative, got -1"):
+    with pytest.raises(InputError, match="--seed must be at least 0, got -1"):
         hidden_bias_study.main(["--seed", "-1", "--out", str(tmp_path)])
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="--out"):

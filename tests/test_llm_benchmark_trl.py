@@ -79,7 +79,19 @@ def test_every_row_is_every_row() -> None:
     assert benchmark_trl.Objective().needed_rows(advantage).tolist() == [1]
 
 
-@pytest.mark.parametrize("options", [["--shape", "16"], ["--shape", "0x4"], ["--shape", "4x1"], ["--rounds", "1"]])
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--shape", "16"],
+        ["--shape", "0x4"],
+        ["--shape", "4x1"],
+        ["--rounds", "1"],
+        ["--threads", "0"],
+        ["--threads", "1000000"],
+        ["--seed", "-1"],
+        ["--hidden", "-1"],
+    ],
+)
 def test_bad_options_are_refused(options: list[str], tmp_path: Path) -> None:
     """Guards refusals: the option and the remedy, before any work."""
     with pytest.raises(InputError, match=options[0]):

@@ -19,7 +19,7 @@ sys.path.insert(0, str(ROOT))  # llm runs from the checkout; it is not installed
 
 from scipy.stats import ttest_rel  # noqa: E402
 
-from ebpo_sim import InputError, cli  # noqa: E402
+from ebpo_sim import InputError, cli, report  # noqa: E402
 from llm import compare, compare_plots, compare_runs, compare_text  # noqa: E402
 from llm import compare_analysis as analysis  # noqa: E402
 from llm.compare_plan import TUNING_SEED, Job, Plan, progress, rates, wanted  # noqa: E402
@@ -492,3 +492,43 @@ def test_bad_input_ends_with_one_line_and_code_2(
     assert (stopped.value.code, out) == (2, "")
     assert err.startswith("error: ") and err.count("\n") == 1 and said in err
     assert list(tmp_path.iterdir()) == []
+
+
+DAMAGED = {
+    "empty": b"", "binary": bytes(range(256)), "NUL": b"run,\0stage\n\0", "other columns": b"a,b\n1,2\n",
+    "no rows": None, "short line": b"x", "words for numbers": b"wide", "infinite": b"inf",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", DAMAGED)
+@pytest.mark.parametrize("name", ["runs.csv", "curves.csv"])
+@pytest.mark.parametrize("option", ["--report", "--publish"])
+def test_damaged_tables_are_refused_in_one_line(what: str, name: str, option: str, tmp_path: Path) -> None:
+    """Guards what reads the tables again: nothing is drawn from a damaged one, and the refusal says to run again."""
+    measured = Path(compare.__file__).parent / "measured" / "compare"
+    for table in ("runs.csv", "curves.csv"):
+        (tmp_path / table).write_bytes((measured / table).read_bytes())
+    lines = (tmp_path / name).read_bytes().splitlines()
+    content = DAMAGED[what]
+    if what in ("words for numbers", "infinite"):
+        content = b"\n".join([*lines[:2], lines[2].replace(b",0.0003,", b"," + content + b",", 1)])
+    elif what == "short line":
+        content = b"\n".join([*lines[:2], lines[2][:30]])
+    (tmp_path / name).write_bytes(lines[0] + b"\n" if content is None else content)
+    kept = sorted(p.name for p in tmp_path.iterdir())
+    with pytest.raises(InputError, match="run the comparison again") as refusal:
+        compare.main([option, *([str(tmp_path / "o")] if option == "--publish" else []), "--out", str(tmp_path)])
+    assert "\n" not in str(refusal.value)
+    assert sorted(p.name for p in tmp_path.iterdir()) == kept
+
+
+def test_one_comparison_a_folder(fake: Callable[..., Fake], tmp_path: Path) -> None:
+    """Guards the lock: while one comparison runs in a folder, another there, or its report, is refused."""
+    fake()
+    measured = Path(compare.__file__).parent / "measured" / "compare"
+    for table in ("runs.csv", "curves.csv"):
+        (tmp_path / table).write_bytes((measured / table).read_bytes())
+    with report.locked(tmp_path):
+        for more in ([], ["--report"]):
+            with pytest.raises(InputError, match="in use by another run"):
+                compare.main(["--quick", "--jobs", "1", *more, "--out", str(tmp_path), "--cache", str(tmp_path)])

@@ -39,4 +39,6 @@ def test_impossible_checks_are_refused(tmp_path: Path) -> None:
         gpu_check.main(["--device", "cuda:99", "--out", str(tmp_path / "a.json")])
     with pytest.raises(InputError, match=r"--seeds must be at least 1"):
         gpu_check.main(["--seeds", "0", "--out", str(tmp_path / "a.json")])
+    with pytest.raises(InputError, match="--out must be a file"):
+        gpu_check.main(["--device", "cpu", "--out", str(tmp_path)])
     assert list(tmp_path.iterdir()) == []

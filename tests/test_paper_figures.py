@@ -358,6 +358,18 @@ def test_other_settings_never_reuse_a_table(tmp_path: Path) -> None:
     assert len(list((tmp_path / "tables").glob("failure_study-*.json"))) == 2
 
 
+def test_a_damaged_table_is_made_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Guards healing: an empty or foreign table is said and replaced by the bytes that were there."""
+    one = data.load({data.FAILURE}, True, tmp_path, 0, 1).failure
+    (kept,) = (tmp_path / data.TABLES).iterdir()
+    whole = kept.read_bytes()
+    for damage in (b"", b"{}", b"[1]"):
+        kept.write_bytes(damage)
+        assert data.load({data.FAILURE}, True, tmp_path, 0, 1).failure == one
+        assert capsys.readouterr().err.count("is damaged") == 1
+        assert kept.read_bytes() == whole
+
+
 @pytest.mark.parametrize("quick", [True, False])
 def test_the_training_study_is_asked_for_once(quick: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards the way to the study: quick or full settings with the seed, every order, its files inside --out."""

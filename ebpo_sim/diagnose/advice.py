@@ -130,8 +130,7 @@ def _matching(ratio: Estimate, group_size: int) -> Estimate | None:
         return None
 
     def size(r: float) -> float:
-        found = max(1, math.ceil(group_size / r - 1e-6)) if r * LARGEST > group_size else math.inf
-        return float(found) if found <= LARGEST else math.inf
+        return float(max(1, math.ceil(group_size / r - 1e-6))) if r * LARGEST >= group_size else math.inf
 
     return Estimate(size(ratio.value), size(ratio.high), size(ratio.low))
 

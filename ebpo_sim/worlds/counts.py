@@ -126,19 +126,20 @@ def deconvolve(counts: Counts) -> Prior:
     start = beta_on_grid(mean, between, grid)
     flat = 0.999 * start + 0.001 / GRID  # no count is impossible under it
     fitted = fit_weights(pmf, c, start if np.all(start @ pmf > 0) else flat, ITERATIONS)
-    for weights in (fitted, 0.999 * fitted + 0.001 * flat):
+    mixed = 0.999 * fitted + 0.001 * flat
+    for weights, unit in ((fitted, 1.0), (fitted, between), (mixed, between)):
         keep = weights > 1e-12
         nodes, kept = grid[keep], weights[keep] / weights[keep].sum()
-        tilted = _tilt(nodes, kept, mean, between)
+        tilted = _tilt(nodes, kept, mean, between, unit)
         if tilted is not None:
             return Prior(tuple(nodes.tolist()), tuple(tilted.tolist()))
     return _two_points(mean, between)
 
 
-def _tilt(nodes: Array, weights: Array, mean: float, between: float) -> Array | None:
+def _tilt(nodes: Array, weights: Array, mean: float, between: float, unit: float) -> Array | None:
     """The distribution nearest to `weights` in Kullback-Leibler divergence with the given mean and variance; None
-    where it is not found, as on fewer than three nodes."""
-    features = np.stack([nodes - mean, (nodes - mean) ** 2 - between])
+    where it is not found, as on fewer than three nodes. unit: the variance in which moments are measured meanwhile."""
+    features = np.stack([(nodes - mean) / np.sqrt(unit), ((nodes - mean) ** 2 - between) / unit])
 
     def tilted(t: Array) -> tuple[Array, float]:
         exponent = t @ features
