@@ -116,6 +116,7 @@ def arguments(settings: Settings, out: Path, longest: int, processes: int) -> di
         "beta": settings.kl_coef,
         "epsilon": settings.clip_low,
         "epsilon_high": settings.clip_high,
+        "delta": settings.clip_dual or None,
         "loss_type": LOSSES[settings.aggregation],
         "disable_dropout": True,
         "use_bias_correction_kl": False,  # the plain k3 of llm.objectives
@@ -210,6 +211,8 @@ def check(settings: Settings) -> None:
     make(settings.estimator)
     precision(settings.device, settings.dtype)
     objective_of(settings, 1)
+    if settings.kl_coef and settings.kl_kind != "k3":
+        raise InputError(f"--kl-kind {settings.kl_kind} is not TRL's, which computes k3: use --backend own")
     if settings.temperature == 0 or settings.group_size < 2:
         raise InputError(
             f"TRL needs a positive --temperature and a --group-size of at least 2, got {settings.temperature} and "

@@ -39,7 +39,7 @@ from ebpo_sim import cli, group_rewards, make, report
 from ebpo_sim.errors import InputError
 from llm import evaluate, policy, rollouts, train
 from llm.engines import HFEngine, Precision, answer, precision
-from llm.objectives import Objective
+from llm.objectives import Loss
 from llm.run import Run, curriculum_of, prepare, task
 from llm.settings import Settings
 from llm.tasks import CELLS, CharTokenizer, make_verifier, pool
@@ -102,7 +102,7 @@ def _loss_and_gradient(
     """(log-probabilities, gradient, advantages) of one EBPO batch on a device, brought to the CPU."""
     model.to(where.device).zero_grad()
     rolled = rollouts.Rollouts(*(part.to(where.device) for part in rolled))
-    estimator, objective = make("ebpo"), Objective()
+    estimator, objective = make("ebpo"), Loss()
     advantage_PG, _, _ = estimator.step(estimator.init(), group_rewards(reward_PG.to(where.device)))
     with where.context():
         log_prob_NT = rollouts.log_probs(model, *rolled[:4])

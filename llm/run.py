@@ -17,10 +17,11 @@ from transformers import PreTrainedModel
 from ebpo_sim import make, report
 from ebpo_sim.errors import InputError
 from ebpo_sim.estimators import Estimator
+from ebpo_sim.objectives import KL, Aggregation, Clip, Objective
 from llm import hub, policy, sizes, trained_on
 from llm.curriculum import Curriculum, rank
 from llm.engines import Engine, HFEngine, Precision, precision
-from llm.objectives import Objective
+from llm.objectives import Loss
 from llm.settings import Settings
 from llm.tasks import (
     MAX_ANSWER,
@@ -52,7 +53,7 @@ class Run:
     optimizer: torch.optim.Optimizer
     estimator: Estimator
     state: Any
-    objective: Objective
+    objective: Loss
     engine: Engine
     verifier: Verifier
     where: Precision
@@ -261,10 +262,14 @@ def prepare(settings: Settings, cache: Path, problems: Sequence[Problem], held: 
     )  # fmt: skip
 
 
-def objective_of(settings: Settings, length: int) -> Objective:
-    """The policy objective of the settings."""
+def objective_of(settings: Settings, length: int) -> Loss:
+    """The policy objective of the settings, for answers of at most `length` tokens."""
     aggregation: Any = settings.aggregation
-    return Objective(settings.clip_low, settings.clip_high, aggregation, length, settings.kl_coef)
+    parts: tuple[Objective, ...] = (Clip(settings.clip_low, settings.clip_high, settings.clip_dual or None),)
+    if settings.kl_coef:
+        kind: Any = settings.kl_kind
+        parts += (KL(settings.kl_coef, kind),)
+    return Loss(parts, Aggregation(aggregation, length))
 
 
 def ranking_from(settings: Settings, problems: Sequence[Problem]) -> list[int] | None:
