@@ -9,11 +9,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ebpo_sim import cli
-from ebpo_sim.clustering_simulation import memories_of, orders_of
-from ebpo_sim.montecarlo import Design
-from ebpo_sim.study import Cost, Settings
-from ebpo_sim.training_cells import Settings as TrainingSettings
-from ebpo_sim.training_cells import cells
+from ebpo_sim.studies.clustering.simulation import memories_of, orders_of
+from ebpo_sim.counts.streams import Design
+from ebpo_sim.studies.base import Cost, Settings
+from ebpo_sim.studies.training.cells import Settings as TrainingSettings
+from ebpo_sim.studies.training.cells import cells
 
 PROGRAM = 250e6  # bytes of the interpreter with its libraries
 START = 5.0  # s to load them and to compile

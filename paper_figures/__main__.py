@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ebpo_sim import cli, report
 from ebpo_sim.errors import unknown_name
-from ebpo_sim.training_cells import CELLS
+from ebpo_sim.studies.training.cells import CELLS
 from paper_figures import (
     data,
     figure1,

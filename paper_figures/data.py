@@ -10,7 +10,9 @@ from typing import Any
 
 from scipy.stats import t as student
 
-from ebpo_sim import cache, failure_study, report, training_study
+from ebpo_sim import cache, report
+from ebpo_sim.studies.failure import study as failure_study
+from ebpo_sim.studies.training import study as training_study
 from paper_figures import language_model
 
 Rows = list[dict[str, Any]]

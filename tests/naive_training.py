@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ebpo_sim.training import TrainingConfig
+from ebpo_sim.chains.rung import TrainingConfig
 
 
 def exponentials(theta: list[list[float]]) -> list[list[float]]:

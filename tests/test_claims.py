@@ -32,10 +32,10 @@ from ebpo_sim.claims.ledger import markdown, rows
 from ebpo_sim.errors import InputError
 from ebpo_sim.estimators import Estimator, Normalise
 from ebpo_sim.estimators.base import Evaluation, StatelessBaseline
-from ebpo_sim.exact import limit_risk
+from ebpo_sim.counts.exact import limit_risk
 from ebpo_sim.groups import Groups
-from ebpo_sim.mixing import Prior
-from ebpo_sim.policy_gradient import advantage_gap, raw_table
+from ebpo_sim.numbers.mixing import Prior
+from ebpo_sim.counts.updates import advantage_gap, raw_table
 from ebpo_sim.worlds import parse_world
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")

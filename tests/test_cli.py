@@ -11,7 +11,7 @@ import pytest
 
 from ebpo_sim import cli, report
 from ebpo_sim.errors import InputError, unknown_name
-from ebpo_sim.mse_study import main
+from ebpo_sim.studies.mse.study import main
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from ebpo_sim import failure_study, training_study
+from ebpo_sim.studies.failure import study as failure_study
+from ebpo_sim.studies.training import study as training_study
 from ebpo_sim.errors import InputError
 
 ROOT = Path(__file__).parent.parent

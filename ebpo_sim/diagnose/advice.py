@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
-from ebpo_sim import formulas
+from ebpo_sim.numbers import formulas
 from ebpo_sim.diagnose.intervals import Components, Estimate
 from ebpo_sim.diagnose.ratios import Ratio, Table
 

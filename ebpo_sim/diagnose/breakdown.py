@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ebpo_sim import formulas
+from ebpo_sim.numbers import formulas
 from ebpo_sim.diagnose.intervals import LEVEL, Components, Estimate, components
 from ebpo_sim.diagnose.population import Population
 from ebpo_sim.diagnose.ratios import ratios

@@ -19,7 +19,7 @@ from ebpo_sim.errors import InputError
 from ebpo_sim.estimators.base import Estimator
 from ebpo_sim.estimators.components import Components
 from ebpo_sim.groups import group_rewards
-from ebpo_sim.moments import Moments
+from ebpo_sim.numbers.moments import Moments
 
 VERSION = 2  # 1 had no checksum
 LARGEST, LARGEST_MEAN = 1e250, 1e100  # in a state; rewards beyond 1e100 are refused, and sums of their squares fit

@@ -15,7 +15,7 @@ from ebpo_sim.estimators import components
 from ebpo_sim.estimators.components import Memory
 from ebpo_sim.estimators.transforms.base import Domain, Evaluation
 from ebpo_sim.groups import Groups, binary_groups
-from ebpo_sim.mixing import Prior, arcsine_grid, beta_on_grid, count_pmf, fit_weights, posterior_mean
+from ebpo_sim.numbers.mixing import Prior, arcsine_grid, beta_on_grid, count_pmf, fit_weights, posterior_mean
 
 Array = NDArray[np.float64]
 Histograms = dict[str, Array]  # group size -> how many groups had k = 0..size successes, (..., size+1)

@@ -18,7 +18,7 @@ from ebpo_sim.estimators.nonparametric import PosteriorMean
 from ebpo_sim.estimators.shrinkage import Shrinkage
 from ebpo_sim.estimators.transforms import Baseline, Centre, Scale, Subtract, Transform, Whiten
 from ebpo_sim.estimators.transforms.spread import Ddof
-from ebpo_sim.mixing import Prior
+from ebpo_sim.numbers.mixing import Prior
 
 Factory = Callable[..., Estimator]
 Centring = Literal["none", "batch"]

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ebpo_sim.errors import InputError
 from ebpo_sim.estimators import Estimator, baseline_table
 from ebpo_sim.groups import count_groups
-from ebpo_sim.mixing import Prior, count_pmf
+from ebpo_sim.numbers.mixing import Prior, count_pmf
 from ebpo_sim.worlds import World
 
 Array = NDArray[np.float64]

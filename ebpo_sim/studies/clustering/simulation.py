@@ -20,8 +20,8 @@ from ebpo_sim.estimators.beta_binomial import BetaBinomial
 from ebpo_sim.estimators.components import Memory
 from ebpo_sim.estimators.shrinkage import Shrinkage
 from ebpo_sim.groups import Groups, binary_groups
-from ebpo_sim.kernels import STATE_WORDS, count_successes
-from ebpo_sim.montecarlo import Design, stream_seed
+from ebpo_sim.counts.kernels import STATE_WORDS, count_successes
+from ebpo_sim.counts.streams import Design, stream_seed
 from ebpo_sim.worlds.topics import ORDERS, Topics, Tracking, Update, composition, parse_topics, prior_exact
 
 Array = NDArray[np.float64]

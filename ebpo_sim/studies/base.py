@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ebpo_sim import budget, cli, report
-from ebpo_sim.montecarlo import Design
+from ebpo_sim.counts.streams import Design
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

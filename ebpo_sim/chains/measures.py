@@ -14,11 +14,11 @@ from scipy.special import gammaln
 
 from ebpo_sim.errors import InputError
 from ebpo_sim.estimators import Estimator
-from ebpo_sim.kernels_training import majority
+from ebpo_sim.chains.kernels import majority
 from ebpo_sim.objectives import Aggregation, Clip
 from ebpo_sim.training_update import Learner, gradient, groups_of, sample
-from ebpo_sim.worlds.policies import Ints, Prompts, step_distributions
-from ebpo_sim.worlds.prompts import SkillChain, per_token, success, success_gradient, token_entropy
+from ebpo_sim.chains.policy import Ints, Prompts, step_distributions
+from ebpo_sim.chains.population import SkillChain, per_token, success, success_gradient, token_entropy
 
 Array = NDArray[np.float64]
 

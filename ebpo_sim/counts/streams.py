@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ebpo_sim.errors import InputError
 from ebpo_sim.estimators import Estimator, baseline_table
 from ebpo_sim.groups import Groups, count_groups
-from ebpo_sim.kernels import STATE_WORDS, draw_and_tally
+from ebpo_sim.counts.kernels import STATE_WORDS, draw_and_tally
 from ebpo_sim.worlds import World
 
 Array = NDArray[np.float64]

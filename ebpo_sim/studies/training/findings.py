@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import t as student
 
-from ebpo_sim.training_cells import REFERENCE, Cell, Found, Settings
+from ebpo_sim.studies.training.cells import REFERENCE, Cell, Found, Settings
 
 Array = NDArray[np.float64]
 SUBJECTS = ("ebpo", "ebpo_debiased")
