@@ -18,7 +18,7 @@ from ebpo_sim.errors import InputError
 from ebpo_sim.host import Host, is_torch, to_bool, to_float64
 
 Array = NDArray[np.float64]
-LARGEST = 1e9  # of a reward or a length: beyond it a state's sums would round away the differences that teach
+LARGEST = 1e12  # of a reward or a length: beyond it a state's sums would round away the differences that teach
 MOST = 1e18  # copies of a group
 
 
@@ -74,10 +74,10 @@ def group_rewards(
     rewards: (P, G), or (..., P, G) with leading replicate axes; with `group_ids`, (N,) in any order.
     group_ids: (N,) ids (numbers or text); rows with equal ids form a group, groups in order of appearance.
     mask: like rewards, False leaves a rollout out of everything (its reward may then be anything, NaN included).
-    lengths: like rewards, tokens per rollout, 0 to 1e9. clusters, prompt_ids, multiplicity: one entry a group, in
+    lengths: like rewards, tokens per rollout, 0 to 1e12. clusters, prompt_ids, multiplicity: one entry a group, in
     the order of the groups; with `group_ids`, clusters and prompt_ids are given a row (N,) and must agree
     within a group, and prompt_ids default to the group ids.
-    Raises InputError for NaN, infinite or non-numeric rewards and those beyond 1e9 in size (a state that never
+    Raises InputError for NaN, infinite or non-numeric rewards and those beyond 1e12 in size (a state that never
     forgets would round away everything that comes after), for empty batches, and for shapes that do not fit.
     """
     values, host = to_float64("rewards", rewards)

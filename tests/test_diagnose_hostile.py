@@ -64,7 +64,7 @@ def test_any_small_log_has_a_report_or_a_refusal(tmp_path: Path, rows: list[tupl
     report.to_json(as_json(found) | {"rows": as_rows(found)})
 
 
-@pytest.mark.parametrize("scale", [2.0**-130, 2.0**-30, 2.0**130])
+@pytest.mark.parametrize("scale", [2.0**-130, 2.0**-30, 2.0**28])
 def test_a_scale_changes_no_ratio(tmp_path: Path, scale: float) -> None:
     """Guards rewards of any size: intra-class correlation and ratios are those of the same rewards near 1.
 
@@ -86,8 +86,8 @@ def test_a_scale_changes_no_ratio(tmp_path: Path, scale: float) -> None:
 
 DEEP = "[" * 100_000
 REFUSED: dict[str, tuple[Any, str]] = {
-    "large.csv": ("prompt_id,reward\na,1e200\na,0\nb,1\nb,0\n", "row 1: reward must be finite and at most 1e.50"),
-    "large.jsonl": (changed(lambda r: {"reward": 1e155 * r["reward"]}), "at most 1e.50"),
+    "large.csv": ("prompt_id,reward\na,1e200\na,0\nb,1\nb,0\n", "row 1: reward must be finite and at most 1e.09"),
+    "large.jsonl": (changed(lambda r: {"reward": 1e155 * r["reward"]}), "at most 1e.09"),
     "beyond.jsonl": (changed(lambda r: {"reward": 10**400}), "row 1: reward must be finite"),
     "tiny.jsonl": (changed(lambda r: {"reward": 1e-200 * r["reward"]}), "multiply them by a constant"),
     "digits.jsonl": ('{"prompt_id": 1, "reward": 1' + "0" * 6000 + "}\n", "row 1 is not JSON"),
@@ -239,12 +239,12 @@ def test_coverage_takes_options(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
         return []
 
     monkeypatch.setattr(coverage, "study", study)
-    for arguments, code in ((["--help"], 0), (["--quik-not"], 2), (["--seed", "nan"], 2)):
-        with pytest.raises(SystemExit) as leaving:
+    with pytest.raises(SystemExit) as leaving:
+        coverage.main(["--help"])
+    assert leaving.value.code == 0
+    for arguments in (["--quik-not"], ["--seed", "nan"], ["--seed", "-1"]):
+        with pytest.raises(InputError, match=arguments[0]):
             coverage.main(arguments)
-        assert leaving.value.code == code
-    with pytest.raises(InputError, match="--seed"):
-        coverage.main(["--seed", "-1"])
     assert not designs
     coverage.main(["--quick", "--seed", "3"])
     assert designs == [coverage.Design(sets=100, draws=400, seed=3)] * len(coverage.WORLDS)

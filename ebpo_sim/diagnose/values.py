@@ -13,12 +13,13 @@ from ebpo_sim.errors import InputError
 
 Array = NDArray[np.float64]
 LARGEST = 1e50  # of a number in a log: moments take its sixth power
+REWARD = 1e9  # of a reward: large groups probe a rule well beyond it, and estimators refuse 1e12
 WORDS = {"true": 1.0, "false": 0.0, "": math.nan, "nan": math.nan, "null": math.nan, "none": math.nan}
 
 
 def numbers(chunk: Chunk, name: str, role: str) -> Array:
     """A column as float64, NaN where it is empty. Raises InputError, naming row and value, for text and for numbers
-    beyond 1e50."""
+    beyond 1e50, rewards beyond 1e9."""
     column = chunk.columns[name]
     if isinstance(column, np.ndarray) and column.dtype.kind in "fiub":
         found = column.astype(np.float64)
@@ -39,11 +40,12 @@ def numbers(chunk: Chunk, name: str, role: str) -> Array:
                         f"got {repr(value)[:80]} in column {name!r}"
                     ) from None
                 found[i] = one
-    large = np.abs(found) > LARGEST
+    bound = REWARD if role == "reward" else LARGEST
+    large = np.abs(found) > bound
     if np.any(large):
         i = int(np.argmax(large))
         raise InputError(
-            f"{chunk.path}, row {chunk.row + i}: {role} must be finite and at most {LARGEST:g}, got {found[i]:g}"
+            f"{chunk.path}, row {chunk.row + i}: {role} must be finite and at most {bound:g}, got {found[i]:g}"
         )
     return found
 
