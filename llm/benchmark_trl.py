@@ -38,7 +38,7 @@ import torch
 
 from ebpo_sim import cli, report
 from ebpo_sim.errors import InputError
-from ebpo_sim.bench.timing import spread
+from ebpo_sim.timing import spread
 from llm import train
 from llm.run import Run, prepare, task
 from llm.settings import Settings

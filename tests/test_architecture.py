@@ -19,62 +19,43 @@ PACKAGE = Path(ebpo_sim.__file__).parent
 ROOT = PACKAGE.parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
-FOUNDATIONS = {"budget", "typed", "errors", "formulas", "host", "moments", "groups", "mixing"}
-SIMULATION = {"exact", "kernels", "montecarlo", "splitcheck", "worlds"}
-DERIVED = {"policy_gradient", "update_simulation", "clustering_simulation"}  # built on the simulation
+PLAIN = {"errors", "typed", "numbers", "host", "groups", "part"}  # what everything may stand on
+PARTS = {"estimators", "objectives"}
+SHELL = {"report", "budget", "cache", "pool", "cli"}  # what touches terminals, files and processes
+SIMULATION = {"worlds", "counts", "chains"}
 MAY_IMPORT = {  # room -> the rooms it may import; what is not listed may not
     "errors": set(),
     "typed": {"errors"},
-    "budget": {"errors"},
-    "formulas": set(),
+    "numbers": {"errors"},
     "host": {"errors"},
-    "moments": {"errors"},
-    "mixing": {"errors"},
+    "part": {"typed"},
     "groups": {"errors", "host"},
-    "estimators": FOUNDATIONS | {"estimators"},
-    "kernels": {"formulas"},
-    "kernels_training": {"formulas"},
-    "worlds": FOUNDATIONS | {"worlds", "estimators"},
-    "exact": FOUNDATIONS | {"estimators", "worlds"},
-    "splitcheck": FOUNDATIONS | {"estimators", "worlds"},
-    "montecarlo": FOUNDATIONS | {"estimators", "worlds", "kernels", "exact"},
-    "policy_gradient": FOUNDATIONS | {"estimators", "worlds", "exact"},
-    "update_simulation": FOUNDATIONS | SIMULATION | {"estimators", "policy_gradient"},
-    "clustering_simulation": FOUNDATIONS | {"estimators", "worlds", "kernels", "montecarlo"},
-    "training_measures": FOUNDATIONS | {"estimators", "worlds", "kernels_training"},
-    "training": FOUNDATIONS | {"estimators", "worlds", "kernels_training", "training_measures", "report"},
-    "bias": {"errors", "formulas", "bias"},
+    "estimators": PLAIN,
+    "objectives": PLAIN,
     "report": {"errors"},
+    "budget": {"errors"},
     "pool": {"errors"},
-    "timing": set(),
     "cache": {"report"},
-    "cli": {"budget", "errors", "report", "estimators", "worlds"},
-    "study": {"budget", "cli", "report", "montecarlo"},
-    "program": FOUNDATIONS
-    | SIMULATION
-    | DERIVED
-    | {"estimators", "report", "cache", "cli", "pool", "study", "timing", "bias", "training", "program"},
-    "claims": {"study"}
-    | FOUNDATIONS
-    | SIMULATION
-    | DERIVED
-    | {"estimators", "report", "cli", "bias", "program", "claims"},
-    "integrations": FOUNDATIONS | {"estimators", "report", "integrations"},
-    "diagnose": FOUNDATIONS | SIMULATION | {"estimators", "report", "cli", "diagnose"},
-    "__init__": FOUNDATIONS | {"estimators"},
-}
+    "worlds": PLAIN | {"estimators"},
+    "cli": {"errors", "report", "worlds"},
+    "counts": PLAIN | PARTS | {"worlds"},
+    "chains": PLAIN | PARTS | {"worlds", "report"},
+    "bias": PLAIN | PARTS,
+    "studies": PLAIN | PARTS | SHELL | SIMULATION | {"bias"},
+    "timing": set(),
+    "bench": PLAIN | PARTS | SHELL | SIMULATION | {"timing"},
+    "claims": PLAIN | PARTS | SHELL | SIMULATION | {"bias", "studies"},
+    "diagnose": PLAIN | PARTS | SHELL | {"worlds", "counts"},
+    "integrations": PLAIN | PARTS | {"report"},
+    "__init__": PLAIN | PARTS,
+    **{f"{name}_study": {"cli", "studies"}
+       for name in ("mse", "entropy", "failure", "clustering", "hidden_bias", "training")},
+}  # fmt: skip
 
 
 def room(path: Path) -> str:
-    """The folder or module that a file belongs to; all programs (studies, the benchmark) share one room."""
-    return shared(path.relative_to(PACKAGE).parts[0].removesuffix(".py"))
-
-
-PROGRAMS = {"bench", "costs", "training_bench", "training_cells", "training_findings"}
-
-
-def shared(name: str) -> str:
-    return "program" if name.endswith(("_study", "_plots")) or name in PROGRAMS else name
+    """The folder or module of the package that a file belongs to."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
 def imports(path: Path) -> Iterator[str]:
@@ -89,7 +70,7 @@ def imports(path: Path) -> Iterator[str]:
 
 def inside(path: Path) -> set[str]:
     """The rooms of the package that a file imports."""
-    return {shared(name.split(".")[1]) for name in imports(path) if name.startswith("ebpo_sim.")}
+    return {name.split(".")[1] for name in imports(path) if name.startswith("ebpo_sim.")} - {room(path)}
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
@@ -110,7 +91,7 @@ def test_the_layers_have_no_cycle() -> None:
 
 def test_llm_stands_on_the_estimators_alone() -> None:
     """Guards the way up: llm imports estimators and what prints, never numba or a study; the library never llm."""
-    allowed = {"estimators", "errors", "budget", "cache", "pool", "report", "cli", "groups", "integrations", "timing"}
+    allowed = PLAIN | PARTS | SHELL | {"integrations", "timing"}
     for path in sorted((ROOT / "llm").rglob("*.py")):
         names = list(imports(path))
         assert not [name for name in names if name.split(".")[0] == "numba"], path
@@ -121,20 +102,20 @@ def test_llm_stands_on_the_estimators_alone() -> None:
 
 
 def test_the_adapters_are_short_and_every_package_is_shipped() -> None:
-    """Guards the wheel and the adapters: pyproject lists every subpackage, and no adapter outgrows a reading."""
+    """Guards the wheel and the adapters: every folder is a package and is found, and no adapter outgrows a reading."""
     listed = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["packages"]
-    found = {".".join(("ebpo_sim", *p.parent.relative_to(PACKAGE).parts)) for p in PACKAGE.rglob("__init__.py")}
-    assert sorted(listed) == sorted(found)
+    assert listed == {"find": {"include": ["ebpo_sim*"]}}
+    assert {p.parent for p in MODULES} == {p.parent for p in PACKAGE.rglob("__init__.py")}
     for name in ("trl", "verl"):
         assert len((PACKAGE / "integrations" / f"{name}.py").read_text(encoding="utf-8").splitlines()) < 200
 
 
 def test_the_import_reader_sees_imports() -> None:
     """Guards the guard: the modules that are known to import something are seen to do so."""
-    assert inside(PACKAGE / "formulas.py") == inside(PACKAGE / "errors.py") == set()
-    assert {"kernels", "worlds", "estimators"} <= inside(PACKAGE / "montecarlo.py")
-    assert {"cli", "report", "exact", "montecarlo"} <= inside(PACKAGE / "mse_study.py")
-    assert list(imports(PACKAGE / "formulas.py")) == []
+    assert inside(PACKAGE / "numbers" / "formulas.py") == inside(PACKAGE / "errors.py") == set()
+    assert {"worlds", "estimators"} <= inside(PACKAGE / "counts" / "streams.py")
+    assert {"cli", "report", "counts"} <= inside(PACKAGE / "studies" / "mse" / "study.py")
+    assert list(imports(PACKAGE / "numbers" / "formulas.py")) == []
 
 
 def users_of(library: str) -> set[str]:
@@ -143,9 +124,10 @@ def users_of(library: str) -> set[str]:
 
 def test_heavy_libraries_have_one_door() -> None:
     """Guards optional weight: numba only in kernels, torch only at the edge, matplotlib only where figures are made."""
-    assert users_of("numba") == {"kernels.py", "kernels_training.py"}
+    assert users_of("numba") == {"kernels.py"}
     assert users_of("torch") == {"host.py", "trl.py", "verl.py"}
-    assert {name for name in users_of("matplotlib") if not name.endswith(("_study.py", "_plots.py"))} == {
+    assert {name for name in users_of("matplotlib") if not name.endswith("plots.py")} == {
+        "base.py",
         "report.py",
         "study.py",
     }
@@ -157,7 +139,7 @@ def test_importing_the_estimators_is_light() -> None:
         "import sys, ebpo_sim.estimators as e, ebpo_sim\n"
         "estimator = e.make('ebpo')\n"
         "estimator.step(estimator.init(), ebpo_sim.group_rewards([[0, 1], [1, 1]]))\n"
-        "heavy = {'numba', 'torch', 'matplotlib', 'tqdm', 'tabulate', 'ebpo_sim.kernels', 'ebpo_sim.worlds'}\n"
+        "heavy = {'numba', 'torch', 'matplotlib', 'tqdm', 'tabulate', 'ebpo_sim.counts', 'ebpo_sim.worlds'}\n"
         "print(sorted(heavy & set(sys.modules)))\n"
     )
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
@@ -211,4 +193,4 @@ def test_no_machine_path_in_the_sources() -> None:
     assert not pattern.search("https://example.org/" + "home/page")
     found = [str(path.relative_to(ROOT)) for path in tracked() if pattern.search(path.read_text(encoding="utf-8"))]
     assert found == []
-    assert PACKAGE / "kernels.py" in tracked()
+    assert PACKAGE / "counts" / "kernels.py" in tracked()

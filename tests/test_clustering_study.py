@@ -12,12 +12,24 @@ import numpy as np
 import pytest
 from scipy.stats import t as student
 
-from ebpo_sim.studies.clustering.simulation import MEMORIES, Keep, prior_error_exact, remember, simulate_epochs, walk
-from ebpo_sim.studies.clustering.study import FAMILY_WISE, QUICK, SETTINGS, agreement, check, claim_rows, main, paths, simulate, table, verdict
+from ebpo_sim.counts.streams import Design, mean_with_error
 from ebpo_sim.errors import InputError
 from ebpo_sim.estimators import Estimator
 from ebpo_sim.groups import group_rewards
-from ebpo_sim.counts.streams import Design, mean_with_error
+from ebpo_sim.studies.clustering.simulation import MEMORIES, Keep, prior_error_exact, remember, simulate_epochs, walk
+from ebpo_sim.studies.clustering.study import (
+    FAMILY_WISE,
+    QUICK,
+    SETTINGS,
+    agreement,
+    check,
+    claim_rows,
+    main,
+    paths,
+    simulate,
+    table,
+    verdict,
+)
 from ebpo_sim.worlds.topics import ORDERS, Topics, beta_topics, parse_topics, prior_exact
 
 TINY = ["--prompts", "40", "--steps", "6", "--replicates", "3", "--group-size", "4"]

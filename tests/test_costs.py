@@ -13,17 +13,18 @@ from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
-from ebpo_sim import budget, costs
+from ebpo_sim import budget
+from ebpo_sim.chains.population import parse_population
+from ebpo_sim.chains.rung import TrainingConfig, train
+from ebpo_sim.counts.streams import Design
+from ebpo_sim.errors import InputError
+from ebpo_sim.studies import costs
+from ebpo_sim.studies.base import Settings, Study
 from ebpo_sim.studies.clustering import study as clustering_study
 from ebpo_sim.studies.entropy import study as entropy_study
 from ebpo_sim.studies.failure import study as failure_study
 from ebpo_sim.studies.mse import study as mse_study
 from ebpo_sim.studies.training import study as training_study
-from ebpo_sim.errors import InputError
-from ebpo_sim.counts.streams import Design
-from ebpo_sim.studies.base import Settings, Study
-from ebpo_sim.chains.rung import TrainingConfig, train
-from ebpo_sim.chains.population import parse_population
 
 STUDIES = (mse_study, failure_study, entropy_study, clustering_study)
 NAMES = [module.STUDY.name for module in STUDIES]

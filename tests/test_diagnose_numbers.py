@@ -12,6 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom
 
+from ebpo_sim.counts.exact import limit_risk
+from ebpo_sim.counts.splits import split_ratio
 from ebpo_sim.diagnose import coverage
 from ebpo_sim.diagnose.__main__ import main, read
 from ebpo_sim.diagnose.advice import advise
@@ -23,9 +25,7 @@ from ebpo_sim.diagnose.ratios import selection
 from ebpo_sim.diagnose.shape import zero_signal
 from ebpo_sim.diagnose.splits import split
 from ebpo_sim.estimators import make, names, needs_prior
-from ebpo_sim.counts.exact import limit_risk
 from ebpo_sim.numbers.mixing import Prior
-from ebpo_sim.counts.splits import split_ratio
 from ebpo_sim.worlds import Counts, observed_counts, parse_world, variance_components
 
 LEARNT = [n for n in names() if not needs_prior(n)]

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 from scipy.stats import t as student
 
-from ebpo_sim.studies.entropy import study as entropy_study
-from ebpo_sim.studies.entropy.study import ARMS, LEVELS, QUICK, SETTINGS, double_ratio, main, score, simulate
-from ebpo_sim.errors import InputError
-from ebpo_sim.estimators import make
+from ebpo_sim.counts.sampled_updates import entropy_at_reward, train
 from ebpo_sim.counts.streams import Design, mean_with_error
 from ebpo_sim.counts.updates import rates
+from ebpo_sim.errors import InputError
+from ebpo_sim.estimators import make
 from ebpo_sim.studies.base import Settings
-from ebpo_sim.counts.sampled_updates import entropy_at_reward, train
+from ebpo_sim.studies.entropy import study as entropy_study
+from ebpo_sim.studies.entropy.study import ARMS, LEVELS, QUICK, SETTINGS, double_ratio, main, score, simulate
 from ebpo_sim.worlds import parse_world
 
 LONG = {"arms": 4, "prompts": 12, "steps": 40, "replicates": 3}

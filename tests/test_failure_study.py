@@ -13,13 +13,22 @@ import numpy as np
 import pytest
 from scipy.stats import t as student
 
+from ebpo_sim.counts.exact import limit_state
+from ebpo_sim.counts.streams import Design
 from ebpo_sim.errors import InputError
 from ebpo_sim.estimators import make
-from ebpo_sim.counts.exact import limit_state
-from ebpo_sim.studies.failure.study import QUICK, SETTINGS, after_history, direction, main, reference_batch, signal_to_noise, simulate
 from ebpo_sim.groups import group_rewards
-from ebpo_sim.counts.streams import Design
 from ebpo_sim.studies.base import Settings
+from ebpo_sim.studies.failure.study import (
+    QUICK,
+    SETTINGS,
+    after_history,
+    direction,
+    main,
+    reference_batch,
+    signal_to_noise,
+    simulate,
+)
 from ebpo_sim.worlds import parse_world
 
 MEANS = (0.05, 0.3, 0.7, 0.95)

@@ -11,7 +11,17 @@ from hypothesis import strategies as st
 from scipy.stats import chi2
 
 import naive
-from ebpo_sim.counts.kernels import BLOCK, LANES, STATE_WORDS, TALLIES, count_successes, draw_and_tally, settle_plane, tally, transpose_bits
+from ebpo_sim.counts.kernels import (
+    BLOCK,
+    LANES,
+    STATE_WORDS,
+    TALLIES,
+    count_successes,
+    draw_and_tally,
+    settle_plane,
+    tally,
+    transpose_bits,
+)
 
 ALL_ONES = np.uint64(2**64 - 1)
 EDGES = (0.0, 1.0, 0.5, 2.0**-53, 1 - 2.0**-53)

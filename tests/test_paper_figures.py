@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
+from ebpo_sim.errors import InputError
 from ebpo_sim.studies.failure import study as failure_study
 from ebpo_sim.studies.training import study as training_study
-from ebpo_sim.errors import InputError
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))  # paper_figures runs from the checkout; it is not installed

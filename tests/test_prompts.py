@@ -8,10 +8,29 @@ import numpy as np
 import pytest
 import torch
 
+from ebpo_sim.chains.policy import (
+    Prompts,
+    log_probabilities,
+    right_probabilities,
+    step_distributions,
+    step_log_probabilities,
+)
+from ebpo_sim.chains.population import (
+    EDGE,
+    SkillChain,
+    bandit,
+    from_observed,
+    parse_population,
+    per_token,
+    quantiles,
+    skill_chain,
+    success,
+    success_gradient,
+    token_entropy,
+    token_kl,
+)
 from ebpo_sim.errors import InputError
 from ebpo_sim.worlds.grammar import parse_world
-from ebpo_sim.chains.policy import Prompts, log_probabilities, right_probabilities, step_distributions, step_log_probabilities
-from ebpo_sim.chains.population import EDGE, SkillChain, bandit, from_observed, parse_population, per_token, quantiles, skill_chain, success, success_gradient, token_entropy, token_kl
 
 
 @pytest.fixture(scope="module")

@@ -11,17 +11,17 @@ import torch
 from scipy.stats import binom, chi2
 
 import naive_training as naive
+from ebpo_sim.chains.kernels import distributions, divergence, majority, rollout
+from ebpo_sim.chains.measures import maj_at_n, pass_at_k, quality, sampled_gradients
+from ebpo_sim.chains.policy import step_distributions
+from ebpo_sim.chains.population import SkillChain, bandit, per_token, skill_chain, success, success_gradient, token_kl
+from ebpo_sim.chains.rung import TrainingConfig, advance, build_estimator, start, stream
+from ebpo_sim.chains.update import Learner, gradient, sample
+from ebpo_sim.counts.updates import advantage_gap, advantages_by_count
 from ebpo_sim.errors import InputError
 from ebpo_sim.estimators import make
 from ebpo_sim.groups import count_groups, group_rewards
-from ebpo_sim.chains.kernels import distributions, divergence, majority, rollout
 from ebpo_sim.objectives import KL, Aggregation, Clip, EntropyBonus
-from ebpo_sim.counts.updates import advantage_gap, advantages_by_count
-from ebpo_sim.chains.rung import TrainingConfig, advance, build_estimator, start, stream
-from ebpo_sim.chains.measures import maj_at_n, pass_at_k, quality, sampled_gradients
-from ebpo_sim.training_update import Learner, gradient, sample
-from ebpo_sim.chains.policy import step_distributions
-from ebpo_sim.chains.population import SkillChain, bandit, per_token, skill_chain, success, success_gradient, token_kl
 
 SMALL = TrainingConfig("ebpo", group_size=3, prompts=7, steps=6, learning_rate=0.3, minibatches=3, epochs=2,
                        clip_low=0.1, clip_high=0.15, kl=0.05, record_every=2, gradient_redraws=2, seed=4)  # fmt: skip

@@ -11,13 +11,12 @@ import numpy as np
 import pytest
 
 from ebpo_sim import cache
-from ebpo_sim.studies.training import cells
-from ebpo_sim.studies.training import study
-from ebpo_sim.errors import InputError
+from ebpo_sim.chains.population import parse_population
 from ebpo_sim.chains.rung import METRICS, train
+from ebpo_sim.errors import InputError
+from ebpo_sim.studies.training import cells, study
 from ebpo_sim.studies.training.findings import findings
 from ebpo_sim.studies.training.plots import plot
-from ebpo_sim.chains.population import parse_population
 
 TINY = replace(
     study.QUICK, worlds=("chain",), estimators=("grpo", "ebpo"), group_sizes=(2, 16), optimisers=("sgd",),

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ebpo_sim.groups import group_rewards
-from ebpo_sim.bench.timing import spread
-from ebpo_sim.chains.rung import State, TrainingConfig, advance, build_estimator, start, stream
 from ebpo_sim.chains.policy import Ints, Prompts, step_distributions
 from ebpo_sim.chains.population import SkillChain, skill_chain
+from ebpo_sim.chains.rung import State, TrainingConfig, advance, build_estimator, start, stream
+from ebpo_sim.groups import group_rewards
+from ebpo_sim.timing import spread
 
 Array = NDArray[np.float64]
 Gradient = Callable[[Array, Prompts, Ints, Array, Array, TrainingConfig], Array]

@@ -19,13 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ebpo_sim import cli, report
-from ebpo_sim.estimators import baseline_table, make
+from ebpo_sim.bench.chains import training_throughput
 from ebpo_sim.counts.exact import limit_risk
-from ebpo_sim.groups import count_groups
 from ebpo_sim.counts.kernels import STATE_WORDS, draw_and_tally
 from ebpo_sim.counts.streams import Design, batch_sums, mean_with_error, simulate_errors, simulate_stream, squared_error
-from ebpo_sim.bench.timing import seconds, spread
-from ebpo_sim.bench.chains import training_throughput
+from ebpo_sim.estimators import baseline_table, make
+from ebpo_sim.groups import count_groups
+from ebpo_sim.timing import seconds, spread
 from ebpo_sim.worlds import Beta, parse_world
 
 Array = NDArray[np.float64]

@@ -12,9 +12,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ebpo_sim.numbers import formulas
 from ebpo_sim.bias.prefix import advantages, softmax
 from ebpo_sim.errors import InputError
+from ebpo_sim.numbers import formulas
 
 Array = NDArray[np.float64]
 

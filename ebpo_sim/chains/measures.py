@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import gammaln
 
-from ebpo_sim.errors import InputError
-from ebpo_sim.estimators import Estimator
 from ebpo_sim.chains.kernels import majority
-from ebpo_sim.objectives import Aggregation, Clip
-from ebpo_sim.training_update import Learner, gradient, groups_of, sample
 from ebpo_sim.chains.policy import Ints, Prompts, step_distributions
 from ebpo_sim.chains.population import SkillChain, per_token, success, success_gradient, token_entropy
+from ebpo_sim.chains.update import Learner, gradient, groups_of, sample
+from ebpo_sim.errors import InputError
+from ebpo_sim.estimators import Estimator
+from ebpo_sim.objectives import Aggregation, Clip
 
 Array = NDArray[np.float64]
 

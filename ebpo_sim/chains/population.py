@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import rel_entr, xlogy
 
+from ebpo_sim.chains.policy import Ints, Prompts, check_prompts, right_probabilities, step_distributions
 from ebpo_sim.errors import InputError, unknown_name
 from ebpo_sim.numbers.mixing import Prior
 from ebpo_sim.worlds.base import World
 from ebpo_sim.worlds.grammar import parse_world
-from ebpo_sim.chains.policy import Ints, Prompts, check_prompts, right_probabilities, step_distributions
 
 Array = NDArray[np.float64]
 EDGE = 1e-3  # starting success probabilities are kept this far from 0 and 1, where no softmax policy can be

@@ -17,17 +17,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ebpo_sim import typed
+from ebpo_sim.chains.kernels import divergence
+from ebpo_sim.chains.measures import gradient_quality, policy_measures
+from ebpo_sim.chains.policy import Ints, step_distributions
+from ebpo_sim.chains.population import SkillChain, success
+from ebpo_sim.chains.update import Learner, groups_of, sample, update
 from ebpo_sim.errors import InputError, unknown_name
 from ebpo_sim.estimators import Estimator, checkpoint, make, needs_prior
-from ebpo_sim.chains.kernels import divergence
 from ebpo_sim.numbers.mixing import Prior
 from ebpo_sim.objectives import KL, Aggregation, Clip, Objective
 from ebpo_sim.objectives.aggregation import Rule
 from ebpo_sim.report import to_json, write_bytes
-from ebpo_sim.chains.measures import gradient_quality, policy_measures
-from ebpo_sim.training_update import Learner, groups_of, sample, update
-from ebpo_sim.chains.policy import Ints, step_distributions
-from ebpo_sim.chains.population import SkillChain, success
 
 Array = NDArray[np.float64]
 ORDERS = ("shuffled", "topic", "easy_to_hard", "hard_to_easy")

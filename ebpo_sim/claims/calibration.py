@@ -16,11 +16,11 @@ from scipy.stats import chi2, norm
 from scipy.stats import t as student
 
 from ebpo_sim.claims.history import slope_with_error
-from ebpo_sim.studies.entropy.study import double_ratio
-from ebpo_sim.estimators import Estimator, Subtract, make
-from ebpo_sim.estimators.shrinkage import Shrinkage
 from ebpo_sim.counts.exact import rule
 from ebpo_sim.counts.streams import Design, Mean, mean_with_error, paired_ratio, simulate_errors
+from ebpo_sim.estimators import Estimator, Subtract, make
+from ebpo_sim.estimators.shrinkage import Shrinkage
+from ebpo_sim.studies.entropy.study import double_ratio
 from ebpo_sim.worlds import parse_world
 
 Array = NDArray[np.float64]

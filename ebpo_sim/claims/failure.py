@@ -8,12 +8,20 @@ import numpy as np
 
 from ebpo_sim.claims.base import Case, Check, Claim, Context, Finding
 from ebpo_sim.claims.family import cells, world
-from ebpo_sim.estimators import Estimator, baseline_table
 from ebpo_sim.counts.exact import POPULATION, limit_state, rule
-from ebpo_sim.studies.failure.study import ARMS, SNR_P, after_history, all_fail_advantages, direction, reference_batch, signal_to_noise
-from ebpo_sim.groups import count_groups
 from ebpo_sim.counts.streams import Design, mean_with_error, simulate_stream
 from ebpo_sim.counts.updates import limit_advantages
+from ebpo_sim.estimators import Estimator, baseline_table
+from ebpo_sim.groups import count_groups
+from ebpo_sim.studies.failure.study import (
+    ARMS,
+    SNR_P,
+    after_history,
+    all_fail_advantages,
+    direction,
+    reference_batch,
+    signal_to_noise,
+)
 
 MEANS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 CONCENTRATION = 5.0  # a + b of the Beta worlds along which the mean moves: one intra-class correlation, so one S

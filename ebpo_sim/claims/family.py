@@ -12,9 +12,9 @@ from functools import lru_cache
 from itertools import combinations, product
 
 from ebpo_sim.claims.base import Context, Subject
+from ebpo_sim.counts.streams import Design
 from ebpo_sim.estimators import Estimator, make
 from ebpo_sim.numbers.mixing import Prior
-from ebpo_sim.counts.streams import Design
 from ebpo_sim.worlds import World, parse_world
 
 OBSERVED = (

@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 from ebpo_sim.claims.base import Case, Check, Claim, Context, Finding, Subject
 from ebpo_sim.claims.baseline_error import estimator_name
 from ebpo_sim.claims.family import cells, world
-from ebpo_sim.estimators import Estimator, make
 from ebpo_sim.counts.exact import POPULATION, count_distribution, limit_risk, rule
-from ebpo_sim.groups import Groups, count_groups, group_rewards
 from ebpo_sim.counts.kernels import STATE_WORDS, count_successes
-from ebpo_sim.numbers.mixing import Prior
 from ebpo_sim.counts.streams import mean_with_error, paired_ratio, stream_seed
 from ebpo_sim.counts.updates import advantage_gap, gradient_noise, raw_table
+from ebpo_sim.estimators import Estimator, make
+from ebpo_sim.groups import Groups, count_groups, group_rewards
+from ebpo_sim.numbers.mixing import Prior
 from ebpo_sim.worlds import World
 
 Array = NDArray[np.float64]

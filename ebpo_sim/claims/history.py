@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from ebpo_sim.claims.base import Case, Check, Claim, Context, Finding
 from ebpo_sim.claims.baseline_error import estimator_name
 from ebpo_sim.claims.family import world
-from ebpo_sim.studies.clustering.study import claim_rows
-from ebpo_sim.estimators import Estimator, make
 from ebpo_sim.counts.exact import rule
-from ebpo_sim.groups import Groups, count_groups
 from ebpo_sim.counts.streams import Design, Mean, simulate_stream, walk
+from ebpo_sim.estimators import Estimator, make
+from ebpo_sim.groups import Groups, count_groups
 from ebpo_sim.studies.base import Settings
+from ebpo_sim.studies.clustering.study import claim_rows
 from ebpo_sim.worlds.topics import parse_topics, prior_exact
 
 Array = NDArray[np.float64]

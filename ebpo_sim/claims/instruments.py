@@ -17,13 +17,13 @@ from ebpo_sim import report
 from ebpo_sim.bias import adamw
 from ebpo_sim.claims import calibration, plain
 from ebpo_sim.claims.history import stationary_cases
-from ebpo_sim.estimators import Estimator, baseline_table, make
-from ebpo_sim.estimators.nonparametric import PosteriorMean
 from ebpo_sim.counts.exact import limit_risk
-from ebpo_sim.groups import Groups, count_groups, group_rewards
+from ebpo_sim.counts.splits import split_ratio
 from ebpo_sim.counts.streams import Design, simulate_errors, simulate_stream
 from ebpo_sim.counts.updates import adam_directions
-from ebpo_sim.counts.splits import split_ratio
+from ebpo_sim.estimators import Estimator, baseline_table, make
+from ebpo_sim.estimators.nonparametric import PosteriorMean
+from ebpo_sim.groups import Groups, count_groups, group_rewards
 from ebpo_sim.worlds import Counts, parse_world
 
 ROUNDING = 1e-9

@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_softmax
 
-from ebpo_sim.errors import InputError
-from ebpo_sim.estimators import Estimator
-from ebpo_sim.groups import count_groups, group_rewards
 from ebpo_sim.counts.kernels import STATE_WORDS, count_successes
 from ebpo_sim.counts.streams import Design, stream_seed
 from ebpo_sim.counts.updates import advantages_by_count, entropy, entropy_gradient, policies, success_gradient
+from ebpo_sim.errors import InputError
+from ebpo_sim.estimators import Estimator
+from ebpo_sim.groups import count_groups, group_rewards
 from ebpo_sim.worlds import World
 
 Array = NDArray[np.float64]

@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ebpo_sim.counts.kernels import STATE_WORDS, draw_and_tally
 from ebpo_sim.errors import InputError
 from ebpo_sim.estimators import Estimator, baseline_table
 from ebpo_sim.groups import Groups, count_groups
-from ebpo_sim.counts.kernels import STATE_WORDS, draw_and_tally
 from ebpo_sim.worlds import World
 
 Array = NDArray[np.float64]

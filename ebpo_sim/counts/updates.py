@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import xlogy
 
+from ebpo_sim.counts.exact import POPULATION, count_distribution, limit_state
 from ebpo_sim.errors import InputError
 from ebpo_sim.estimators import Estimator, baseline_table
-from ebpo_sim.counts.exact import POPULATION, count_distribution, limit_state
 from ebpo_sim.groups import Groups, count_groups
 from ebpo_sim.numbers.mixing import Prior, count_pmf
 from ebpo_sim.worlds import World

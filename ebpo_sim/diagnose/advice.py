@@ -9,9 +9,9 @@ import math
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
-from ebpo_sim.numbers import formulas
 from ebpo_sim.diagnose.intervals import Components, Estimate
 from ebpo_sim.diagnose.ratios import Ratio, Table
+from ebpo_sim.numbers import formulas
 
 Verdict = Literal["shrink", "shrink a little", "keep the group mean", "undecided", "no signal"]
 WORTH = 0.05  # a smaller gain in error than this does not pay for a prior that has to be learnt

@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import gammaln
 
-from ebpo_sim.numbers import formulas
+from ebpo_sim.counts.exact import POPULATION, limit_risk
 from ebpo_sim.diagnose.intervals import LEVEL, Estimate, proportion
 from ebpo_sim.estimators import Estimator, baseline_table
-from ebpo_sim.counts.exact import POPULATION, limit_risk
 from ebpo_sim.groups import count_groups
+from ebpo_sim.numbers import formulas
 from ebpo_sim.numbers.mixing import Prior, arcsine_grid, beta_on_grid, count_pmf, fit_weights
 from ebpo_sim.worlds import Counts, Points, deconvolve
 from ebpo_sim.worlds.counts import MOST_CELLS

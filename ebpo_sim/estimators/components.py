@@ -12,9 +12,9 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ebpo_sim.numbers import moments
 from ebpo_sim.errors import InputError
 from ebpo_sim.groups import Groups
+from ebpo_sim.numbers import moments
 from ebpo_sim.numbers.moments import Moments, Real
 from ebpo_sim.part import Need
 

@@ -8,7 +8,6 @@ from typing import ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ebpo_sim.numbers import moments
 from ebpo_sim import typed
 from ebpo_sim.errors import InputError
 from ebpo_sim.estimators import components
@@ -17,6 +16,7 @@ from ebpo_sim.estimators.group_mean import others_mean
 from ebpo_sim.estimators.transforms.base import Domain, Evaluation
 from ebpo_sim.estimators.transforms.spread import Ddof
 from ebpo_sim.groups import Groups
+from ebpo_sim.numbers import moments
 from ebpo_sim.numbers.mixing import Prior
 
 Array = NDArray[np.float64]

@@ -14,14 +14,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ebpo_sim.counts.kernels import STATE_WORDS, count_successes
+from ebpo_sim.counts.streams import Design, stream_seed
 from ebpo_sim.errors import InputError
 from ebpo_sim.estimators import Estimator, make, needs_prior
 from ebpo_sim.estimators.beta_binomial import BetaBinomial
 from ebpo_sim.estimators.components import Memory
 from ebpo_sim.estimators.shrinkage import Shrinkage
 from ebpo_sim.groups import Groups, binary_groups
-from ebpo_sim.counts.kernels import STATE_WORDS, count_successes
-from ebpo_sim.counts.streams import Design, stream_seed
 from ebpo_sim.worlds.topics import ORDERS, Topics, Tracking, Update, composition, parse_topics, prior_exact
 
 Array = NDArray[np.float64]

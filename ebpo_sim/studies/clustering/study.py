@@ -23,13 +23,23 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import t as student
 
-from ebpo_sim import cli, costs, report
-from ebpo_sim.studies.clustering.plots import plot
-from ebpo_sim.studies.clustering.simulation import MEMORIES, Cell, Keep, memories_of, orders_of, remember, simulate_epochs, walk
+from ebpo_sim import cli, report
+from ebpo_sim.counts.streams import Design, mean_with_error
 from ebpo_sim.errors import InputError
 from ebpo_sim.estimators import Estimator
-from ebpo_sim.counts.streams import Design, mean_with_error
+from ebpo_sim.studies import costs
 from ebpo_sim.studies.base import Rows, Settings, Study, run
+from ebpo_sim.studies.clustering.plots import plot
+from ebpo_sim.studies.clustering.simulation import (
+    MEMORIES,
+    Cell,
+    Keep,
+    memories_of,
+    orders_of,
+    remember,
+    simulate_epochs,
+    walk,
+)
 from ebpo_sim.worlds.observed import observed_source
 from ebpo_sim.worlds.topics import Topics, own_batch_exact, parse_topics, prior_exact
 

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ebpo_sim import cli, costs, report
-from ebpo_sim.estimators import Estimator, make, needs_prior
+from ebpo_sim import cli, report
 from ebpo_sim.counts.exact import rule
+from ebpo_sim.counts.sampled_updates import Path, entropy_at_reward, one_step_changes, train
 from ebpo_sim.counts.streams import Design, Mean, mean_with_error, paired_ratio
 from ebpo_sim.counts.updates import rates
+from ebpo_sim.estimators import Estimator, make, needs_prior
+from ebpo_sim.studies import costs
 from ebpo_sim.studies.base import Rows, Settings, Study, run
-from ebpo_sim.counts.sampled_updates import Path, entropy_at_reward, one_step_changes, train
 from ebpo_sim.worlds import World, intra_class_correlation, parse_world
 
 if TYPE_CHECKING:

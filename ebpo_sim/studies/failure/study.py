@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ebpo_sim import cli, costs, report
-from ebpo_sim.estimators import Estimator, baseline_table, make, needs_prior
+from ebpo_sim import cli, report
 from ebpo_sim.counts.exact import limit_state, rule
-from ebpo_sim.groups import count_groups
 from ebpo_sim.counts.streams import Design, mean_with_error, simulate_stream, walk
 from ebpo_sim.counts.updates import advantages_by_count, limit_advantages
+from ebpo_sim.estimators import Estimator, baseline_table, make, needs_prior
+from ebpo_sim.groups import count_groups
+from ebpo_sim.studies import costs
 from ebpo_sim.studies.base import Rows, Settings, Study, run
 from ebpo_sim.worlds import World, intra_class_correlation, parse_world
 

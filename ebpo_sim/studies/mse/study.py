@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.stats import t as student
 
-from ebpo_sim import cli, costs, report
-from ebpo_sim.numbers import formulas
-from ebpo_sim.estimators import Baseline, Estimator, make, names, needs_prior
+from ebpo_sim import cli, report
 from ebpo_sim.counts.exact import LimitRisk, limit_risk, rule
-from ebpo_sim.numbers.mixing import Prior
+from ebpo_sim.counts.splits import SplitRatio, split_ratio
 from ebpo_sim.counts.streams import Design, mean_with_error, paired_ratio, simulate_errors
 from ebpo_sim.counts.updates import gradient_noise, raw_table
-from ebpo_sim.counts.splits import SplitRatio, split_ratio
+from ebpo_sim.estimators import Baseline, Estimator, make, names, needs_prior
+from ebpo_sim.numbers import formulas
+from ebpo_sim.numbers.mixing import Prior
+from ebpo_sim.studies import costs
 from ebpo_sim.studies.base import Rows, Settings, Study, run
 from ebpo_sim.worlds import (
     Counts,

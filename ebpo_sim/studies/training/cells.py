@@ -21,11 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ebpo_sim import cache, report
+from ebpo_sim.chains.population import SkillChain, parse_population
+from ebpo_sim.chains.rung import METRICS, ORDERS, TrainingConfig, build_estimator, train
 from ebpo_sim.errors import InputError
 from ebpo_sim.estimators import checkpoint
 from ebpo_sim.pool import workers
-from ebpo_sim.chains.rung import METRICS, ORDERS, TrainingConfig, build_estimator, train
-from ebpo_sim.chains.population import SkillChain, parse_population
 
 Array = NDArray[np.float64]
 REFERENCE = "grpo"

@@ -16,8 +16,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from ebpo_sim import budget, cli, costs, report
+from ebpo_sim import budget, cli, report
 from ebpo_sim.chains.rung import OPTIMISERS, ORDERS
+from ebpo_sim.studies import costs
 from ebpo_sim.studies.training.cells import CELLS, REFERENCE, Found, Settings, cells, simulate, to_rows
 from ebpo_sim.studies.training.findings import findings
 from ebpo_sim.studies.training.plots import plot

@@ -12,11 +12,19 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ebpo_sim.chains.kernels import (
+    distributions,
+    optimiser_step,
+    rollout,
+    scatter,
+    scatter_entropy,
+    token_entropies,
+    token_log_probs,
+)
+from ebpo_sim.chains.policy import Ints, Prompts
 from ebpo_sim.groups import Groups, group_rewards
-from ebpo_sim.chains.kernels import distributions, optimiser_step, rollout, scatter, scatter_entropy, token_entropies, token_log_probs
 from ebpo_sim.objectives import Aggregation, Objective, Tokens, needs, total_push
 from ebpo_sim.part import Need
-from ebpo_sim.chains.policy import Ints, Prompts
 
 Array = NDArray[np.float64]
 PROVIDES: frozenset[Need] = frozenset(

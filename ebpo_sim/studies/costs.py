@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ebpo_sim import cli
-from ebpo_sim.studies.clustering.simulation import memories_of, orders_of
 from ebpo_sim.counts.streams import Design
 from ebpo_sim.studies.base import Cost, Settings
+from ebpo_sim.studies.clustering.simulation import memories_of, orders_of
 from ebpo_sim.studies.training.cells import Settings as TrainingSettings
 from ebpo_sim.studies.training.cells import cells
 
@@ -131,7 +131,7 @@ def training(settings: TrainingSettings, threads: int) -> Cost:
         rates = 2 if cell.order == settings.orders[0] else 1
         record = look + 1.5 * settings.gradient_redraws * step
         seconds += tuning + rates * settings.seeds * (settings.steps * step + records * record)
-        largest = max(largest, settings.prompts * size * WIDTH * 3 * WORD)
+        largest = max(largest, settings.prompts * size * WIDTH * 10 * WORD)  # actions, and tokens as rows
     # Five orders of the stream while it is sorted; up to 64 populations kept, one of them at work.
     order = 5.0 * settings.steps * settings.prompts * WORD
     people = float(settings.population) * (1500 + 64 * 250)
