@@ -224,6 +224,10 @@ def _labels(name: str, labels: Any) -> tuple[Any, ...] | None:
         labels = labels.detach().cpu().numpy()
     if isinstance(labels, np.ma.MaskedArray):
         raise InputError(f"{name} is a masked array, whose mask would be lost: pass its data, and mask=")
+    if isinstance(labels, list | tuple) and set(map(type, labels)) <= {str, int}:
+        return tuple(labels)
+    if isinstance(labels, np.ndarray) and labels.ndim == 1 and labels.dtype.kind in "iub":
+        return tuple(labels.tolist())
     if isinstance(labels, list | tuple):  # as they are: an array would round large whole numbers beside floats
         found = tuple(x.item() if hasattr(x, "item") and getattr(x, "ndim", 1) == 0 else x for x in labels)
     else:

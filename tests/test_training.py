@@ -106,10 +106,9 @@ def test_the_gradient_matches_autograd(chain: SkillChain, rule: str) -> None:
                 objective = objective + (term if rule == "token_mean" else term / length)
                 tokens += 1
     (objective / (tokens if rule == "token_mean" else 5 * len(prompts.length_P))).backward()
-    found = np.empty_like(theta)
     parts = (Clip(low, high), KL(kl), EntropyBonus(bonus))
     learner = Learner(parts, Aggregation(rule), adam=False, learning_rate=0.0)  # type: ignore[arg-type]
-    clipped = gradient(theta, rolled, advantages, learner, reference, found)
+    found, clipped = gradient(theta, rolled, advantages, learner, reference)
     assert clipped > 10
     assert t.grad is not None
     np.testing.assert_allclose(found, t.grad.numpy(), rtol=0, atol=1e-12)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from functools import reduce
+from functools import cached_property, reduce
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -63,12 +63,12 @@ class Estimator:
         """The baseline at the head of the chain; None for a rule that subtracts none."""
         return self.chain[0].baseline if isinstance(self.chain[0], Subtract) else None
 
-    @property
+    @cached_property
     def needs(self) -> frozenset[Need]:
         """What a batch must carry beside rewards."""
         return frozenset[Need]().union(*(t.needs for t in self.chain))
 
-    @property
+    @cached_property
     def domain(self) -> Domain:
         """The rewards it is defined for: the narrowest of its chain."""
         domains = {t.domain for t in self.chain}

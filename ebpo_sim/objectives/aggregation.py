@@ -38,13 +38,13 @@ class Aggregation:
         N and weighs nothing itself."""
         xp = library(length_N)
         count = length_N.shape[-1]
-        own = xp.clip(length_N, 1, None)
         if self.rule == "token_mean":
-            return xp.zeros_like(own) + 1.0 / xp.clip(length_N.sum(-1), 1, None)[..., None]
+            total = length_N.sum(-1)
+            return xp.zeros_like(length_N) + 1.0 / (total + (total == 0))[..., None]
         if self.rule == "sequence_mean":
-            return 1.0 / (count * own)
+            return 1.0 / (count * (length_N + (length_N == 0)))
         divisor = count * float(self.length or 1) if self.rule == "constant_length" else float(count)
-        return xp.zeros_like(own) + 1.0 / divisor
+        return xp.zeros_like(length_N) + 1.0 / divisor
 
     def tokens(self, mask_NT: Any) -> Any:
         """(N, T) weights, 0 where the mask is False; float32 for torch masks as trainers have it, else float64."""

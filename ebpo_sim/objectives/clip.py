@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from ebpo_sim import typed
 from ebpo_sim.errors import InputError
-from ebpo_sim.objectives.base import Push, Scope, Tokens, library, log_ratio
+from ebpo_sim.objectives.base import Push, Scope, Tokens, between, library, log_ratio
 from ebpo_sim.part import Draw, Stateless
 
 
@@ -45,7 +45,7 @@ class Clip(Stateless):
         xp = library(tokens.log_prob_NT)
         difference, inside = log_ratio(tokens, self.limit)
         ratio, advantage = xp.exp(difference), tokens.advantage_NT
-        free, bounded = ratio * advantage, xp.clip(ratio, *self._bounds()) * advantage
+        free, bounded = ratio * advantage, between(ratio, *self._bounds()) * advantage
         held = bounded < free
         if self.dual is not None:
             held = held | ((advantage < 0) & (ratio > self.dual))
@@ -59,7 +59,7 @@ class Clip(Stateless):
         xp = library(tokens.log_prob_NT)
         difference, _ = log_ratio(tokens, self.limit)
         ratio, advantage = xp.exp(difference), tokens.advantage_NT
-        surrogate = xp.minimum(ratio * advantage, xp.clip(ratio, *self._bounds()) * advantage)
+        surrogate = xp.minimum(ratio * advantage, between(ratio, *self._bounds()) * advantage)
         if self.dual is not None:
             surrogate = xp.where(advantage < 0, xp.maximum(surrogate, self.dual * advantage), surrogate)
         return xp.where(tokens.mask_NT, surrogate, 0.0)

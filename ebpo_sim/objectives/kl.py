@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from ebpo_sim import typed
 from ebpo_sim.errors import InputError
-from ebpo_sim.objectives.base import Push, Scope, Tokens, library, require
+from ebpo_sim.objectives.base import Push, Scope, Tokens, between, library, require
 from ebpo_sim.part import Draw, Need, Stateless
 
 Kind = Literal["k1", "k2", "k3"]
@@ -54,14 +54,14 @@ class KL(Stateless):
         xp = library(tokens.log_prob_NT)
         k = estimate(self._difference(tokens)[0], self.kind)
         if self.clamp is not None:
-            k = xp.clip(k, -self.clamp, self.clamp)
+            k = between(k, -self.clamp, self.clamp)
         return xp.where(tokens.mask_NT, -self.coef * k, 0.0)
 
     def _difference(self, tokens: Tokens) -> tuple[Any, Any]:
         xp = library(tokens.log_prob_NT)
         reference = require(tokens, "reference", "kl")
         d = xp.where(tokens.mask_NT, reference - tokens.log_prob_NT, 0.0)
-        return xp.clip(d, -self.limit, self.limit), xp.abs(d) <= self.limit
+        return between(d, -self.limit, self.limit), xp.abs(d) <= self.limit
 
 
 def estimate(d: Any, kind: Kind) -> Any:
