@@ -103,7 +103,7 @@ def sampled_gradients(
     found = np.empty((redraws, *theta_SK.shape))
     for gradient_SK in found:
         rolled = sample(theta_SK, prompts, group_size, rng)
-        advantage_PG, _, _ = estimator.step(state, groups_of(rolled, prompt_ids))
+        advantage_PG, _, _ = estimator.step(state, groups_of(rolled, estimator.needs, prompt_ids))
         tokens = tokens_of(rolled, advantage_PG, learner.objectives)
         push_gradient(rolled.pi_PLK, rolled, tokens, learner, gradient_SK)
     return found

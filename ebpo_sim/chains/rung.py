@@ -171,7 +171,7 @@ def advance(population: SkillChain, config: TrainingConfig, state: State, steps:
     all_reference = step_distributions(population.start_SK, population.prompts) if config.kl else None
     for step in range(state.steps, min(state.steps + steps, config.steps)):
         rolled = sample(theta, population.prompts.take(order[step]), config.group_size, rng)
-        advantage_PG, info, learnt = estimator.step(state.estimator, groups_of(rolled, order[step]))
+        advantage_PG, info, learnt = estimator.step(state.estimator, groups_of(rolled, estimator.needs, order[step]))
         reference_PLK = None if all_reference is None else all_reference[order[step]]
         before = theta.copy()
         updates, norm, _ = update(theta, first, second, state.updates, rolled, advantage_PG, learner, reference_PLK)

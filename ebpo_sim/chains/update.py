@@ -90,11 +90,17 @@ def _log_probs(pi_PLK: Array, prompts: Prompts, actions_PGL: Ints) -> Array:
     return found_PGL
 
 
-def groups_of(rolled: Rollouts, prompt_ids: Ints | None = None) -> Groups:
-    """The batch as estimators take it, the one place of this rung that builds it: rewards with lengths, topics and the
-    prompts' numbers."""
-    lengths = np.repeat(rolled.prompts.length_P[:, None], rolled.reward_PG.shape[1], axis=1)
-    return group_rewards(rolled.reward_PG, lengths=lengths, clusters=rolled.prompts.topic_P, prompt_ids=prompt_ids)
+def groups_of(rolled: Rollouts, wanted: frozenset[Need], prompt_ids: Ints | None = None) -> Groups:
+    """The batch as estimators take it, the one place of this rung that builds it: rewards, and of lengths, topics and
+    the prompts' numbers what is `wanted`."""
+    lengths = None
+    if "lengths" in wanted:
+        lengths = np.repeat(rolled.prompts.length_P[:, None], rolled.reward_PG.shape[1], axis=1)
+    return group_rewards(
+        rolled.reward_PG, lengths=lengths,
+        clusters=rolled.prompts.topic_P if "clusters" in wanted else None,
+        prompt_ids=prompt_ids if "prompt_ids" in wanted else None,
+    )  # fmt: skip
 
 
 def tokens_of(

@@ -177,7 +177,10 @@ def rows(bank: Bank, groups: Groups, per_cluster: bool) -> Components:
     everything = reduce(merge, bank.values()) if bank else Components()
     chosen = [bank.get(c, everything) for c in required_clusters(groups)] if per_cluster else [everything]
     flat = [(*c.rewards, *c.means, c.within_ss, c.within_df, c.inverse_sizes) for c in chosen]
-    f = [np.stack(np.broadcast_arrays(*map(np.asarray, field)), axis=-1) for field in zip(*flat, strict=True)]
+    if len(flat) == 1:
+        f = [np.asarray(field)[..., None] for field in flat[0]]
+    else:
+        f = [np.stack(np.broadcast_arrays(*map(np.asarray, field)), axis=-1) for field in zip(*flat, strict=True)]
     return Components(Moments(*f[0:4]), Moments(*f[4:8]), f[8], f[9], f[10])
 
 

@@ -106,7 +106,9 @@ class PosteriorMean:
             variance_P = np.where(here_P, spread, variance_P)
         weight_P = groups.multiplicity_P * groups.size_P
         raw_variance = np.sum(weight_P * variance_P, axis=-1) / np.maximum(np.sum(weight_P, axis=-1), 1e-300)
-        return Evaluation(baseline_P[..., None], None, np.broadcast_to(prior_mean, baseline_P.shape), raw_variance)
+        return Evaluation(
+            baseline_P[..., None], None, np.broadcast_to(prior_mean, baseline_P.shape), lambda: raw_variance
+        )
 
 
 def _moments(counts_C: Array, sizes_C: Array, successes_C: Array) -> tuple[Array, Array]:

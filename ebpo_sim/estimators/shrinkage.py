@@ -73,8 +73,10 @@ class Shrinkage(BankMemory):
             shrinkage_P = np.where(known.rewards.n > 0, shrinkage_P, 0.0)
         local_PG = others_mean(groups) if self.leave_one_out else groups.mean_P[..., None]
         baseline_PG = local_PG + shrinkage_P[..., None] * (mean_P[..., None] - local_PG)
-        raw_variance = self._raw_variance(known, shrinkage_P, groups)
-        return Evaluation(baseline_PG, shrinkage_P, np.broadcast_to(mean_P, shrinkage_P.shape), raw_variance)
+        return Evaluation(
+            baseline_PG, shrinkage_P, np.broadcast_to(mean_P, shrinkage_P.shape),
+            lambda: self._raw_variance(known, shrinkage_P, groups),
+        )  # fmt: skip
 
     def _prior_moments(self, known: Components) -> tuple[Array, Array, Array]:
         if self.prior is not None:

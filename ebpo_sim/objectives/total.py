@@ -14,6 +14,8 @@ def total_push(
 ) -> Push:
     """The sum of all pushes at `tokens`; at least one objective."""
     pushes = [o.push(s, tokens, draw) for o, s in zip(objectives, states, strict=True)]
+    if len(pushes) == 1:
+        return pushes[0]
     log_prob = sum((p.log_prob_NT for p in pushes[1:]), start=pushes[0].log_prob_NT)
     entropies = [p.entropy_NT for p in pushes if p.entropy_NT is not None]
     counts: dict[str, Any] = {}

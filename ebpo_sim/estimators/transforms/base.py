@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -20,13 +21,13 @@ class Evaluation(NamedTuple):
 
     baseline_PG: (..., P, G), or (..., P, 1) when it is the same for every rollout of a group.
     shrinkage_P: weight on the prior, None where the rule is not a line. prior_mean_P: the shrinkage target.
-    raw_variance: what the state predicts for the batch variance of r - baseline (NaN: no prediction).
+    raw_variance: computes what the state predicts for the batch variance of r - baseline (NaN: no prediction).
     """
 
     baseline_PG: Array
     shrinkage_P: Array | None = None
     prior_mean_P: Array | None = None
-    raw_variance: Array | None = None
+    raw_variance: Callable[[], Array] | None = None
 
 
 class Advantages(NamedTuple):

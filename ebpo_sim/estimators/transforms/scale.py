@@ -44,7 +44,7 @@ class Scale(Memoryless):
         _, variance = moments(values_PG, groups.weight_PG, self.ddof)
         evaluation = advantages.evaluation
         if self.by == "prior" and evaluation is not None and evaluation.raw_variance is not None:
-            predicted = np.asarray(evaluation.raw_variance)[..., None, None]
+            predicted = np.asarray(evaluation.raw_variance())[..., None, None]
             variance = np.where(predicted > 0, predicted, variance)
         spread = divisor(variance, self.eps, self.eps_place)
         return divided(advantages, advantages.values_PG, spread, variance > 0, groups)
