@@ -16,7 +16,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from ebpo_sim import make, report
+from ebpo_sim import report, rungs
 from ebpo_sim.errors import InputError
 from llm import checkpoints, hub, trained_on, trl_checkpoints
 from llm.engines import precision
@@ -208,7 +208,7 @@ def train(settings: Settings, out: Path, cache: Path, resume: bool = False) -> N
 
 def check(settings: Settings) -> None:
     """Refuse what `llm.run.prepare` refuses, and groups of one."""
-    make(settings.estimator)
+    rungs.bound(settings.estimator, None, rungs.TRL)
     precision(settings.device, settings.dtype)
     objective_of(settings, 1)
     if settings.kl_coef and settings.kl_kind != "k3":

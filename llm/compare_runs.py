@@ -27,7 +27,7 @@ import torch
 import transformers
 
 from ebpo_sim import cache as files
-from ebpo_sim import cli, make, report
+from ebpo_sim import cli, make, plugins, report
 from ebpo_sim.errors import InputError
 from ebpo_sim.estimators import checkpoint
 from ebpo_sim.pool import workers
@@ -54,7 +54,8 @@ MAY_LACK = {"start", "validation_se", *TRACED}  # quantities that do not always 
 
 def key(settings: Settings) -> str:
     """A hash of all that decides a run's numbers."""
-    versions = [VERSION, torch.__version__, transformers.__version__, checkpoint.fingerprint(make(settings.estimator))]
+    mark = checkpoint.fingerprint(make(settings.estimator))
+    versions = [VERSION, torch.__version__, transformers.__version__, mark, plugins.mark()]
     text = json.dumps([versions, settings.as_dict()], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:20]
 

@@ -13,11 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ebpo_sim.errors import InputError
+from ebpo_sim import rungs
 from ebpo_sim.objectives import Aggregation, Clip, Objective, Tokens, needs, total_push, zero_at_zero
-from ebpo_sim.part import REMEDIES
 
-PROVIDES = frozenset({"lengths", "prompt_ids", "clusters", "log_probs", "reference"})
 AGGREGATIONS = ("token_mean", "sequence_mean", "constant_length")
 TOKEN_MEAN = Aggregation()
 
@@ -34,8 +32,7 @@ class Loss:
     every_row: bool = False
 
     def __post_init__(self) -> None:
-        for need in sorted(needs(self.objectives) - PROVIDES):
-            raise InputError(f"an objective needs {need}, which this loop does not compute: {REMEDIES[need]}")
+        rungs.check("an objective", needs(self.objectives), rungs.LANGUAGE_MODEL)
 
     @property
     def has_reference(self) -> bool:

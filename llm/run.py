@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from transformers import PreTrainedModel
 
-from ebpo_sim import make, report
+from ebpo_sim import report, rungs
 from ebpo_sim.errors import InputError
 from ebpo_sim.estimators import Estimator
 from ebpo_sim.objectives import KL, Aggregation, Clip, Objective
@@ -233,7 +233,7 @@ def prepare(settings: Settings, cache: Path, problems: Sequence[Problem], held: 
         raise InputError("--temperature must be positive for training, got 0: greedy answers have no gradient")
     if settings.engine == "vllm" and settings.model == SCRATCH:
         raise InputError("--engine vllm loads a model by name or folder: name one with --model, or use --engine hf")
-    estimator = make(settings.estimator)
+    estimator = rungs.bound(settings.estimator, None, rungs.LANGUAGE_MODEL)
     where = precision(settings.device, settings.dtype)
     curriculum_of(settings, problems, ranking_from(settings, problems))
     objective_of(settings, 1)

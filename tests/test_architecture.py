@@ -21,7 +21,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 PLAIN = {"errors", "typed", "numbers", "host", "groups", "part"}  # what everything may stand on
 PARTS = {"estimators", "objectives"}
-SHELL = {"report", "budget", "cache", "pool", "cli"}  # what touches terminals, files and processes
+SHELL = {"report", "budget", "cache", "plugins", "pool", "cli", "rungs"}  # what touches terminals, files and processes
 SIMULATION = {"worlds", "counts", "chains"}
 MAY_IMPORT = {  # room -> the rooms it may import; what is not listed may not
     "errors": set(),
@@ -34,12 +34,15 @@ MAY_IMPORT = {  # room -> the rooms it may import; what is not listed may not
     "objectives": PLAIN,
     "report": {"errors"},
     "budget": {"errors"},
-    "pool": {"errors"},
+    "plugins": {"errors"},
+    "pool": {"errors", "plugins"},
+    "rungs": PLAIN | PARTS,
+    "methods": PLAIN | PARTS | {"cli", "report", "rungs"},
     "cache": {"report"},
     "worlds": PLAIN | {"estimators"},
-    "cli": {"errors", "report", "worlds"},
+    "cli": {"errors", "plugins", "report", "worlds"},
     "counts": PLAIN | PARTS | {"worlds"},
-    "chains": PLAIN | PARTS | {"worlds", "report"},
+    "chains": PLAIN | PARTS | {"worlds", "report", "rungs"},
     "bias": PLAIN | PARTS,
     "studies": PLAIN | PARTS | SHELL | SIMULATION | {"bias"},
     "timing": set(),

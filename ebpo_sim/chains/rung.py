@@ -16,14 +16,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ebpo_sim import typed
+from ebpo_sim import rungs, typed
 from ebpo_sim.chains.kernels import divergence
 from ebpo_sim.chains.measures import gradient_quality, policy_measures
 from ebpo_sim.chains.policy import Ints, step_distributions
 from ebpo_sim.chains.population import SkillChain, success
 from ebpo_sim.chains.update import Learner, groups_of, sample, update
 from ebpo_sim.errors import InputError, unknown_name
-from ebpo_sim.estimators import Estimator, checkpoint, make, needs_prior
+from ebpo_sim.estimators import Estimator, checkpoint, needs_prior
 from ebpo_sim.numbers.mixing import Prior
 from ebpo_sim.objectives import KL, Aggregation, Clip, Objective
 from ebpo_sim.objectives.aggregation import Rule
@@ -110,10 +110,11 @@ class State(NamedTuple):
 
 def build_estimator(population: SkillChain, config: TrainingConfig) -> Estimator:
     """The registered estimator; an oracle is given the starting success probabilities of the training prompts."""
-    if not needs_prior(config.estimator):
-        return make(config.estimator)
-    p = success(population.start_SK, population.prompts)
-    return make(config.estimator, prior=Prior(tuple(p.tolist()), (1 / len(p),) * len(p)))
+    prior = None
+    if needs_prior(config.estimator):
+        p = success(population.start_SK, population.prompts)
+        prior = Prior(tuple(p.tolist()), (1 / len(p),) * len(p))
+    return rungs.bound(config.estimator, prior, rungs.CHAINS)
 
 
 def learner_of(config: TrainingConfig) -> Learner:

@@ -27,9 +27,6 @@ from ebpo_sim.objectives import Aggregation, Objective, Tokens, needs, total_pus
 from ebpo_sim.part import Need
 
 Array = NDArray[np.float64]
-PROVIDES: frozenset[Need] = frozenset(
-    {"binary_rewards", "lengths", "prompt_ids", "clusters", "log_probs", "reference", "entropy", "behaviour"}
-)
 
 
 class Rollouts(NamedTuple):

@@ -51,7 +51,7 @@ def make(name: str, **settings: Any) -> Estimator:
         raise InputError(f"estimator must be a name, got {name!r}: as in 'ebpo' or 'ebpo:memory=0.9'")
     preset, colon, body = name.partition(":")
     if preset not in _PRESETS:
-        raise unknown_name("estimator", preset, _PRESETS)
+        raise unknown_name("estimator", preset, _PRESETS, "; one of your own comes with --load FILE.py")
     factory = _PRESETS[preset]
     kinds = typed.parameters(factory)
     if colon:

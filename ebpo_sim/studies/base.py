@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ebpo_sim import budget, cli, report
+from ebpo_sim import budget, cli, report, rungs
 from ebpo_sim.counts.streams import Design
 
 if TYPE_CHECKING:
@@ -68,7 +68,10 @@ def settings_from(args: cli.StudyArguments, base: Settings) -> Settings:
     design = plan._replace(seed=args.seed, burn_in=burn_in, **{k: v for k, v in given.items() if v is not None})
     design.check()
     return Settings(
-        args.worlds or base.worlds, args.group_sizes or base.group_sizes, args.estimators or base.estimators, design
+        args.worlds or base.worlds,
+        args.group_sizes or base.group_sizes,
+        args.estimators or base.estimators or rungs.standing(rungs.COUNTS),
+        design,
     )
 
 

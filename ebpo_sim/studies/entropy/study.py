@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ebpo_sim import cli, report
+from ebpo_sim import cli, report, rungs
 from ebpo_sim.counts.exact import rule
 from ebpo_sim.counts.sampled_updates import Path, entropy_at_reward, one_step_changes, train
 from ebpo_sim.counts.streams import Design, Mean, mean_with_error, paired_ratio
 from ebpo_sim.counts.updates import rates
-from ebpo_sim.estimators import Estimator, make, needs_prior
+from ebpo_sim.estimators import Estimator, needs_prior
 from ebpo_sim.studies import costs
 from ebpo_sim.studies.base import Rows, Settings, Study, run
 from ebpo_sim.worlds import World, intra_class_correlation, parse_world
@@ -72,7 +72,7 @@ def simulate(settings: Settings, threads: int = 1) -> Rows:
 def _estimators(settings: Settings, world: World, group_size: int) -> list[Estimator]:
     prior = rule(world, group_size)
     names = dict.fromkeys((REFERENCE, *settings.estimators))
-    return [make(n, prior=prior) if needs_prior(n) else make(n) for n in names]
+    return [rungs.bound(n, prior, rungs.COUNTS) for n in names]
 
 
 def _row(text: str, world: World, group_size: int, name: str, part: str, optimiser: str) -> dict[str, Any]:

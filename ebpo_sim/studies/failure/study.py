@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ebpo_sim import cli, report
+from ebpo_sim import cli, report, rungs
 from ebpo_sim.counts.exact import limit_state, rule
 from ebpo_sim.counts.streams import Design, mean_with_error, simulate_stream, walk
 from ebpo_sim.counts.updates import advantages_by_count, limit_advantages
-from ebpo_sim.estimators import Estimator, baseline_table, make, needs_prior
+from ebpo_sim.estimators import Estimator, baseline_table, needs_prior
 from ebpo_sim.groups import count_groups
 from ebpo_sim.studies import costs
 from ebpo_sim.studies.base import Rows, Settings, Study, run
@@ -72,7 +72,7 @@ def _cell(text: str, world: World, group_size: int, settings: Settings, threads:
     icc = intra_class_correlation(world)
     rows = []
     for name in settings.estimators:
-        estimator = make(name, prior=prior) if needs_prior(name) else make(name)
+        estimator = rungs.bound(name, prior, rungs.COUNTS)
         state = limit_state(estimator, world, group_size)
         simulated = mean_with_error(all_fail_advantages(estimator, stream, group_size, settings.design.burn_in))
         values = {

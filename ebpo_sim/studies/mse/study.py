@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.stats import t as student
 
-from ebpo_sim import cli, report
+from ebpo_sim import cli, report, rungs
 from ebpo_sim.counts.exact import LimitRisk, limit_risk, rule
 from ebpo_sim.counts.splits import SplitRatio, split_ratio
 from ebpo_sim.counts.streams import Design, mean_with_error, paired_ratio, simulate_errors
 from ebpo_sim.counts.updates import gradient_noise, raw_table
-from ebpo_sim.estimators import Baseline, Estimator, make, names, needs_prior
+from ebpo_sim.estimators import Baseline, Estimator, make, needs_prior
 from ebpo_sim.numbers import formulas
 from ebpo_sim.numbers.mixing import Prior
 from ebpo_sim.studies import costs
@@ -63,13 +63,13 @@ SETTINGS = Settings(
         "observed:Claude-2/LiveCodeBench",
     ),
     group_sizes=(2, 4, 8, 16, 32),
-    estimators=names(),
+    estimators=(),  # all that can stand on counts
     design=Design(prompts=16384, steps=6, burn_in=3, replicates=40),
 )
 QUICK = Settings(
     worlds=("beta:5,5", "beta:0.1,0.1", "observed:Qwen2.5-7B", "observed:Qwen2.5-Math-1.5B-Instruct/MATH"),
     group_sizes=(4, 8),
-    estimators=names(),
+    estimators=(),  # all that can stand on counts
     design=Design(prompts=8192, steps=4, burn_in=2, replicates=16),
 )
 
@@ -156,7 +156,7 @@ def _row(text: str, icc: float, counts: Counts | None, group_size: int, estimato
 
 def bind(name: str, prior: Prior) -> Estimator:
     """The preset, given the world's true prior where it is an oracle."""
-    return make(name, prior=prior) if needs_prior(name) else make(name)
+    return rungs.bound(name, prior, rungs.COUNTS)
 
 
 def verdict(ratio: float | None) -> str:

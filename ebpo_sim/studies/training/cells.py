@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ebpo_sim import cache, report
+from ebpo_sim import cache, plugins, report
 from ebpo_sim.chains.population import SkillChain, parse_population
 from ebpo_sim.chains.rung import METRICS, ORDERS, TrainingConfig, build_estimator, train
 from ebpo_sim.errors import InputError
@@ -29,7 +29,7 @@ from ebpo_sim.pool import workers
 
 Array = NDArray[np.float64]
 REFERENCE = "grpo"
-VERSION = 2  # of the files: raise it when the meaning of a job changes
+VERSION = 3  # of the files: raise it when the meaning of a job changes
 CELLS = "cells"  # the folder of finished jobs
 TUNING_SEEDS = 500_000  # tuning runs take their seeds from here on, final runs from 0
 
@@ -184,7 +184,7 @@ class Job(NamedTuple):
         population = parse_population(self.cell.world, 64, 0, 1)
         mark = checkpoint.fingerprint(build_estimator(population, config(self.settings, self.cell, 0.0, 0)))
         grid = self.settings.rates(self.cell.optimiser) if self.rate is None else self.rate
-        told: list[Any] = [VERSION, mark, sizes, self.cell, grid]
+        told: list[Any] = [VERSION, mark, sizes, self.cell, grid, plugins.mark()]
         if "counts:" in self.cell.world:  # the text names a file: what it says belongs to the settings
             told.append(population.prompts.offset_PL.tolist() + population.start_SK.tolist())
         text = json.dumps(told, sort_keys=True)
