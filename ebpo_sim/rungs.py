@@ -48,6 +48,8 @@ def check(name: str, needs: Iterable[Need], rung: Rung) -> None:
 
 def bound(name: str, prior: Prior | None, rung: Rung) -> Estimator:
     """The preset for this rung; an oracle is given the true prior. Raises InputError where it cannot stand there."""
+    if needs_prior(name):
+        check(name, ("true_prior",), rung)
     estimator = make(name, prior=prior) if needs_prior(name) else make(name)
     check(name, estimator.needs, rung)
     return estimator

@@ -36,7 +36,8 @@ def test_row_order_does_not_matter(estimator: Estimator, data: st.DataObject) ->
     clusters = {f"p{i}": f"c{i % 2}" for i in range(5)}
 
     def arranged(b: Batch) -> Any:
-        return group_rewards(b.rewards, b.ids, clusters=[clusters[i] for i in b.ids.tolist()])
+        lengths = np.ones(len(b.rewards))
+        return group_rewards(b.rewards, b.ids, clusters=[clusters[i] for i in b.ids.tolist()], lengths=lengths)
 
     state = estimator.update(estimator.init(), arranged(past))
     plain, _, after = estimator.step(state, arranged(now))
@@ -90,9 +91,11 @@ def test_replicates_are_separate_runs(estimator: Estimator) -> None:
     seen = [(rng.choice(values, (3, 5, 4)), rng.random((3, 5, 4)) < 0.8) for _ in range(3)]
     state, alone = estimator.init(), [estimator.init() for _ in range(3)]
     for rewards, mask in seen:
-        together, _, state = estimator.step(state, group_rewards(rewards, mask=mask, clusters=clusters))
+        together, _, state = estimator.step(
+            state, group_rewards(rewards, mask=mask, clusters=clusters, lengths=0 * rewards + 1)
+        )
         for r in range(3):
-            single = group_rewards(rewards[r], mask=mask[r], clusters=clusters)
+            single = group_rewards(rewards[r], mask=mask[r], clusters=clusters, lengths=np.ones(rewards[r].shape))
             expected, _, alone[r] = estimator.step(alone[r], single)
             np.testing.assert_allclose(together[r], expected, rtol=1e-9, atol=1e-9)
 
@@ -169,7 +172,7 @@ def test_thin_batches_are_defined(estimator: Estimator, shape: str) -> None:
         "all fail": ([0.0, 0.0, 0.0, 0.0], [0, 1, 1, 1]),
         "all pass": ([1.0, 1.0, 1.0, 1.0], [0, 1, 1, 1]),
     }[shape]
-    groups = group_rewards(rewards, ids, clusters=["new"] * len(ids))
+    groups = group_rewards(rewards, ids, clusters=["new"] * len(ids), lengths=np.ones(len(ids)))
     for state in (estimator.init(), history(estimator, 1, 2), estimator.update(estimator.init(), groups)):
         advantages, info, after = estimator.step(state, groups)
         assert np.all(np.isfinite(advantages))

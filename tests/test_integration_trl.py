@@ -33,7 +33,7 @@ def replay(name: str, calls: list[dict[str, list[Any]]], tokens: bool = True, un
         rewards = np.float32(call["rewards"]).astype(np.float64).reshape(-1, GROUP)
         lengths = [len(ids) * (unfinished or ids[-1] in last) for ids in call["completion_ids"]]
         clusters = call["topic"][::GROUP]
-        groups = group_rewards(rewards, lengths=np.reshape(lengths, (-1, GROUP)) if tokens else None, clusters=clusters)
+        groups = group_rewards(rewards, lengths=np.reshape(lengths, (-1, GROUP)) ** int(tokens), clusters=clusters)
         advantages, info, state = estimator.step(state, groups)
         found.append((advantages.ravel().tolist(), info, state))
     return found
@@ -191,7 +191,7 @@ def test_columns_reach_the_estimator(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert [call["clusters"] for call in given] == [call["topic"] for call in reward.calls]
     assert [call["prompt_ids"] for call in given] == [call["number"] for call in reward.calls]
     assert [batch["table"] for batch in made.batches] == [found[0] for found in replay(name, reward.calls)]
-    assert set(made.estimator_state) == {"even", "odd"}
+    assert set(made.estimator_state[0]) == {"even", "odd"}
 
 
 @pytest.mark.parametrize(

@@ -129,9 +129,9 @@ def _merged() -> float:
     found = []
     for name in ("ebpo", "ebpo_debiased"):
         estimator = make(name)
-        parts = [estimator.baseline.observe(_groups(batch)) for batch in STREAM[:2]]
-        alone = estimator.baseline.observe(_groups((*STREAM[0], *STREAM[1])))
-        tables = [baseline_table(estimator.baseline, state, 4) for state in (estimator.merge(*parts), alone)]
+        parts = [estimator.update(estimator.init(), _groups(batch)) for batch in STREAM[:2]]
+        alone = estimator.update(estimator.init(), _groups((*STREAM[0], *STREAM[1])))
+        tables = [baseline_table(estimator, state, 4) for state in (estimator.merge(*parts), alone)]
         found.append(_gap(*tables))
     return max(found)
 
