@@ -44,10 +44,14 @@ class KL(Stateless):
     def push(self, state: Any, tokens: Tokens, draw: Draw | None = None) -> Push:
         xp = library(tokens.log_prob_NT)
         d, inside = self._difference(tokens)
-        slope = {"k1": lambda: xp.zeros_like(d) - 1.0, "k2": lambda: d, "k3": lambda: xp.expm1(d)}[self.kind]()
+        if self.kind == "k3":
+            slope = xp.expm1(d)
+            value = slope - d
+        else:
+            slope, value = (xp.zeros_like(d) - 1.0, -d) if self.kind == "k1" else (d, d * d / 2)
         moving = inside & tokens.mask_NT
         if self.clamp is not None:
-            moving = moving & (xp.abs(estimate(d, self.kind)) <= self.clamp)
+            moving = moving & (xp.abs(value) <= self.clamp)
         return Push(xp.where(moving, self.coef * slope, 0.0))
 
     def value(self, state: Any, tokens: Tokens, held: Tokens) -> Any:
