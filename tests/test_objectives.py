@@ -14,7 +14,21 @@ from hypothesis.extra import numpy as hnp
 
 from ebpo_sim import InputError
 from ebpo_sim.bias import prefix
-from ebpo_sim.objectives import KL, PUBLISHED, Aggregation, Clip, EntropyBonus, Objective, Tokens, total_push
+from ebpo_sim.objectives import (
+    CISPO,
+    DPPO,
+    KL,
+    MHPO,
+    PUBLISHED,
+    SAPO,
+    Aggregation,
+    Clip,
+    EntropyBonus,
+    Objective,
+    R2VPOFixed,
+    Tokens,
+    total_push,
+)
 from ebpo_sim.objectives import needs as needs_of
 
 OBJECTIVES: dict[str, Objective] = {
@@ -30,7 +44,24 @@ OBJECTIVES: dict[str, Objective] = {
     "k3 clamped": KL(0.3, "k3", clamp=0.2),
     "k2 limited": KL(0.3, "k2", limit=0.5),
     "entropy": EntropyBonus(0.1),
+    "cispo": CISPO(),
+    "cispo both sides": CISPO(0.2, 0.28),
+    "cispo limited": CISPO(None, None, limit=0.4),
+    "dppo": DPPO(0.05),
+    "dppo capped": DPPO(0.05, cap=1.5),
+    "dppo limited": DPPO(0.05, limit=0.4),
+    "sapo": SAPO(),
+    "sapo steep": SAPO(5.0, 20.0),
+    "sapo limited": SAPO(limit=0.4),
+    "mhpo": MHPO(),
+    "mhpo tight": MHPO(0.05, 1.0, 0.5, 3.0, 2.0),
+    "mhpo limited": MHPO(limit=0.4),
+    "r2vpo, fixed": R2VPOFixed(),
+    "r2vpo, strong": R2VPOFixed(2.5),
+    "r2vpo, no penalty": R2VPOFixed(0.0),
+    "r2vpo, limited": R2VPOFixed(limit=0.4),
 }
+NO_CLIP = Clip(None, None)
 every = pytest.mark.parametrize("objective", OBJECTIVES.values(), ids=OBJECTIVES.keys())
 
 
@@ -75,7 +106,8 @@ def test_torch_and_numpy_push_alike(objective: Objective, seed: int, far: float)
     """The same function in both libraries: to rounding in pushes, exactly in counts."""
     t = tokens(seed, far=far)
     plain, tensors = objective.push((), t), objective.push((), in_torch(t))
-    np.testing.assert_allclose(tensors.log_prob_NT.numpy(), plain.log_prob_NT, rtol=1e-13, atol=1e-300)
+    # A gate at exp(-x) has x times the rounding of its ratio: below 1e-60 the last of 13 digits may differ.
+    np.testing.assert_allclose(tensors.log_prob_NT.numpy(), plain.log_prob_NT, rtol=1e-13, atol=1e-60)
     assert np.all(np.isfinite(plain.log_prob_NT))
     assert {k: int(v) for k, v in tensors.counts.items()} == {k: int(v) for k, v in plain.counts.items()}
 
@@ -137,6 +169,98 @@ def test_reductions() -> None:
     assert np.all(KL(1.0, "k1").push((), same).log_prob_NT == np.where(t.mask_NT, -1.0, 0.0))
 
 
+def test_reductions_of_the_gates() -> None:
+    """Each with its own restraint off is the unclipped ratio; CISPO held at 1 is REINFORCE without one."""
+    t = tokens(3)
+    free = NO_CLIP.push((), t).log_prob_NT
+    assert np.max(np.abs(t.log_prob_NT - t.old_NT)[t.mask_NT]) > np.log(3)
+    np.testing.assert_array_equal(CISPO(None, None).push((), t).log_prob_NT, free)
+    np.testing.assert_array_equal(DPPO(1.0).push((), t).log_prob_NT, free)
+    np.testing.assert_array_equal(DPPO(1.0, cap=1e6).push((), t).log_prob_NT, free)
+    np.testing.assert_array_equal(R2VPOFixed(0.0).push((), t).log_prob_NT, free)
+    np.testing.assert_allclose(SAPO(1e-6, 1e-6).push((), t).log_prob_NT, free, rtol=1e-9)
+    np.testing.assert_allclose(MHPO(1e9, 2.0, 1e9, 2.0, 1e9).push((), t).log_prob_NT, free, rtol=1e-14)
+    plain = np.where(t.mask_NT, t.advantage_NT, 0.0)
+    np.testing.assert_array_equal(CISPO(0.0, 0.0).push((), t).log_prob_NT, plain)
+    on_policy = t._replace(old_NT=t.log_prob_NT)
+    for objective in (CISPO(), CISPO(0.2, 0.2), DPPO(0.0), SAPO(3.0, 0.1), R2VPOFixed(2.5)):
+        np.testing.assert_array_equal(objective.push((), on_policy).log_prob_NT, plain)
+    np.testing.assert_allclose(
+        MHPO().push((), on_policy).log_prob_NT, plain * np.exp(-(np.log(2) ** 1.5) - (np.log(2) / 0.8) ** 2), rtol=1e-14
+    )
+
+
+def one(ratio: float, old: float, advantage: float) -> Tokens:
+    """One token."""
+    cell = np.ones((1, 1))
+    return Tokens(np.log(ratio * old) * cell, np.log(old) * cell, cell > 0, advantage * cell)
+
+
+def test_published_points() -> None:
+    """MHPO's multiplier at 1 and its top; DPPO where PPO differs, both ways; R2VPO's fixed point; CISPO keeps all."""
+    multiplier = {s: float(MHPO().push((), one(s, 0.1, 1.0)).log_prob_NT[0, 0]) for s in (1.0, 1.78, 1.7, 1.86)}
+    assert multiplier[1.0] == pytest.approx(0.26506, abs=5e-6)
+    assert multiplier[1.78] == pytest.approx(0.3958, abs=5e-5)
+    assert multiplier[1.78] > max(multiplier[1.7], multiplier[1.86])
+    no_hazard = MHPO(up_scale=1e9, down_scale=1e9)
+    assert float(no_hazard.push((), one(2.45, 0.1, 1.0)).log_prob_NT[0, 0]) == pytest.approx(1.5925, abs=5e-5)
+    rare, common = one(100.0, 1e-5, 1.0), one(0.8 / 0.99, 0.99, -1.0)
+    assert Clip().push((), rare).log_prob_NT[0, 0] == 0 < DPPO().push((), rare).log_prob_NT[0, 0]
+    assert DPPO().push((), common).log_prob_NT[0, 0] == 0 > Clip().push((), common).log_prob_NT[0, 0]
+    assert DPPO().push((), common).counts["clipped"] == 1
+    back = one(0.5, 0.9, 1.0)  # far, but on its way back to the old policy
+    assert DPPO().push((), back).log_prob_NT[0, 0] == pytest.approx(0.5)
+    for advantage, penalty in ((1.0, 2.5), (-1.0, 2.5), (0.0, 1.0)):
+        fixed = 1 + advantage / (2 * penalty)
+        below, at, above = (
+            float(R2VPOFixed(penalty).push((), one(fixed + d, 0.2, advantage)).log_prob_NT[0, 0])
+            for d in (-0.01, 0.0, 0.01)
+        )
+        assert below > 1e-3 > 1e-12 > abs(at)
+        assert above < -1e-3
+    assert float(CISPO().push((), one(5.0, 0.1, -2.0)).log_prob_NT[0, 0]) == pytest.approx(-2.4)
+    assert CISPO().push((), one(5.0, 0.1, -2.0)).counts["clipped"] == 1
+    sapo = [float(SAPO(2.0, 4.0).push((), one(1.5, 0.1, a)).log_prob_NT[0, 0]) for a in (1.0, -1.0)]
+    assert sapo == pytest.approx([1.5 / np.cosh(0.5) ** 2, -1.5 / np.cosh(1.0) ** 2])
+
+
+@every
+@pytest.mark.filterwarnings("error")
+def test_what_the_mask_hides_is_never_read(objective: Objective) -> None:
+    """Anything finite may stand where no token is: the same pushes and values, and no overflow on the way."""
+    t = tokens(6)
+    odd = np.where(np.arange(t.mask_NT.size).reshape(t.mask_NT.shape) % 2, 1e300, -1e300)
+    hidden = t._replace(**{
+        name: np.where(t.mask_NT, getattr(t, name), odd)
+        for name in ("log_prob_NT", "old_NT", "reference_NT", "entropy_NT")
+    })  # fmt: skip
+    assert not t.mask_NT.all()
+    np.testing.assert_array_equal(objective.push((), hidden).log_prob_NT, objective.push((), t).log_prob_NT)
+    np.testing.assert_array_equal(objective.value((), hidden, hidden), objective.value((), t, t))
+
+
+EXTREME: tuple[Objective, ...] = (
+    Clip(None, None, limit=700.0),
+    CISPO(None, None, limit=700.0),
+    DPPO(0.0, cap=1e6, limit=700.0),
+    SAPO(100.0, 100.0, limit=700.0),
+    SAPO(1e-6, 1e-6, limit=700.0),
+    MHPO(1e-3, 10.0, 1e-3, 10.0, 1e-3, limit=700.0),
+    MHPO(1e300, 0.1, 1e300, 10.0, 1e300, limit=700.0),
+    R2VPOFixed(1e6, limit=300.0),
+)
+
+
+@pytest.mark.parametrize("objective", EXTREME, ids=repr)
+@pytest.mark.filterwarnings("error")
+def test_the_ends_of_every_setting_stay_finite(objective: Objective) -> None:
+    """Ratios of e to the thousands: no overflow on the way, finite pushes and values."""
+    t = tokens(7, far=2000.0)
+    assert np.max(np.abs(t.log_prob_NT - t.old_NT)[t.mask_NT]) > 2000
+    assert np.all(np.isfinite(objective.push((), t).log_prob_NT))
+    assert np.all(np.isfinite(objective.value((), t, t)))
+
+
 def test_k_estimates_agree_on_the_divergence_and_k2_on_its_gradient() -> None:
     """Exact expectations over a softmax: E k1 = E k3 = KL; E push_k2 score = -grad KL, E push_k1 score = 0."""
     rng = np.random.default_rng(0)
@@ -171,6 +295,24 @@ BAD: dict[str, Any] = {
     "clip high": lambda: Clip(0.2, -0.1),
     "dual": lambda: Clip(dual=1.0),
     "limit": lambda: Clip(limit=0.0),
+    "cispo low": lambda: CISPO(low=1.0),
+    "cispo high": lambda: CISPO(high=-0.1),
+    "cispo limit": lambda: CISPO(limit=701.0),
+    "dppo divergence": lambda: DPPO(1.5),
+    "dppo cap": lambda: DPPO(cap=0.5),
+    "dppo limit": lambda: DPPO(limit=0.0),
+    "sapo positive": lambda: SAPO(0.0),
+    "sapo negative": lambda: SAPO(negative=101.0),
+    "sapo limit": lambda: SAPO(limit=-1.0),
+    "mhpo bound": lambda: MHPO(0.0),
+    "mhpo up_scale": lambda: MHPO(up_scale=0.0),
+    "mhpo down_scale": lambda: MHPO(down_scale=-1.0),
+    "mhpo up_power": lambda: MHPO(up_power=0.0),
+    "mhpo down_power": lambda: MHPO(down_power=11.0),
+    "mhpo limit": lambda: MHPO(limit=1e9),
+    "r2vpo penalty": lambda: R2VPOFixed(-1.0),
+    "r2vpo limit": lambda: R2VPOFixed(limit=301.0),
+    "penalty must be a finite number": lambda: R2VPOFixed(float("nan")),
     "coef": lambda: KL(-1.0),
     "kind": lambda: KL(kind="k4"),  # type: ignore[arg-type]
     "rule": lambda: Aggregation("mean"),  # type: ignore[arg-type]
