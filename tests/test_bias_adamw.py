@@ -26,7 +26,7 @@ def trajectory(adam: bias.Adam, gradients, state: bias.State | None = None) -> n
     path = []
     for g in gradients:
         state = bias.update(adam, state, g)
-        path.append(state.theta_K)
+        path.append(state.theta)
     return np.array(path)
 
 
@@ -116,7 +116,7 @@ def test_q4_kl_breaks_invariance_threshold() -> None:
         assert bias.kl_threshold(reward, kl, beta) == pytest.approx(star)
         for phi, sign in ((star * 1.001, 1), (star * 0.999, -1)):
             state = bias.update(bias.Adam(lr=0.5, eps=0.0), bias.init([0.0]), [phi * reward - beta * kl])
-            assert state.theta_K[0] == pytest.approx(0.5 * sign, rel=1e-12)
+            assert state.theta[0] == pytest.approx(0.5 * sign, rel=1e-12)
 
 
 @given(st.integers(-12, 12), st.floats(0.001, 1), st.integers(0, 99))

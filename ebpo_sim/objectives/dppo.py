@@ -16,7 +16,7 @@ class DPPO(Stateless):
     """J = sg(M) r A, r = exp(log pi - log old), M = 0 where A (r - 1) > 0 and |pi - old| > divergence, else 1.
 
     |pi - old| on the sampled token is the total variation of "this token or another", at most that of the whole
-    distributions; the paper's binary KL and top-K divergences are not here. push = M r A. divergence: 0.15 in verl; at 1
+    distributions; the paper's binary KL and top-K are not here. push = M r A. divergence: 0.15 in verl; at 1
     nothing is dropped, the unclipped Clip. cap: None as in the paper, above 0 as in the released code, which climbs
     sg(M min(r, cap)) A log pi: push = M min(r, cap) A (cap 10 in Stable-RL, 20 in verl). The paper's old policy is the
     sampler itself: a host that keeps the sampler's log-probabilities hands them over as old. counts "clipped": tokens
