@@ -50,6 +50,7 @@ OBJECTIVES: dict[str, Objective] = {
     "dppo": DPPO(0.05),
     "dppo capped": DPPO(0.05, cap=1.5),
     "dppo limited": DPPO(0.05, limit=0.4),
+    "dppo capped and limited": DPPO(0.05, cap=1.5, limit=0.4),
     "sapo": SAPO(),
     "sapo steep": SAPO(5.0, 20.0),
     "sapo limited": SAPO(limit=0.4),

@@ -35,12 +35,17 @@ class CISPO(Stateless):
         check_limit("cispo", self.limit)
 
     def push(self, state: Any, tokens: Tokens, draw: Draw | None = None) -> Push:
-        xp = library(tokens.log_prob_NT)
-        ratio = xp.exp(log_ratio(tokens, self.limit)[0])
+        weight, changed = self._weight(tokens)
+        push = library(weight).where(tokens.mask_NT, weight * tokens.advantage_NT, 0.0)
+        return Push(push, counts={"clipped": changed.sum()})
+
+    def _weight(self, tokens: Tokens) -> tuple[Any, Any]:
+        """(the weight of every token, where a bound changed it)."""
+        ratio = library(tokens.log_prob_NT).exp(log_ratio(tokens, self.limit)[0])
         weight = between(ratio, *widths(self.low, self.high))
-        changed = (weight != ratio) & tokens.mask_NT
-        return Push(xp.where(tokens.mask_NT, weight * tokens.advantage_NT, 0.0), counts={"clipped": changed.sum()})
+        return weight, (weight != ratio) & tokens.mask_NT
 
     def value(self, state: Any, tokens: Tokens, held: Tokens) -> Any:
-        xp = library(tokens.log_prob_NT)
-        return self.push(state, held).log_prob_NT * xp.where(tokens.mask_NT, tokens.log_prob_NT, 0.0)
+        weight, _ = self._weight(held)
+        log_prob = library(weight).where(tokens.mask_NT, tokens.log_prob_NT, 0.0)
+        return weight * tokens.advantage_NT * log_prob

@@ -60,7 +60,8 @@ class DPPO(Stateless):
 
     def value(self, state: Any, tokens: Tokens, held: Tokens) -> Any:
         xp = library(tokens.log_prob_NT)
+        now, at = (log_ratio(t, self.limit)[0] for t in (tokens, held))
+        worth = xp.exp(now)
         if self.cap is not None:
-            return self.push(state, held).log_prob_NT * xp.where(tokens.mask_NT, tokens.log_prob_NT, 0.0)
-        kept = tokens.mask_NT & ~self._dropped(held, log_ratio(held, self.limit)[0])
-        return xp.where(kept, xp.exp(log_ratio(tokens, self.limit)[0]) * tokens.advantage_NT, 0.0)
+            worth = between(xp.exp(at), 0.0, self.cap) * xp.where(tokens.mask_NT, tokens.log_prob_NT, 0.0)
+        return xp.where(tokens.mask_NT & ~self._dropped(held, at), worth * tokens.advantage_NT, 0.0)
