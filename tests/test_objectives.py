@@ -10,16 +10,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 
 from ebpo_sim import InputError
-from ebpo_sim.bias import prefix
 from ebpo_sim.objectives import (
     CISPO,
     DPPO,
     KL,
     MHPO,
-    PUBLISHED,
     SAPO,
     Aggregation,
     Clip,
@@ -325,33 +322,3 @@ BAD: dict[str, Any] = {
 def test_impossible_settings_are_refused(word: str) -> None:
     with pytest.raises(InputError, match=word):
         BAD[word]()
-
-
-LENGTHS = hnp.arrays(np.int64, st.integers(1, 9), elements=st.integers(1, 50))
-
-
-@given(length_N=LENGTHS)
-def test_aggregation_rules(length_N: np.ndarray) -> None:
-    """Weights of all tokens sum to 1 where the rule is a mean; each equals its formula; torch as NumPy."""
-    mask = np.arange(length_N.max()) < length_N[:, None]
-    sums = {}
-    for rule in ("token_mean", "sequence_mean", "constant_length", "sequence_sum"):
-        aggregation = Aggregation(rule, 50)
-        weight = aggregation.tokens(mask)
-        sums[rule] = weight.sum()
-        np.testing.assert_allclose(aggregation.tokens(torch.from_numpy(mask)).numpy(), weight, rtol=1e-6)
-        np.testing.assert_array_equal(weight[~mask], 0.0)
-    assert sums["token_mean"] == pytest.approx(1)
-    assert sums["sequence_mean"] == pytest.approx(1)
-    assert sums["constant_length"] == pytest.approx(length_N.mean() / 50)
-    assert sums["sequence_sum"] == pytest.approx(length_N.mean())
-
-
-@pytest.mark.parametrize("method", PUBLISHED)
-def test_published_rules_are_the_second_papers_table(method: str) -> None:
-    """Table 1's weights are an aggregation rule, divided by the group's deviation where it says so, pruned for CPPO."""
-    lengths, rewards = np.array([3.0, 5.0, 2.0, 7.0]), np.array([1.0, 0.0, 0.0, 1.0])
-    rule, scaled, prunes = PUBLISHED[method]
-    alpha = Aggregation(rule).rows(lengths) / (rewards.std() if scaled else 1.0)
-    alpha = alpha * (np.abs(rewards - rewards.mean()) > 0.4 if prunes else 1.0)
-    np.testing.assert_allclose(prefix.token_weights(method, lengths, rewards, gamma=0.4), alpha, rtol=1e-15)
