@@ -14,7 +14,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ebpo_sim.bias import adamw
 from ebpo_sim.claims import __main__ as program
 from ebpo_sim.claims import calibration, history, instruments, plain
 from ebpo_sim.claims.__main__ import main
@@ -22,6 +21,7 @@ from ebpo_sim.claims.instruments import Instrument, instrument_checks, summary, 
 from ebpo_sim.counts import streams as montecarlo
 from ebpo_sim.estimators import Estimator, components, nonparametric
 from ebpo_sim.estimators.transforms import whiten
+from ebpo_sim.numbers import adam
 from ebpo_sim.numbers.moments import Moments
 from strategies import UNIT, groups_of
 
@@ -147,7 +147,7 @@ FAULTS: dict[str, tuple[Any, str, Callable[[Any], Any], str]] = {
     ),
     "rate": (history, "own_weight", worse, "own-batch weight"),
     "split": (instruments, "split_ratio", lambda whole: lambda e, c, g, folds: whole(e, c, g, folds=2), "split check"),
-    "AdamW": (adamw, "direction", worse, "AdamW"),
+    "AdamW": (adam, "direction", worse, "AdamW"),
     "Adam": (instruments, "adam_directions", worse, "Adam's direction"),
 }  # fmt: skip
 

@@ -17,8 +17,11 @@ from numpy.typing import NDArray
 
 from ebpo_sim.chains.policy import Ints, Prompts, step_distributions
 from ebpo_sim.chains.population import SkillChain, skill_chain
-from ebpo_sim.chains.rung import State, TrainingConfig, advance, build_estimator, start, stream
+from ebpo_sim.chains.rung import State, TrainingConfig, advance, build_estimator, learner_of, start, stream
 from ebpo_sim.groups import group_rewards
+from ebpo_sim.numbers import adam
+from ebpo_sim.numbers.softmax import softmax
+from ebpo_sim.objectives import Tokens
 from ebpo_sim.timing import spread
 
 Array = NDArray[np.float64]
@@ -45,14 +48,10 @@ def vectorised_gradient(
     theta_SK: Array, prompts: Prompts, actions_PGL: Ints, advantage_PG: Array, old_PLK: Array, config: TrainingConfig
 ) -> Array:
     """The clipped surrogate's token-mean gradient (no KL), whole arrays at once."""
-    pi = step_distributions(theta_SK, prompts)
-    drawn = np.take_along_axis(pi[:, None], actions_PGL[..., None], axis=-1)[..., 0]
-    ratio = drawn / np.take_along_axis(old_PLK[:, None], actions_PGL[..., None], axis=-1)[..., 0]
-    a = advantage_PG[..., None]
-    held = ((a > 0) & (ratio > 1 + config.clip_high)) | ((a < 0) & (ratio < 1 - config.clip_low))
-    weight = np.where(held | ~prompts.live_PL[:, None], 0.0, ratio * a)
+    pi_PLK = step_distributions(theta_SK, prompts)
+    push_PGL = _push(pi_PLK, prompts, actions_PGL, advantage_PG, old_PLK, config)
     one_hot = actions_PGL[..., None] == np.arange(theta_SK.shape[1])
-    score = np.sum(weight[..., None] * one_hot, axis=1) - pi * weight.sum(axis=1)[..., None]
+    score = np.sum(push_PGL[..., None] * one_hot, axis=1) - pi_PLK * push_PGL.sum(axis=1)[..., None]
     gradient = np.zeros_like(theta_SK)
     np.add.at(gradient, prompts.skills_PL, score)
     return np.asarray(gradient / (prompts.length_P.sum() * advantage_PG.shape[1]))
@@ -61,20 +60,32 @@ def vectorised_gradient(
 def per_prompt_gradient(
     theta_SK: Array, prompts: Prompts, actions_PGL: Ints, advantage_PG: Array, old_PLK: Array, config: TrainingConfig
 ) -> Array:
-    """The same, a prompt and a step at a time; NumPy over rollouts and actions."""
-    gradient = np.zeros_like(theta_SK)
+    """The same, a prompt and a step at a time but for the objective; NumPy over rollouts and actions."""
+    gradient, pi_PLK = np.zeros_like(theta_SK), np.ones_like(old_PLK)
     for p, length in enumerate(prompts.length_P):
         for step in range(length):
-            skill, actions, a = prompts.skills_PL[p, step], actions_PGL[p, :, step], advantage_PG[p]
-            logits = theta_SK[skill].copy()
+            logits = theta_SK[prompts.skills_PL[p, step]].copy()
             logits[prompts.right_PL[p, step]] += prompts.offset_PL[p, step]
-            pi = np.exp(logits - logits.max())
-            pi /= pi.sum()
-            ratio = pi[actions] / old_PLK[p, step, actions]
-            held = ((a > 0) & (ratio > 1 + config.clip_high)) | ((a < 0) & (ratio < 1 - config.clip_low))
-            weight = np.where(held, 0.0, ratio * a)
-            gradient[skill] += np.bincount(actions, weight, len(pi)) - pi * weight.sum()
+            pi_PLK[p, step] = softmax(logits)
+    push_PGL = _push(pi_PLK, prompts, actions_PGL, advantage_PG, old_PLK, config)
+    for p, length in enumerate(prompts.length_P):
+        for step in range(length):
+            push, pi = push_PGL[p, :, step], pi_PLK[p, step]
+            pulled = np.bincount(actions_PGL[p, :, step], push, len(pi))
+            gradient[prompts.skills_PL[p, step]] += pulled - pi * push.sum()
     return np.asarray(gradient / (prompts.length_P.sum() * advantage_PG.shape[1]))
+
+
+def _push(
+    pi_PLK: Array, prompts: Prompts, actions_PGL: Ints, advantage_PG: Array, old_PLK: Array, config: TrainingConfig
+) -> Array:
+    """(P, G, L) what the clip pushes every token with."""
+    now, old = (
+        np.log(np.take_along_axis(x[:, None], actions_PGL[..., None], axis=-1)[..., 0]) for x in (pi_PLK, old_PLK)
+    )
+    tokens = Tokens(now, old, prompts.live_PL[:, None], advantage_PG[..., None])
+    (clip,) = learner_of(config).objectives
+    return np.asarray(clip.push((), tokens).log_prob_NT)
 
 
 def numpy_steps(
@@ -84,23 +95,18 @@ def numpy_steps(
     """`steps` Adam steps in NumPy with the real estimator; the parameters reached."""
     estimator = build_estimator(population, config)
     state, order, rng = estimator.init(), stream(population, config), np.random.default_rng(config.seed)
-    theta = population.start_SK.copy()
-    first, second, count = np.zeros_like(theta), np.zeros_like(theta), 0
+    learner, settings = adam.init(population.start_SK), adam.Adam(config.learning_rate)
     for index in order[:steps]:
         batch = population.prompts.take(index)
-        old_PLK = step_distributions(theta, batch)
+        old_PLK = step_distributions(learner.theta, batch)
         actions = rollout(old_PLK, batch, config.group_size, rng)
         right_PGL = (actions == batch.right_PL[:, None]) | ~batch.live_PL[:, None]
         groups = group_rewards(right_PGL.all(axis=-1).astype(np.float64), clusters=batch.topic_P)
         advantage_PG, _, state = estimator.step(state, groups)
         for part in np.array_split(np.arange(config.prompts), config.minibatches):
-            g = gradient(theta, batch.take(part), actions[part], advantage_PG[part], old_PLK[part], config)
-            count += 1
-            first, second = 0.9 * first + 0.1 * g, 0.999 * second + 0.001 * g * g
-            theta = theta + config.learning_rate * (first / (1 - 0.9**count)) / (
-                np.sqrt(second / (1 - 0.999**count)) + 1e-8
-            )
-    return theta
+            g = gradient(learner.theta, batch.take(part), actions[part], advantage_PG[part], old_PLK[part], config)
+            learner = adam.update(settings, learner, g)
+    return learner.theta
 
 
 def training_throughput(rounds: int, seed: int) -> dict[str, Any]:

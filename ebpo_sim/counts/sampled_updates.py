@@ -19,6 +19,7 @@ from ebpo_sim.counts.updates import advantages_by_count, entropy, entropy_gradie
 from ebpo_sim.errors import InputError
 from ebpo_sim.estimators import Estimator
 from ebpo_sim.groups import count_groups, group_rewards
+from ebpo_sim.numbers import adam
 from ebpo_sim.worlds import World
 
 Array = NDArray[np.float64]
@@ -101,12 +102,12 @@ def train(
     if not np.all((start_p > 0) & (start_p < 1)):
         raise InputError("start_p must lie strictly between 0 and 1: a softmax policy has no certain arm")
     rng = np.random.default_rng([seed, group_size, arms])
-    logits = np.broadcast_to(np.log(policies(start_p, arms)), (replicates, len(start_p), arms)).copy()
-    first, second = np.zeros_like(logits), np.zeros_like(logits)
+    learner = adam.Adam(learning_rate)
+    logits = adam.init(np.broadcast_to(np.log(policies(start_p, arms)), (replicates, len(start_p), arms)))
     state = estimator.init()
     reward, spread = [], []
     for step in range(steps + 1):
-        pi = np.exp(log_softmax(logits, axis=-1))
+        pi = np.exp(log_softmax(logits.theta, axis=-1))
         reward.append(pi[..., 0].mean(axis=-1))
         spread.append(entropy(pi).mean(axis=-1))
         if step == steps:
@@ -117,13 +118,10 @@ def train(
         advantages, _, state = estimator.step(state, batch)
         pulled = np.stack([np.sum(advantages * (actions == a), axis=-1) for a in range(arms)], axis=-1)
         gradient = (pulled - pi * advantages.sum(axis=-1, keepdims=True)) / group_size
-        if optimiser == "sgd":
-            logits += learning_rate * gradient
-            continue
-        first = 0.9 * first + 0.1 * gradient
-        second = 0.999 * second + 0.001 * gradient**2
-        unbiased = first / (1 - 0.9 ** (step + 1)), second / (1 - 0.999 ** (step + 1))
-        logits += learning_rate * unbiased[0] / (np.sqrt(unbiased[1]) + 1e-8)
+        if optimiser == "adam":
+            logits = adam.update(learner, logits, gradient)
+        else:
+            logits = logits._replace(theta=logits.theta + learning_rate * gradient)
     return Path(np.stack(reward, axis=-1), np.stack(spread, axis=-1))
 
 

@@ -47,9 +47,13 @@ class Aggregation:
         return xp.zeros_like(length_N) + 1.0 / divisor
 
     def tokens(self, mask_NT: Any) -> Any:
-        """(N, T) weights, 0 where the mask is False; float32 for torch masks as trainers have it, else float64."""
+        """(N, T) weights, 0 where the mask is False; float64 in NumPy; in torch the type of a mask of
+        0.0 and 1.0, float32 for one of bools, as trainers have it."""
         xp = library(mask_NT)
-        mask = mask_NT.astype(np.float64) if xp is np else mask_NT.to(xp.float32)
+        if xp is np:
+            mask = mask_NT.astype(np.float64)
+        else:
+            mask = mask_NT if mask_NT.is_floating_point() else mask_NT.to(xp.float32)
         return mask * self.rows(mask.sum(-1))[:, None]
 
 

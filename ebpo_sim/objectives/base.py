@@ -86,6 +86,32 @@ def log_ratio(tokens: Tokens, limit: float) -> tuple[Any, Any]:
     return bounded, bounded == difference
 
 
+def widths(low: float | None, high: float | None) -> tuple[float, float]:
+    """(1 - low, 1 + high), between which a ratio is held; 0 and infinity where there is no bound."""
+    return (0.0 if low is None else 1 - low), (float("inf") if high is None else 1 + high)
+
+
+def check_widths(who: str, low: float | None, high: float | None) -> None:
+    """Raises InputError unless low lies in [0, 1) and high is at least 0, where there is one."""
+    if low is not None and not 0 <= low < 1:
+        raise InputError(f"{who} low must lie in [0, 1), got {low}: 0.2 is usual, none for no lower bound")
+    if high is not None and high < 0:
+        raise InputError(f"{who} high must be at least 0, got {high}: 0.2 is usual, none for no upper bound")
+
+
+def check_limit(who: str, limit: float) -> None:
+    """Raises InputError for nats that exp cannot take."""
+    if not 0 < limit <= 700:
+        raise InputError(f"{who} limit must lie in (0, 700] nats, got {limit}: 20 is usual")
+
+
+def sech_squared(x: Any) -> Any:
+    """sech(x)^2 without overflow and with all its digits where it is small."""
+    xp = library(x)
+    small = xp.exp(-2 * xp.abs(x))
+    return 4 * small / (1 + small) ** 2
+
+
 def require(tokens: Tokens, need: Need, who: str) -> Any:
     """The field of `tokens` that `need` names. Raises InputError where the host did not fill it."""
     found = {

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from ebpo_sim import typed
 from ebpo_sim.errors import InputError
-from ebpo_sim.objectives.base import Push, Scope, Tokens, between, library, log_ratio
+from ebpo_sim.objectives.base import Push, Scope, Tokens, between, check_limit, check_widths, library, log_ratio, widths
 from ebpo_sim.part import Draw, Stateless
 
 
@@ -32,34 +32,27 @@ class Clip(Stateless):
 
     def __post_init__(self) -> None:
         typed.check_fields(self)
-        if self.low is not None and not 0 <= self.low < 1:
-            raise InputError(f"clip low must lie in [0, 1), got {self.low}: 0.2 is usual, none for no lower bound")
-        if self.high is not None and self.high < 0:
-            raise InputError(f"clip high must be at least 0, got {self.high}: 0.2 is usual, none for no upper bound")
+        check_widths("clip", self.low, self.high)
+        check_limit("clip", self.limit)
         if self.dual is not None and self.dual <= 1:
             raise InputError(f"clip dual must be above 1, got {self.dual}: 3 is usual, none for no dual clip")
-        if not 0 < self.limit <= 700:
-            raise InputError(f"clip limit must lie in (0, 700] nats, got {self.limit}: 20 is usual")
 
     def push(self, state: Any, tokens: Tokens, draw: Draw | None = None) -> Push:
         xp = library(tokens.log_prob_NT)
         difference, inside = log_ratio(tokens, self.limit)
         ratio, advantage = xp.exp(difference), tokens.advantage_NT
-        free, bounded = ratio * advantage, between(ratio, *self._bounds()) * advantage
+        free, bounded = ratio * advantage, between(ratio, *widths(self.low, self.high)) * advantage
         held = bounded < free
         if self.dual is not None:
             held = held | ((advantage < 0) & (ratio > self.dual))
         held = held & tokens.mask_NT
         return Push(xp.where(inside & tokens.mask_NT & ~held, free, 0.0), counts={"clipped": held.sum()})
 
-    def _bounds(self) -> tuple[float, float]:
-        return (0.0 if self.low is None else 1 - self.low), (float("inf") if self.high is None else 1 + self.high)
-
     def value(self, state: Any, tokens: Tokens, held: Tokens) -> Any:
         xp = library(tokens.log_prob_NT)
         difference, _ = log_ratio(tokens, self.limit)
         ratio, advantage = xp.exp(difference), tokens.advantage_NT
-        surrogate = xp.minimum(ratio * advantage, between(ratio, *self._bounds()) * advantage)
+        surrogate = xp.minimum(ratio * advantage, between(ratio, *widths(self.low, self.high)) * advantage)
         if self.dual is not None:
             surrogate = xp.where(advantage < 0, xp.maximum(surrogate, self.dual * advantage), surrogate)
         return xp.where(tokens.mask_NT, surrogate, 0.0)
