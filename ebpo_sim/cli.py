@@ -32,9 +32,9 @@ class Parser(argparse.ArgumentParser):
             "--load", action="append", default=[], metavar="FILE.py", help="run a file that registers parts of your own"
         )
 
-    def parse_args(self, *args: Any, **kwargs: Any) -> Any:
+    def parse_args(self, *args: Any, **kwargs: Any) -> argparse.Namespace:  # type: ignore[override]
         """The arguments, after the files of --load have been run. Raises InputError for what cannot be read or run."""
-        given = super().parse_args(*args, **kwargs)
+        given: argparse.Namespace = super().parse_args(*args, **kwargs)
         plugins.enter()
         plugins.load(given.load)
         return given

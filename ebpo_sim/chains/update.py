@@ -42,7 +42,11 @@ class Rollouts(NamedTuple):
 
     def part(self, low: int, high: int) -> Rollouts:
         """The answers to prompts low .. high - 1."""
-        return Rollouts(Prompts(*(x[low:high] for x in self.prompts)), *(x[low:high] for x in self[1:]))
+        s, p = slice(low, high), self.prompts
+        prompts = Prompts(p.topic_P[s], p.length_P[s], p.skills_PL[s], p.offset_PL[s], p.right_PL[s])
+        return Rollouts(
+            prompts, self.boost_PL[s], self.actions_PGL[s], self.reward_PG[s], self.pi_PLK[s], self.log_prob_PGL[s]
+        )
 
 
 class Learner(NamedTuple):
@@ -59,7 +63,7 @@ class Learner(NamedTuple):
 class Update(NamedTuple):
     """Updates so far, the mean gradient norm of this batch's updates, and how many tokens the objectives held."""
 
-    count: int
+    updates: int
     norm: float
     clipped: int
 
