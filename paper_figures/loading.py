@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from ebpo_sim import cache, report
@@ -29,9 +28,7 @@ def _failure(quick: bool, folder: Path, seed: int, threads: int) -> Rows:
     base = failure_study.QUICK if quick else failure_study.SETTINGS
     settings = replace(base, design=base.design._replace(seed=seed))
     # The name carries what the rows depend on, so a table of other settings or code is never taken for this one.
-    source = Path(failure_study.__file__).read_text(encoding="utf-8")
-    mark = hashlib.sha256(f"{settings!r}\n{source}".encode()).hexdigest()[:12]
-    kept = folder / f"{FAILURE}-{mark}.json"
+    kept = folder / f"{FAILURE}-{cache.key(failure_study.__name__, asdict(settings))}.json"
     found = cache.load(kept)
     return list(cache.store(kept, failure_study.simulate(settings, threads)) if found is None else found)
 

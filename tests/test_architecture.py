@@ -22,7 +22,7 @@ FOLDERS = {name: ROOT / name for name in ("ebpo_sim", "llm", "paper_figures", "t
 
 PLAIN = {"errors", "typed", "numbers", "host", "groups", "part"}  # what everything may stand on
 PARTS = {"estimators", "objectives"}
-SHELL = {"report", "budget", "cache", "pool", "cli"}  # what touches terminals, files and processes
+SHELL = {"report", "budget", "sources", "cache", "pool", "cli"}  # what touches terminals, files and processes
 SIMULATION = {"worlds", "counts", "chains"}
 MAY_IMPORT = {  # room -> the rooms it may import; what is not listed may not
     "errors": set(),
@@ -36,7 +36,8 @@ MAY_IMPORT = {  # room -> the rooms it may import; what is not listed may not
     "report": {"errors"},
     "budget": {"errors"},
     "pool": {"errors"},
-    "cache": {"report"},
+    "sources": set(),
+    "cache": {"report", "sources"},
     "worlds": PLAIN | {"estimators"},
     "cli": {"errors", "report", "worlds"},
     "counts": PLAIN | PARTS | {"worlds"},
