@@ -20,12 +20,13 @@ ROOT = PACKAGE.parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 FOLDERS = {name: ROOT / name for name in ("ebpo_sim", "llm", "paper_figures", "tests")}
 
-PLAIN = {"errors", "typed", "numbers", "host", "groups", "part"}  # what everything may stand on
+PLAIN = {"errors", "typed", "numbers", "host", "groups", "part", "labels"}  # what everything may stand on
 PARTS = {"estimators", "objectives"}
 SHELL = {"report", "budget", "sources", "cache", "pool", "cli"}  # what touches terminals, files and processes
 SIMULATION = {"worlds", "counts", "chains"}
 MAY_IMPORT = {  # room -> the rooms it may import; what is not listed may not
     "errors": set(),
+    "labels": set(),
     "typed": {"errors"},
     "numbers": {"errors"},
     "host": {"errors"},
@@ -203,6 +204,36 @@ def prints(path: Path) -> list[int]:
 def test_only_the_report_prints() -> None:
     """Guards one place for output: no call of print or write to a standard stream outside report.py."""
     assert {p.name for p in MODULES if prints(p)} == {"report.py"}
+
+
+def decides_by_name(path: Path) -> list[int]:
+    """Lines that ask whether a text is, holds or begins with the name of a preset or of a family of them."""
+    names = {*ebpo_sim.estimators.names(), "oracle", "oracle_"}
+    found = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        asked: list[ast.expr] = []
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            asked = node.args if node.func.attr in ("startswith", "endswith", "removeprefix", "find", "count") else []
+        elif isinstance(node, ast.Compare) and getattr(node.left, "attr", "") != "kin":
+            asked = [node.left, *node.comparators]
+        elif isinstance(node, ast.match_case):
+            asked = [n for n in ast.walk(node.pattern) if isinstance(n, ast.expr)]
+        parts = [n for e in asked for n in ([e, *e.elts] if isinstance(e, (ast.Tuple, ast.List, ast.Set)) else [e])]
+        if any(isinstance(n, ast.Constant) and str(n.value).partition(":")[0].rstrip("_") in names for n in parts):
+            found.append(parts[0].lineno)
+    return found
+
+
+def test_general_code_names_no_method(tmp_path: Path) -> None:
+    """Guards growth: what a rule is called decides nothing; kin and needs do. Claims and bias are about named ones."""
+    own = {"estimators", "claims", "bias", "integrations"}  # integrations: names that verl has beside ours
+    files = [path for name in ("ebpo_sim", "llm", "paper_figures") for path in FOLDERS[name].rglob("*.py")]
+    general = [path for path in files if not (path.is_relative_to(PACKAGE) and room(path) in own)]
+    assert {str(path.relative_to(ROOT)): lines for path in general if (lines := decides_by_name(path))} == {}
+    for line in ("a.startswith('ebpo')", "a.startswith(('x', 'oracle_'))", "'grpo' in a", "a == 'ebpo:memory=0.9'",
+                 "a in ('rloo', 'x')", "a[a != 'ebpo_debiased']"):  # fmt: skip
+        (tmp_path / "bad.py").write_text(line)
+        assert decides_by_name(tmp_path / "bad.py") == [1], line
 
 
 @pytest.mark.parametrize("module", [ebpo_sim, ebpo_sim.estimators], ids=lambda m: m.__name__)

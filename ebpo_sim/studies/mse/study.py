@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.stats import t as student
 
-from ebpo_sim import cli, report
+from ebpo_sim import cli, labels, report
 from ebpo_sim.counts.exact import LimitRisk, limit_risk, rule
 from ebpo_sim.counts.splits import SplitRatio, split_ratio
 from ebpo_sim.counts.streams import Design, mean_with_error, paired_ratio, simulate_errors
@@ -38,9 +38,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-REFERENCE = "grpo"
-ORACLES = ("oracle_linear", "oracle_bayes")
 FIGURE = "ratio_vs_icc.png"
+PAIR = (labels.SUBJECT, "ebpo_debiased")  # EBPO and its repair, side by side in the overview
 FAMILY_WISE = 1e-3  # false-fail rate of the joint comparison of exact and simulated ratios
 
 
@@ -92,7 +91,7 @@ def _cell(
     text: str, world: World, group_size: int, settings: Settings, threads: int, advance: Any
 ) -> list[dict[str, Any]]:
     prior = rule(world, group_size)
-    estimators = [bind(name, prior) for name in (REFERENCE, *settings.estimators)]
+    estimators = [bind(name, prior) for name in (labels.REFERENCE, *settings.estimators)]
     scored = [e for e in estimators if e.baseline is not None]
     errors = [e.mean(axis=1) for e in simulate_errors(world, group_size, scored, settings.design, threads, advance)]
     counts = world_counts(text)
@@ -212,14 +211,14 @@ def overview(rows: Sequence[dict[str, Any]]) -> str:
             if row["group_size"] == group_size:
                 cells.setdefault(row["world"], {})[row["estimator"]] = row
         lines, crossed = [], False
-        for world, cell in sorted(cells.items(), key=lambda item: _order(item[1]["ebpo"]["icc"])):
-            ebpo, repaired = cell["ebpo"], cell["ebpo_debiased"]
+        for world, cell in sorted(cells.items(), key=lambda item: _order(item[1][PAIR[0]]["icc"])):
+            ebpo, repaired = (cell[name] for name in PAIR)
             if not crossed and _order(ebpo["icc"]) > formulas.critical_icc(group_size):
                 lines.append(
                     ("", f"-- {formulas.critical_icc(group_size):.3f}", "-- critical ICC") + ("",) * (len(headers) - 3)
                 )
                 crossed = True
-            learnt = (r for r in cell.values() if r["estimator"] not in ORACLES and r["mse_exact"] is not None)
+            learnt = (r for r in cell.values() if not needs_prior(r["estimator"]) and r["mse_exact"] is not None)
             best = min(learnt, key=lambda r: r["mse_exact"])
             lines.append(
                 (
@@ -268,16 +267,10 @@ def _order(icc: float | None) -> float:
     return 2.0 if icc is None else icc
 
 
-CURVES = {  # colour, and what shares the curve in the limit
-    "rloo": ("tab:gray", ""),
-    "james_stein": ("tab:purple", ""),
-    "ebpo": ("tab:red", " = ebpo_released"),
-    "ebpo_within": ("tab:orange", ""),
-    "ebpo_beta_binomial": ("tab:brown", ""),
-    "ebpo_debiased": ("tab:green", " = oracle_linear"),
-    "global_mean": ("tab:cyan", ""),
-}
-NONPARAMETRIC = "ebpo_nonparametric"
+CURVES = ("rloo", "james_stein", "ebpo", "ebpo_within", "ebpo_beta_binomial", "ebpo_debiased", "global_mean")
+POINTS = (labels.SUBJECT, "ebpo_nonparametric")  # as simulated
+SAME = {"ebpo": " = ebpo_released", "ebpo_debiased": " = oracle_linear"}  # in the limit
+APART = {"rloo": "tab:gray"}  # beside the group mean at 1, in the colour of a reference
 
 
 def plot(rows: Sequence[dict[str, Any]]) -> Figure:
@@ -289,42 +282,44 @@ def plot(rows: Sequence[dict[str, Any]]) -> Figure:
     height = -(-(len(sizes) + 1) // columns)
     figure = Figure(figsize=(5.2 * columns, 4.4 * height), layout="constrained")
     panels = figure.subplots(height, columns, squeeze=False).ravel()
-    labels = {
+    number = {
         w: i + 1 for i, w in enumerate(dict.fromkeys(r["world"] for r in sorted(rows, key=lambda r: _order(r["icc"]))))
     }
     for panel, group_size in zip(panels, sizes, strict=False):
-        _panel(panel, group_size, [r for r in rows if r["group_size"] == group_size], labels)
+        _panel(panel, group_size, [r for r in rows if r["group_size"] == group_size], number)
     for panel in panels[len(sizes) :]:
         panel.axis("off")
     handles, texts = panels[0].get_legend_handles_labels()
     key = panels[len(sizes)]
     key.legend(handles, texts, loc="upper left", frameon=False, fontsize=8.5)
-    lines = [f"{i:>2}  {w}" for w, i in labels.items()]
-    if any("LiveCodeBench" in w for w in labels):
+    lines = [f"{i:>2}  {w}" for w, i in number.items()]
+    if any("LiveCodeBench" in w for w in number):
         lines.append("    (LiveCodeBench: T = 0.2, colder than RL training)")
     key.text(0.02, 0.0, "\n".join(lines), transform=key.transAxes, va="bottom", fontsize=6.5, family="monospace")
     figure.suptitle("Baseline error relative to GRPO's group mean (below 1: better)")
     return figure
 
 
-def _panel(axis: Axes, group_size: int, rows: Sequence[dict[str, Any]], labels: dict[str, int]) -> None:
+def _panel(axis: Axes, group_size: int, rows: Sequence[dict[str, Any]], number: dict[str, int]) -> None:
     grid = np.sin(np.linspace(0.06, np.pi / 2 - 0.06, 41)) ** 2  # denser at both ends, where the curves are steep
     shown = {r["estimator"] for r in rows}
-    for name, (colour, same) in CURVES.items():
+    for name in CURVES:
         if name in shown:
             curve = [_linear_ratio(name, icc, group_size) for icc in grid]
-            axis.plot(grid, curve, color=colour, lw=1.6, label=name + same)
-    for name, colour, marker in (("ebpo", "tab:red", "o"), (NONPARAMETRIC, "tab:blue", "D")):
+            colour = APART.get(name, labels.label(name).colour)
+            axis.plot(grid, curve, color=colour, lw=1.6, label=name + SAME.get(name, ""))
+    for name in POINTS:
+        look = labels.label(name)
         points = [r for r in rows if r["estimator"] == name and None not in (r["icc"], r["ratio_mc"])]
         if points:
             axis.errorbar(
                 [r["icc"] for r in points], [r["ratio_mc"] for r in points], [2 * r["ratio_mc_se"] for r in points],
-                fmt=marker, color=colour, ms=4, lw=1, label=f"{name}, simulated (2 se)",
+                fmt=look.marker, color=look.colour, ms=4, lw=1, label=f"{name}, simulated (2 se)",
             )  # fmt: skip
-        if name == "ebpo":
+        if name == labels.SUBJECT:
             for i, r in enumerate(sorted(points, key=lambda r: r["icc"])):
                 axis.annotate(
-                    str(labels[r["world"]]), (r["icc"], r["ratio_mc"]), fontsize=7,
+                    str(number[r["world"]]), (r["icc"], r["ratio_mc"]), fontsize=7,
                     textcoords="offset points", xytext=(-4, 5) if i % 2 else (3, -9),
                 )  # fmt: skip
     critical = formulas.critical_icc(group_size)
@@ -347,7 +342,7 @@ def _linear_ratio(name: str, icc: float, group_size: int) -> float:
 
 def show(settings: Settings, rows: Rows, summary: Mapping[str, Any]) -> str:
     """The overview when EBPO and its repair are among several estimators, every row otherwise; then the notes."""
-    whole = {"ebpo", "ebpo_debiased"} <= set(settings.estimators) and len(settings.estimators) > 3
+    whole = set(PAIR) <= set(settings.estimators) and len(settings.estimators) > 3
     return "\n".join([overview(rows) if whole else long_table(rows), *notes(settings, summary)])
 
 

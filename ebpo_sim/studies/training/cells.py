@@ -23,10 +23,10 @@ from ebpo_sim.chains.population import SkillChain, parse_population
 from ebpo_sim.chains.rung import METRICS, ORDERS, TrainingConfig, build_estimator, train
 from ebpo_sim.errors import InputError
 from ebpo_sim.estimators import checkpoint
+from ebpo_sim.labels import REFERENCE
 from ebpo_sim.pool import workers
 
 Array = NDArray[np.float64]
-REFERENCE = "grpo"
 CELLS = "cells"  # the folder of finished jobs
 TUNING_SEEDS = 500_000  # tuning runs take their seeds from here on, final runs from 0
 
