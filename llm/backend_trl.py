@@ -20,6 +20,7 @@ from ebpo_sim import report, rungs
 from ebpo_sim.errors import InputError
 from llm import checkpoints, hub, trained_on, trl_checkpoints
 from llm.engines import precision
+from llm.problems import record_of, task
 from llm.run import (
     SCRATCH,
     curriculum_of,
@@ -27,9 +28,7 @@ from llm.run import (
     longest_answer,
     objective_of,
     ranking_from,
-    record_of,
     sized,
-    task,
     verifier_of,
 )
 from llm.settings import Settings, option

@@ -40,7 +40,8 @@ from ebpo_sim import cli, report
 from ebpo_sim.errors import InputError
 from ebpo_sim.timing import spread
 from llm import train
-from llm.run import Run, prepare, task
+from llm.problems import task
+from llm.run import Run, prepare
 from llm.settings import Settings
 from llm.tasks import Problem
 

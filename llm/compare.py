@@ -28,7 +28,7 @@ if __name__ == "__main__":
 
     early.guard()
 
-from ebpo_sim import cli, report
+from ebpo_sim import cli, labels, report
 from ebpo_sim.errors import InputError, unknown_name
 from llm import compare_analysis as analysis
 from llm import compare_plots, compare_text
@@ -70,8 +70,8 @@ Rows = list[dict[str, Any]]
 
 def complete(arms: Sequence[str]) -> tuple[str, ...]:
     """GRPO first, and the S = 0 and S = 1 arms beside EBPO: without them nothing is said of the adaptive weight."""
-    beside = {"ebpo": ("ebpo", analysis.NO_SHRINKAGE, analysis.FULL_SHRINKAGE)}
-    return tuple(dict.fromkeys((analysis.REFERENCE, *(x for arm in arms for x in beside.get(arm, (arm,))))))
+    beside = {labels.SUBJECT: (labels.SUBJECT, labels.NO_SHRINKAGE, labels.FULL_SHRINKAGE)}
+    return tuple(dict.fromkeys((labels.REFERENCE, *(x for arm in arms for x in beside.get(arm, (arm,))))))
 
 
 def overrides(given: Sequence[str]) -> dict[str, Any]:

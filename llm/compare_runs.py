@@ -8,7 +8,6 @@ was, and files of other settings are never taken for it.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
 import json
 import platform
@@ -36,7 +35,6 @@ from llm.settings import Settings
 from llm.train import train
 
 RUNS, UNFINISHED = "runs", "unfinished"  # folders: of finished runs, and of what running ones write
-VERSION = 1  # of the files: raise it when the meaning of a run changes
 AT_END = ("entropy", "grad_norm", "length", "missing_eos")  # told by the last record; others over all of training
 UNTIMED = ("seconds_validate", "seconds_measure")  # looking at a run is no part of training it
 TRACED = (
@@ -53,11 +51,10 @@ MAY_LACK = {"start", "validation_se", *TRACED}  # quantities that do not always 
 
 
 def key(settings: Settings) -> str:
-    """A hash of all that decides a run's numbers."""
-    mark = checkpoint.fingerprint(make(settings.estimator))
-    versions = [VERSION, torch.__version__, transformers.__version__, mark, plugins.mark()]
-    text = json.dumps([versions, settings.as_dict()], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:20]
+    """A hash of all that decides a run's numbers, sources too."""
+    versions = [torch.__version__, transformers.__version__, checkpoint.fingerprint(make(settings.estimator))]
+    versions.append(plugins.mark())
+    return files.key(__name__, versions, settings.as_dict())
 
 
 def load(path: Path, settings: Settings) -> Record | None:

@@ -40,7 +40,8 @@ from ebpo_sim.errors import InputError
 from llm import evaluate, policy, rollouts, train
 from llm.engines import HFEngine, Precision, answer, precision
 from llm.objectives import Loss
-from llm.run import Run, curriculum_of, prepare, task
+from llm.problems import task
+from llm.run import Run, curriculum_of, prepare
 from llm.settings import Settings
 from llm.tasks import CELLS, CharTokenizer, make_verifier, pool
 

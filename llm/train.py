@@ -46,7 +46,8 @@ from llm import checkpoints, engines, evaluate, learner, summary
 from llm.curriculum import rank
 from llm.folders import alone_in
 from llm.logs import RunLog
-from llm.run import Run, curriculum_of, prepare, ranking_from, record_of, task
+from llm.problems import record_of, task
+from llm.run import Run, curriculum_of, prepare, ranking_from
 from llm.settings import Settings, parse
 from llm.sizes import fitted, use_threads
 from llm.tasks import Problem

@@ -16,30 +16,6 @@ if TYPE_CHECKING:
 WIDTH, HEIGHT = 11.5, 4.9  # inches
 WIDE, STRIP = 14.5, 3.1625  # with three columns; of the text beside the panels
 INK, SOFT, PAPER = "#222222", "#666666", "#f4f1ea"
-COLOURS = {
-    "grpo": "#222222",
-    "dr_grpo": "#4c78a8",
-    "rloo": "#72b7b2",
-    "grpo_batch_norm": "#b279a2",
-    "ebpo": "#d62728",
-    "ebpo_released": "#f58518",
-    "ebpo_debiased": "#2ca02c",
-    "ebpo_debiased:memory=0.95": "#2ca02c",
-    "ebpo:shrinkage=0": "#8c564b",
-    "ebpo:shrinkage=1": "#e377c2",
-}
-NAMES = {
-    "grpo": "GRPO",
-    "dr_grpo": "Dr. GRPO",
-    "rloo": "RLOO",
-    "grpo_batch_norm": "GRPO, batch std",
-    "ebpo": "EBPO",
-    "ebpo_released": "EBPO, released code",
-    "ebpo_debiased": "EBPO, debiased (ours)",
-    "ebpo_debiased:memory=0.95": "EBPO, debiased (ours)",
-    "ebpo:shrinkage=0": "EBPO, S = 0",
-    "ebpo:shrinkage=1": "EBPO, S = 1",
-}
 STAMPS = {
     verdicts.APPEARS: "#2e7d32",
     verdicts.OPPOSITE: "#c62828",

@@ -20,7 +20,8 @@ import torch  # noqa: E402
 from ebpo_sim import InputError, group_rewards, make  # noqa: E402
 from ebpo_sim.estimators import dump_state  # noqa: E402
 from llm import backend_trl, evaluate, train  # noqa: E402
-from llm.run import curriculum_of, prepare, ranking_from, task  # noqa: E402
+from llm.problems import task  # noqa: E402
+from llm.run import curriculum_of, prepare, ranking_from  # noqa: E402
 from llm.settings import PRESETS, Settings  # noqa: E402
 from llm.tasks import load_problems, make_verifier  # noqa: E402
 from llm_toys import save_model  # noqa: E402

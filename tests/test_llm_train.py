@@ -23,7 +23,8 @@ from ebpo_sim.estimators import dump_state  # noqa: E402
 from llm import checkpoints, train  # noqa: E402
 from llm.curriculum import ORDERS, Curriculum, rank  # noqa: E402
 from llm.objectives import Loss  # noqa: E402
-from llm.run import Run, curriculum_of, prepare, task  # noqa: E402
+from llm.problems import task  # noqa: E402
+from llm.run import Run, curriculum_of, prepare  # noqa: E402
 from llm.settings import Settings  # noqa: E402
 from llm.tasks import CELLS, Problem, pool  # noqa: E402
 

@@ -12,7 +12,8 @@ import pytest
 
 from ebpo_sim.errors import InputError
 from ebpo_sim.estimators import names
-from ebpo_sim.studies.mse.study import QUICK, SETTINGS, main, verdict
+from ebpo_sim.studies.mse.simulate import verdict
+from ebpo_sim.studies.mse.study import QUICK, SETTINGS, main
 from ebpo_sim.worlds import parse_world
 
 TINY = ["--prompts", "200", "--steps", "2", "--replicates", "4"]

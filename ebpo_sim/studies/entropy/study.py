@@ -19,6 +19,7 @@ from ebpo_sim.counts.sampled_updates import Path, entropy_at_reward, one_step_ch
 from ebpo_sim.counts.streams import Design, Mean, mean_with_error, paired_ratio
 from ebpo_sim.counts.updates import rates
 from ebpo_sim.estimators import Estimator, needs_prior
+from ebpo_sim.labels import REFERENCE, SUBJECT
 from ebpo_sim.studies import costs
 from ebpo_sim.studies.base import Rows, Settings, Study, run
 from ebpo_sim.worlds import World, intra_class_correlation, parse_world
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 ARMS = 20
-REFERENCE = "grpo"
 LONG = {"arms": 10, "prompts": 128, "steps": 160, "replicates": 8}
 RUNS = (("sgd", 0.5), ("adam", 0.03))  # one shared learning rate each; compared at equal reward
 LEVELS = (0.25, 0.5, 0.75)  # of the way from the first mean reward to 1
@@ -156,7 +156,7 @@ def _start(world: World) -> Any:
 
 def score(settings: Settings, rows: Rows) -> dict[str, Any]:
     """How often the entropy loss at a shared learning rate is below the reference's, and the joint agreement test."""
-    steps = [r for r in rows if r["part"] == "step" and r["estimator"] == "ebpo" and r["loss_ratio_exact"] is not None]
+    steps = [r for r in rows if r["part"] == "step" and r["estimator"] == SUBJECT and r["loss_ratio_exact"] is not None]
     z = [
         (r[f"{what}_mc"] - r[f"{what}_exact"]) / r[f"{what}_mc_se"]
         for r in rows
@@ -236,7 +236,7 @@ def plot(rows: Rows) -> dict[str, Figure]:
         ("adam", "loss_ratio", "entropy loss / GRPO's, Adam (per logit)"),
     )
     named = [r["estimator"] for r in rows if r["estimator"] != REFERENCE]
-    shown = "ebpo" if "ebpo" in named or not named else named[0]
+    shown = SUBJECT if SUBJECT in named or not named else named[0]
     step = [r for r in rows if r["part"] == "step" and r["estimator"] == (shown if named else REFERENCE)]
     for panel, (optimiser, what, title) in zip(panels, views, strict=True):
         for world in dict.fromkeys(r["world"] for r in step):

@@ -8,8 +8,6 @@ job is a JSON file named by a hash of all it depends on: a killed study picks up
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
 from dataclasses import asdict, dataclass
@@ -25,11 +23,10 @@ from ebpo_sim.chains.population import SkillChain, parse_population
 from ebpo_sim.chains.rung import METRICS, ORDERS, TrainingConfig, build_estimator, train
 from ebpo_sim.errors import InputError
 from ebpo_sim.estimators import checkpoint
+from ebpo_sim.labels import REFERENCE
 from ebpo_sim.pool import workers
 
 Array = NDArray[np.float64]
-REFERENCE = "grpo"
-VERSION = 3  # of the files: raise it when the meaning of a job changes
 CELLS = "cells"  # the folder of finished jobs
 TUNING_SEEDS = 500_000  # tuning runs take their seeds from here on, final runs from 0
 
@@ -175,7 +172,7 @@ class Job(NamedTuple):
     rate: float | None
 
     def key(self) -> str:
-        """A hash of all the result depends on; which other cells are in the study is not among it."""
+        """A hash of all the result depends on, sources too; which other cells are in the study is not among it."""
         sizes = asdict(self.settings)
         which = ("worlds", "estimators", "swept", "group_sizes", "optimisers", "orders", "sgd_rates", "adam_rates")
         idle = ("tuning_seeds",) if self.rate is not None else ("seeds", "record_every", "gradient_redraws")
@@ -184,11 +181,10 @@ class Job(NamedTuple):
         population = parse_population(self.cell.world, 64, 0, 1)
         mark = checkpoint.fingerprint(build_estimator(population, config(self.settings, self.cell, 0.0, 0)))
         grid = self.settings.rates(self.cell.optimiser) if self.rate is None else self.rate
-        told: list[Any] = [VERSION, mark, sizes, self.cell, grid, plugins.mark()]
+        told: list[Any] = [mark, sizes, self.cell, grid, plugins.mark()]
         if "counts:" in self.cell.world:  # the text names a file: what it says belongs to the settings
             told.append(population.prompts.offset_PL.tolist() + population.start_SK.tolist())
-        text = json.dumps(told, sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:20]
+        return cache.key(__name__, told)
 
 
 def work(job: Job, folder: Path) -> dict[str, Any]:

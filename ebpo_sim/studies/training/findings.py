@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import t as student
 
-from ebpo_sim.studies.training.cells import REFERENCE, Cell, Found, Settings
+from ebpo_sim.labels import REFERENCE
+from ebpo_sim.studies.training.cells import Cell, Found, Settings
 
 Array = NDArray[np.float64]
 SUBJECTS = ("ebpo", "ebpo_debiased")

@@ -18,8 +18,9 @@ from typing import Any
 
 from ebpo_sim import budget, cli, report
 from ebpo_sim.chains.rung import OPTIMISERS, ORDERS
+from ebpo_sim.labels import REFERENCE
 from ebpo_sim.studies import costs
-from ebpo_sim.studies.training.cells import CELLS, REFERENCE, Found, Settings, cells, simulate, to_rows
+from ebpo_sim.studies.training.cells import CELLS, Found, Settings, cells, simulate, to_rows
 from ebpo_sim.studies.training.findings import findings
 from ebpo_sim.studies.training.plots import plot
 
