@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ebpo_sim.objectives import CISPO, DPPO, MHPO, SAPO, Clip, R2VPOFixed, Tokens
-from test_objectives import tokens
+from rollout_tokens import tokens
 
 
 def test_reductions_of_the_gates() -> None:

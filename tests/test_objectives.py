@@ -27,6 +27,7 @@ from ebpo_sim.objectives import (
     total_push,
 )
 from ebpo_sim.objectives import needs as needs_of
+from rollout_tokens import tokens
 
 OBJECTIVES: dict[str, Objective] = {
     "clip": Clip(),
@@ -60,15 +61,6 @@ OBJECTIVES: dict[str, Objective] = {
     "r2vpo, limited": R2VPOFixed(limit=0.4),
 }
 every = pytest.mark.parametrize("objective", OBJECTIVES.values(), ids=OBJECTIVES.keys())
-
-
-def tokens(seed: int, rows: int = 12, width: int = 5, far: float = 1.0) -> Tokens:
-    """Random rows off-policy, ragged, with advantages of both signs and 0."""
-    rng = np.random.default_rng(seed)
-    mask = np.arange(width) < rng.integers(1, width + 1, rows)[:, None]
-    now, old, reference = (-rng.exponential(1.0, (rows, width)) * far for _ in range(3))
-    advantage = np.where(rng.random((rows, 1)) < 0.2, 0.0, rng.normal(size=(rows, 1)))
-    return Tokens(now, old, mask, advantage, np.arange(rows) // 4, reference, rng.random((rows, width)))
 
 
 def in_torch(t: Tokens) -> Tokens:
