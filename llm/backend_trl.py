@@ -18,6 +18,7 @@ from typing import Any
 
 from ebpo_sim import report, rungs
 from ebpo_sim.errors import InputError
+from ebpo_sim.methods.method import parse_method
 from llm import checkpoints, hub, trained_on, trl_checkpoints
 from llm.engines import precision
 from llm.problems import record_of, task
@@ -207,7 +208,7 @@ def train(settings: Settings, out: Path, cache: Path, resume: bool = False) -> N
 
 def check(settings: Settings) -> None:
     """Refuse what `llm.run.prepare` refuses, and groups of one."""
-    rungs.bound(settings.estimator, None, rungs.TRL)
+    parse_method(settings.estimator, None, rungs.TRL)
     precision(settings.device, settings.dtype)
     objective_of(settings, 1)
     if settings.kl_coef and settings.kl_kind != "k3":

@@ -29,6 +29,7 @@ from ebpo_sim import cache as files
 from ebpo_sim import cli, make, plugins, report
 from ebpo_sim.errors import InputError
 from ebpo_sim.estimators import checkpoint
+from ebpo_sim.methods.method import estimator_of
 from ebpo_sim.pool import workers
 from llm.compare_plan import Job, Plan, Record, final, seconds, wanted
 from llm.settings import Settings
@@ -52,7 +53,11 @@ MAY_LACK = {"start", "validation_se", *TRACED}  # quantities that do not always 
 
 def key(settings: Settings) -> str:
     """A hash of all that decides a run's numbers, sources too."""
-    versions = [torch.__version__, transformers.__version__, checkpoint.fingerprint(make(settings.estimator))]
+    versions = [
+        torch.__version__,
+        transformers.__version__,
+        checkpoint.fingerprint(make(estimator_of(settings.estimator))),
+    ]
     versions.append(plugins.mark())
     return files.key(__name__, versions, settings.as_dict())
 

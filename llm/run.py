@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 from ebpo_sim import report, rungs
 from ebpo_sim.errors import InputError
 from ebpo_sim.estimators import Estimator
+from ebpo_sim.methods.method import parse_method
 from ebpo_sim.objectives import KL, Aggregation, Clip, Objective
 from llm import hub, policy, sizes
 from llm.curriculum import Curriculum, rank
@@ -158,7 +159,7 @@ def prepare(settings: Settings, cache: Path, problems: Sequence[Problem], held: 
         raise InputError("--temperature must be positive for training, got 0: greedy answers have no gradient")
     if settings.engine == "vllm" and settings.model == SCRATCH:
         raise InputError("--engine vllm loads a model by name or folder: name one with --model, or use --engine hf")
-    estimator = rungs.bound(settings.estimator, None, rungs.LANGUAGE_MODEL)
+    method = parse_method(settings.estimator, None, rungs.LANGUAGE_MODEL)
     where = precision(settings.device, settings.dtype)
     curriculum_of(settings, problems, ranking_from(settings, problems))
     objective_of(settings, 1)
@@ -171,7 +172,8 @@ def prepare(settings: Settings, cache: Path, problems: Sequence[Problem], held: 
         enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
         enable({"use_reentrant": False})
     reference = None
-    if settings.kl_coef > 0 and not settings.lora_rank:  # with LoRA the reference is the model without its adapters
+    loss = objective_of(settings, longest_answer(settings, tokenizer), method.objectives)
+    if loss.has_reference and not settings.lora_rank:  # with LoRA the reference is the model without its adapters
         reference = copy.deepcopy(model).requires_grad_(False)
     optimizer = torch.optim.AdamW(
         [p for p in model.parameters() if p.requires_grad],
@@ -181,20 +183,19 @@ def prepare(settings: Settings, cache: Path, problems: Sequence[Problem], held: 
         fused=where.device.type == "cuda",
     )
     return Run(
-        settings, model, reference, optimizer, estimator, estimator.init(),
-        objective_of(settings, longest_answer(settings, tokenizer)),
+        settings, model, reference, optimizer, method.estimator, method.estimator.init(), loss,
         engine_of(settings, model, tokenizer, where), verifier, where,
     )  # fmt: skip
 
 
-def objective_of(settings: Settings, length: int) -> Loss:
-    """The policy objective of the settings, for answers of at most `length` tokens."""
+def objective_of(settings: Settings, length: int, named: tuple[Objective, ...] = ()) -> Loss:
+    """The policy objective for answers of at most `length` tokens: what the method names, or else the settings' own."""
     aggregation: Any = settings.aggregation
     parts: tuple[Objective, ...] = (Clip(settings.clip_low, settings.clip_high, settings.clip_dual or None),)
     if settings.kl_coef:
         kind: Any = settings.kl_kind
         parts += (KL(settings.kl_coef, kind),)
-    return Loss(parts, Aggregation(aggregation, length))
+    return Loss(named or parts, Aggregation(aggregation, length))
 
 
 def ranking_from(settings: Settings, problems: Sequence[Problem]) -> list[int] | None:

@@ -37,6 +37,25 @@ def toy(*, value: float = 0.1) -> Estimator:
 @register
 def toy_by_prompt() -> Estimator:
     return Estimator("toy_by_prompt", (Subtract(Remembering()),))
+
+from ebpo_sim.objectives import Push, register_objective
+from ebpo_sim.objectives.base import library
+from ebpo_sim.part import Stateless
+
+@register_objective("only_up")
+@dataclass(frozen=True)
+class OnlyUp(Stateless):
+    strength: float = 1.0
+    scope = "token"
+    zero_at_zero = True
+
+    def push(self, state, tokens, draw=None):
+        xp = library(tokens.log_prob_NT)
+        up = tokens.mask_NT & (tokens.advantage_NT > 0)
+        return Push(xp.where(up, self.strength * tokens.advantage_NT, 0.0 * tokens.log_prob_NT))
+
+    def value(self, state, tokens, held):
+        return self.push(state, held).log_prob_NT * tokens.log_prob_NT
 """
 
 
@@ -79,12 +98,23 @@ def test_what_cannot_stand_on_a_rung_is_refused_with_the_remedy(toy: Path, tmp_p
 
 
 def test_workers_and_chains_know_it_too(toy: Path, tmp_path: Path) -> None:
-    """A rule that needs prompt ids trains on the chains, in two worker processes."""
+    """A rule that needs prompt ids, with an objective of one's own, trains on the chains in two worker processes."""
+    method = "toy_by_prompt + only_up:strength=0.5"
     done = run("-m", "ebpo_sim.training_study", "--quick", "--threads", "2", "--group-size", "2", "--order", "shuffled",
-               "--optimiser", "sgd", "--estimator", "toy_by_prompt", "--load", str(toy), "--json",
+               "--optimiser", "sgd", "--estimator", method, "--load", str(toy), "--json",
                "--out", str(tmp_path / "o"))  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "toy_by_prompt" in {row["estimator"] for row in json.loads(done.stdout)["final"]}
+    assert method in {row["estimator"] for row in json.loads(done.stdout)["final"]}
+
+
+def test_the_language_model_trains_with_it(toy: Path, tmp_path: Path) -> None:
+    """The same file and the same text in llm/train.py: two steps of a tiny model."""
+    pytest.importorskip("transformers")
+    done = run("llm/train.py", "--estimator", "toy_by_prompt + only_up", "--load", str(toy), "--steps", "2",
+               "--sft-steps", "5", "--hidden", "16", "--layers", "1", "--prompts", "4", "--per-cell", "8",
+               "--eval-per-cell", "1", "--out", str(tmp_path / "o"), "--cache", str(tmp_path / "c"))  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "o" / "checkpoint.pt").exists()
 
 
 def test_the_table_lists_it(toy: Path) -> None:

@@ -24,8 +24,9 @@ from ebpo_sim.chains.population import SkillChain, success
 from ebpo_sim.chains.update import Learner, groups_of, sample, update
 from ebpo_sim.errors import InputError, unknown_name
 from ebpo_sim.estimators import Estimator, checkpoint, needs_prior
+from ebpo_sim.methods.method import Method, estimator_of, parse_method
 from ebpo_sim.numbers.mixing import Prior
-from ebpo_sim.objectives import KL, Aggregation, Clip, Objective
+from ebpo_sim.objectives import KL, Aggregation, Clip, Objective, needs
 from ebpo_sim.objectives.aggregation import Rule
 from ebpo_sim.report import to_json, write_bytes
 
@@ -43,7 +44,8 @@ FORMAT = "ebpo_sim training state 2"
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """One run. estimator: a registered preset, as text; oracles get the prior of the starting success probabilities.
+    """One run. estimator: a registered preset or a method, as text (`methods/method.py`); oracles get the prior of the
+    starting success probabilities. A method that names objectives does without clip_low, clip_high and kl.
 
     clip_low, clip_high: the ratio's bounds 1 - low, 1 + high. kl: weight of the k3 divergence to the starting policy.
     order: "topic" presents topics one after another (in a random order of topics), "easy_to_hard" and "hard_to_easy"
@@ -108,17 +110,23 @@ class State(NamedTuple):
     records: tuple[tuple[float, ...], ...]
 
 
-def build_estimator(population: SkillChain, config: TrainingConfig) -> Estimator:
-    """The registered estimator; an oracle is given the starting success probabilities of the training prompts."""
+def build_method(population: SkillChain, config: TrainingConfig) -> Method:
+    """The method of the run; an oracle is given the starting success probabilities of the training prompts."""
     prior = None
-    if needs_prior(config.estimator):
+    if needs_prior(estimator_of(config.estimator)):
         p = success(population.start_SK, population.prompts)
         prior = Prior(tuple(p.tolist()), (1 / len(p),) * len(p))
-    return rungs.bound(config.estimator, prior, rungs.CHAINS)
+    return parse_method(config.estimator, prior, rungs.CHAINS)
 
 
-def learner_of(config: TrainingConfig) -> Learner:
-    """The objectives of a run and its optimiser steps; k3 pushes nothing beyond 10, at which verl clamps it."""
+def build_estimator(population: SkillChain, config: TrainingConfig) -> Estimator:
+    """The estimator of the run's method."""
+    return build_method(population, config).estimator
+
+
+def learner_of(config: TrainingConfig, named: tuple[Objective, ...] = ()) -> Learner:
+    """The objectives of a run, those its method names or else the configured clip and divergence, and its optimiser
+    steps. The configured k3 pushes nothing beyond 10, at which verl clamps it."""
     low = None if config.clip_low >= 1 else config.clip_low  # a ratio is never below 0
     high = None if np.isinf(config.clip_high) else config.clip_high
     objectives: tuple[Objective, ...] = (Clip(low, high),)
@@ -126,7 +134,7 @@ def learner_of(config: TrainingConfig) -> Learner:
         objectives += (KL(config.kl, "k3", clamp=10.0),)
     rule = typed.check("aggregation", Rule, config.aggregation)
     return Learner(
-        objectives, Aggregation(rule), config.optimiser == "adam", config.learning_rate, config.minibatches,
+        named or objectives, Aggregation(rule), config.optimiser == "adam", config.learning_rate, config.minibatches,
         config.epochs,
     )  # fmt: skip
 
@@ -168,8 +176,9 @@ def advance(population: SkillChain, config: TrainingConfig, state: State, steps:
     bits.state = state.generator
     rng = np.random.Generator(bits)
     theta, first, second = (x.copy() for x in (state.theta_SK, state.first_SK, state.second_SK))
-    learner = learner_of(config)
-    all_reference = step_distributions(population.start_SK, population.prompts) if config.kl else None
+    learner = learner_of(config, build_method(population, config).objectives)
+    anchored = "reference" in needs(learner.objectives)
+    all_reference = step_distributions(population.start_SK, population.prompts) if anchored else None
     for step in range(state.steps, min(state.steps + steps, config.steps)):
         rolled = sample(theta, population.prompts.take(order[step]), config.group_size, rng)
         advantage_PG, info, learnt = estimator.step(state.estimator, groups_of(rolled, estimator.needs, order[step]))

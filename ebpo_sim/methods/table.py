@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterable
 from typing import Any
 
-from ebpo_sim import objectives
 from ebpo_sim.estimators import make, names, needs_prior
 from ebpo_sim.numbers.mixing import Prior
+from ebpo_sim.objectives import make_objective, objective_names
 from ebpo_sim.part import Need
 from ebpo_sim.rungs import RUNGS, TRL, VERL, missing
 
@@ -23,19 +22,8 @@ def capabilities() -> list[dict[str, Any]]:
         oracle: frozenset[Need] = frozenset({"true_prior"} if needs_prior(name) else ())
         estimator = make(name, prior=flat) if needs_prior(name) else make(name)
         rows.append(_row("estimator", name, estimator.needs | oracle))
-    rows += [_row("objective", name, kind.needs) for name, kind in sorted(shipped_objectives().items())]
+    rows += [_row("objective", name, kind.needs) for name, kind in ((n, make_objective(n)) for n in objective_names())]
     return rows
-
-
-def shipped_objectives() -> dict[str, Any]:
-    """Objective classes by name."""
-    found = {name: getattr(objectives, name) for name in objectives.__all__}
-    return {
-        n: c for n, c in found.items() if inspect.isclass(c) and hasattr(c, "zero_at_zero") and c.__module__ != _BASE
-    }
-
-
-_BASE = "ebpo_sim.objectives.base"
 
 
 def _row(kind: str, part: str, needs: Iterable[Need]) -> dict[str, Any]:

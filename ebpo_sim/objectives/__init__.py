@@ -9,6 +9,7 @@ from ebpo_sim.objectives.entropy import EntropyBonus
 from ebpo_sim.objectives.kl import KL, estimate
 from ebpo_sim.objectives.mhpo import MHPO
 from ebpo_sim.objectives.r2vpo_fixed import R2VPOFixed
+from ebpo_sim.objectives.registry import make_objective, objective_names, register_objective
 from ebpo_sim.objectives.sapo import SAPO
 from ebpo_sim.objectives.total import needs, total_push, zero_at_zero
 
@@ -27,7 +28,10 @@ __all__ = [
     "R2VPOFixed",
     "Tokens",
     "estimate",
+    "make_objective",
     "needs",
+    "objective_names",
+    "register_objective",
     "total_push",
     "zero_at_zero",
 ]
