@@ -135,7 +135,7 @@ COMMANDS = {
     "bench": Command(bench.main, ("--quick",), FEW, ((bench, "measure"),)),
     "coverage": Command(coverage.main, ("--quick",), FEW, ((coverage, "study"),)),
     "paper_figures": Command(figures.main, ("--quick",), {**FEW, "figure2": st.just("figure1"), "": NUMBER},
-                             ((figures.data, "load"),)),
+                             ((figures.loading, "load"),)),
 }  # fmt: skip
 
 

@@ -229,9 +229,3 @@ def test_bad_settings_are_refused_before_any_work(change: dict[str, object], say
     with pytest.raises(InputError, match=says):
         study.rows(replace(TINY, **change), tmp_path / "none")  # type: ignore[arg-type]
     assert not (tmp_path / "none").exists()
-
-
-def test_bad_threads_are_refused() -> None:
-    """Guards the command line's own check."""
-    with pytest.raises(InputError, match="--threads must be at least 1"):
-        study.parse(["--threads", "0"])
