@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ebpo_sim import budget, cli, report, rungs
 from ebpo_sim.counts.streams import Design
+from ebpo_sim.estimators.registry import SHIPPED
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -67,11 +68,10 @@ def settings_from(args: cli.StudyArguments, base: Settings) -> Settings:
     given = {"prompts": args.prompts, "steps": args.steps, "replicates": args.replicates}
     design = plan._replace(seed=args.seed, burn_in=burn_in, **{k: v for k, v in given.items() if v is not None})
     design.check()
+    everything = set(SHIPPED) <= set(base.estimators)  # then what was loaded belongs to it
+    estimators = rungs.standing(rungs.COUNTS) if everything else base.estimators
     return Settings(
-        args.worlds or base.worlds,
-        args.group_sizes or base.group_sizes,
-        args.estimators or base.estimators or rungs.standing(rungs.COUNTS),
-        design,
+        args.worlds or base.worlds, args.group_sizes or base.group_sizes, args.estimators or estimators, design
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from scipy.stats import t as student
 
-from ebpo_sim import cli
+from ebpo_sim import cli, rungs
 from ebpo_sim.counts.streams import Design
 from ebpo_sim.numbers import formulas
 from ebpo_sim.studies import costs
@@ -40,13 +40,13 @@ SETTINGS = Settings(
         "observed:Claude-2/LiveCodeBench",
     ),
     group_sizes=(2, 4, 8, 16, 32),
-    estimators=(),  # all that can stand on counts
+    estimators=rungs.standing(rungs.COUNTS),
     design=Design(prompts=16384, steps=6, burn_in=3, replicates=40),
 )
 QUICK = Settings(
     worlds=("beta:5,5", "beta:0.1,0.1", "observed:Qwen2.5-7B", "observed:Qwen2.5-Math-1.5B-Instruct/MATH"),
     group_sizes=(4, 8),
-    estimators=(),  # all that can stand on counts
+    estimators=rungs.standing(rungs.COUNTS),
     design=Design(prompts=8192, steps=4, burn_in=2, replicates=16),
 )
 
