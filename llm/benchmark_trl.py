@@ -124,6 +124,7 @@ def measure(settings: Settings, cache: Path, rounds: int, warmup: int) -> list[d
             rows.append(row)
             self.began = time.perf_counter()
 
+    tokenizer: Any = run.engine.tokenizer  # the tiny model's
     with tempfile.TemporaryDirectory() as folder:
         made = GRPOTrainer(
             copy.deepcopy(run.model),
@@ -136,7 +137,7 @@ def measure(settings: Settings, cache: Path, rounds: int, warmup: int) -> list[d
                 max_grad_norm=settings.grad_clip, seed=settings.seed, dataloader_pin_memory=False,
             ),
             train_dataset=Dataset.from_list([{"prompt": p.prompt, "number": n} for n, p in enumerate(problems)]),
-            processing_class=run.engine.tokenizer.hugging_face(),
+            processing_class=tokenizer.hugging_face(),
             callbacks=[Rounds()],
         )  # fmt: skip
         made.model.generate = timed(made.model.generate, generated)

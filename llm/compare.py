@@ -35,7 +35,7 @@ from llm import compare_plots, compare_text
 from llm.compare_plan import TUNING_SEED, Plan, progress
 from llm.compare_runs import CURVE_COLUMNS, MAY_LACK, RUN_COLUMNS, RUNS, simulate, tables
 from llm.curriculum import ORDERS
-from llm.settings import Arguments, Settings
+from llm.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
 ARMS = ("grpo", "dr_grpo", "rloo", "ebpo", "ebpo_debiased:memory=0.95")
@@ -106,7 +106,7 @@ def plan_from(args: argparse.Namespace) -> Plan:
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """The command line. Raises InputError for impossible values."""
-    parser = Arguments(
+    parser = cli.Parser(
         prog="python -m llm.compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument

@@ -56,7 +56,8 @@ def fixed_log_probs(run: Run, rolled: Rollouts, index: Tensor, reference: bool =
     """(N, T) log-probabilities of the rows of `index` under the policy as it is, or the reference; 0 elsewhere."""
     found_NT = torch.zeros_like(rolled.log_prob_NT)
     without_adapters = reference and run.reference is None
-    with run.model.disable_adapter() if without_adapters else nullcontext():
+    model: Any = run.model  # with LoRA a wrapper, which has adapters
+    with model.disable_adapter() if without_adapters else nullcontext():
         for rows in micro_batches(run, rolled, index):
             part = rolled.rows(rows)
             said = log_probs(run, part, run.reference if reference else None)

@@ -41,7 +41,8 @@ class Loss:
 
     def weights(self, mask_NT: Tensor) -> Tensor:
         """(N, T) weight of every token of the whole batch; 0 where the mask is False."""
-        return self.aggregation.tokens(mask_NT)
+        weight_NT: Tensor = self.aggregation.tokens(mask_NT)
+        return weight_NT
 
     def needed_rows(self, advantage_N: Tensor) -> Tensor:
         """Indices of the rows that can have a gradient."""

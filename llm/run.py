@@ -83,7 +83,7 @@ def load_policy(
         )
     shape = shape_of(settings)
     if trained:
-        return policy.build(shape, 0).to(where.device), CharTokenizer()
+        return policy.placed(policy.build(shape, 0), where.device), CharTokenizer()
     plan = policy.WarmStart(settings.sft_steps, settings.sft_batch, settings.sft_lr, settings.sft_seed)
     started = time.perf_counter()
     model, cached = policy.warm_start(shape, plan, cells(settings.topics, settings.max_level), cache, where)
@@ -99,6 +99,7 @@ def sized(
     Raises InputError for shapes that are none, prompts that the model cannot read, and what does not fit into memory.
     """
     answers = answers or settings.prompts * settings.group_size
+    context: int | None
     if settings.model == SCRATCH:
         policy.check(shape_of(settings))
         tokenizer: Tokenizer = CharTokenizer()

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from ebpo_sim.cli import Parser as Arguments
+from ebpo_sim.cli import Parser
 from ebpo_sim.errors import InputError
 from llm.curriculum import ORDERS
 from llm.objectives import AGGREGATIONS
@@ -88,7 +88,7 @@ class Settings:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            kind = type(field.default)
+            kind: Any = type(field.default)
             if type(value) is not kind and not (kind is float and type(value) is int):
                 raise InputError(f"{option(field.name)} must be {NAMES[kind]}, got {value!r}")
             if isinstance(value, str | bool):
@@ -225,7 +225,7 @@ def option(name: str) -> str:
 
 def parse(argv: Sequence[str], about: str) -> tuple[Settings, argparse.Namespace]:
     """(settings, the options that decide no number: out, cache, resume, backend). Raises InputError for bad values."""
-    parser = Arguments(prog="python llm/train.py", description=about)
+    parser = Parser(prog="python llm/train.py", description=about)
     parser.add_argument("--preset", choices=sorted(PRESETS), help="defaults of a published set-up; options override it")
     for field in fields(Settings):
         how: dict[str, Any] = {"type": type(field.default), "choices": CHOICES.get(field.name)}

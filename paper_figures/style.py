@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from paper_figures import verdicts
 from paper_figures.verdicts import Verdict
@@ -128,7 +128,7 @@ def beside(on: Figure, reported: str, found: Sequence[Verdict], measure: str = "
 
 def key(on: Figure, axes: Sequence[Axes]) -> None:
     """The key to the lines of all axes, at the bottom of the strip, where it hides none of them."""
-    found = {}
+    found: dict[str, Any] = {}
     for axis in axes:
         # Drawn last means on top: the main estimators come first in the key.
         for handle, label in reversed(list(zip(*axis.get_legend_handles_labels(), strict=True))):
@@ -136,8 +136,8 @@ def key(on: Figure, axes: Sequence[Axes]) -> None:
     if found:
         place = strip(on), floor(on) / on.get_figheight()
         on.legend(
-            found.values(), found, loc="lower left", bbox_to_anchor=place, ncols=2, fontsize=7, frameon=False,
-            labelspacing=0.3, columnspacing=1.0, handlelength=1.6,
+            list(found.values()), list(found), loc="lower left", bbox_to_anchor=place, ncols=2, fontsize=7,
+            frameon=False, labelspacing=0.3, columnspacing=1.0, handlelength=1.6,
         )  # fmt: skip
 
 
