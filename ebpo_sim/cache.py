@@ -11,7 +11,18 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ebpo_sim import report
+from ebpo_sim import report, sources
+
+
+def key(module: str, *settings: Any) -> str:
+    """A name for what `module` (its `__name__`) makes of settings that JSON can hold: another for other settings, and
+    once any source of this project that the module imports has changed.
+
+    What a run takes from elsewhere, such as a part of the user's own or a library's version, belongs to the settings.
+    Raises ValueError for a module that is not of this project.
+    """
+    text = json.dumps([sources.digest(module), *settings], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:20]
 
 
 def store(path: Path, content: Any) -> Any:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from ebpo_sim import report
+from ebpo_sim import plugins, report
 from ebpo_sim.errors import InputError
 from ebpo_sim.worlds import grammar
 
@@ -28,6 +28,16 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{"allow_abbrev": False, **kwargs})
+        self.add_argument(
+            "--load", action="append", default=[], metavar="FILE.py", help="run a file that registers parts of your own"
+        )
+
+    def parse_args(self, *args: Any, **kwargs: Any) -> argparse.Namespace:  # type: ignore[override]
+        """The arguments, after the files of --load have been run. Raises InputError for what cannot be read or run."""
+        given: argparse.Namespace = super().parse_args(*args, **kwargs)
+        plugins.enter()
+        plugins.load(given.load)
+        return given
 
     def error(self, message: str) -> NoReturn:
         """Raises InputError instead of printing the usage."""

@@ -142,10 +142,11 @@ def count_groups(group_size: int, multiplicity: Any = None) -> Groups:
 
 
 def binary_groups(sizes: Any, successes: Any, multiplicity: Any = None) -> Groups:
-    """One binary group per entry: `successes[i]` ones (first), then zeros up to `sizes[i]` rollouts."""
+    """One binary group per entry: `successes[i]` ones (first), then zeros up to `sizes[i]` rollouts of one token."""
     n, k = np.asarray(sizes)[:, None], np.asarray(successes)[:, None]
     column = np.arange(int(n.max()))[None, :]
-    return group_rewards((column < k).astype(np.float64), mask=column < n, multiplicity=multiplicity)
+    rewards = (column < k).astype(np.float64)
+    return group_rewards(rewards, mask=column < n, lengths=np.ones_like(rewards), multiplicity=multiplicity)
 
 
 @lru_cache(maxsize=64)
@@ -223,6 +224,10 @@ def _labels(name: str, labels: Any) -> tuple[Any, ...] | None:
         labels = labels.detach().cpu().numpy()
     if isinstance(labels, np.ma.MaskedArray):
         raise InputError(f"{name} is a masked array, whose mask would be lost: pass its data, and mask=")
+    if isinstance(labels, list | tuple) and set(map(type, labels)) <= {str, int}:
+        return tuple(labels)
+    if isinstance(labels, np.ndarray) and labels.ndim == 1 and labels.dtype.kind in "iub":
+        return tuple(labels.tolist())
     if isinstance(labels, list | tuple):  # as they are: an array would round large whole numbers beside floats
         found = tuple(x.item() if hasattr(x, "item") and getattr(x, "ndim", 1) == 0 else x for x in labels)
     else:

@@ -12,6 +12,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import connection
 
+from ebpo_sim import plugins
 from ebpo_sim.errors import InputError
 
 
@@ -25,7 +26,9 @@ def workers(count: int) -> Iterator[ProcessPoolExecutor | None]:
     if count <= 1:
         yield None
         return
-    pool = ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn"), initializer=follow_parent)
+    pool = ProcessPoolExecutor(
+        count, mp_context=multiprocessing.get_context("spawn"), initializer=follow_parent, initargs=(plugins.loaded(),)
+    )
     try:
         with _without_interrupts():
             for _ in range(count):  # each starts a process, which inherits what is blocked here
@@ -57,13 +60,15 @@ def _without_interrupts() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def follow_parent() -> None:
-    """In a worker: leave SIGINT to the parent, and end when the parent is gone."""
+def follow_parent(files: tuple[str, ...] = ()) -> None:
+    """In a worker: leave SIGINT to the parent, end when the parent is gone, load the parts that it loaded."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+    plugins.enter()
+    plugins.load(files)
 
 
 def _end_with(sentinel: int) -> None:

@@ -16,10 +16,12 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from ebpo_sim import make, report
+from ebpo_sim import report, rungs
 from ebpo_sim.errors import InputError
+from ebpo_sim.methods.method import parse_method
 from llm import checkpoints, hub, trained_on, trl_checkpoints
 from llm.engines import precision
+from llm.problems import record_of, task
 from llm.run import (
     SCRATCH,
     curriculum_of,
@@ -27,9 +29,7 @@ from llm.run import (
     longest_answer,
     objective_of,
     ranking_from,
-    record_of,
     sized,
-    task,
     verifier_of,
 )
 from llm.settings import Settings, option
@@ -116,6 +116,7 @@ def arguments(settings: Settings, out: Path, longest: int, processes: int) -> di
         "beta": settings.kl_coef,
         "epsilon": settings.clip_low,
         "epsilon_high": settings.clip_high,
+        "delta": settings.clip_dual or None,
         "loss_type": LOSSES[settings.aggregation],
         "disable_dropout": True,
         "use_bias_correction_kl": False,  # the plain k3 of llm.objectives
@@ -207,9 +208,11 @@ def train(settings: Settings, out: Path, cache: Path, resume: bool = False) -> N
 
 def check(settings: Settings) -> None:
     """Refuse what `llm.run.prepare` refuses, and groups of one."""
-    make(settings.estimator)
+    parse_method(settings.estimator, None, rungs.TRL)
     precision(settings.device, settings.dtype)
     objective_of(settings, 1)
+    if settings.kl_coef and settings.kl_kind != "k3":
+        raise InputError(f"--kl-kind {settings.kl_kind} is not TRL's, which computes k3: use --backend own")
     if settings.temperature == 0 or settings.group_size < 2:
         raise InputError(
             f"TRL needs a positive --temperature and a --group-size of at least 2, got {settings.temperature} and "

@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +40,8 @@ from ebpo_sim import cli, report
 from ebpo_sim.errors import InputError
 from ebpo_sim.timing import spread
 from llm import train
-from llm.objectives import Objective
-from llm.run import Run, prepare, task
+from llm.problems import task
+from llm.run import Run, prepare
 from llm.settings import Settings
 from llm.tasks import Problem
 
@@ -53,14 +53,6 @@ RATIOS = {  # ratio -> (TRL's time, ours)
     "step, zero rows skipped": ("trl_step", "ours_step"),
     "step, every row": ("trl_step", "ours_step_every_row"),
 }
-
-
-@dataclass(frozen=True)
-class EveryRow(Objective):
-    """The objective without exact skipping."""
-
-    def needed_rows(self, advantage_N: torch.Tensor) -> torch.Tensor:
-        return torch.arange(len(advantage_N))
 
 
 class Rewards:
@@ -106,7 +98,7 @@ def measure(settings: Settings, cache: Path, rounds: int, warmup: int) -> list[d
 
     problems, _ = task(settings)
     run = prepare(settings, cache, problems)
-    every = replace(run, objective=EveryRow(**asdict(run.objective)))
+    every = replace(run, objective=replace(run.objective, every_row=True))
     reward, rows = Rewards(run, problems), list[dict[str, float]]()
     generated, sampled = list[float](), list[float]()
 
@@ -132,6 +124,7 @@ def measure(settings: Settings, cache: Path, rounds: int, warmup: int) -> list[d
             rows.append(row)
             self.began = time.perf_counter()
 
+    tokenizer: Any = run.engine.tokenizer  # the tiny model's
     with tempfile.TemporaryDirectory() as folder:
         made = GRPOTrainer(
             copy.deepcopy(run.model),
@@ -144,7 +137,7 @@ def measure(settings: Settings, cache: Path, rounds: int, warmup: int) -> list[d
                 max_grad_norm=settings.grad_clip, seed=settings.seed, dataloader_pin_memory=False,
             ),
             train_dataset=Dataset.from_list([{"prompt": p.prompt, "number": n} for n, p in enumerate(problems)]),
-            processing_class=run.engine.tokenizer.hugging_face(),
+            processing_class=tokenizer.hugging_face(),
             callbacks=[Rounds()],
         )  # fmt: skip
         made.model.generate = timed(made.model.generate, generated)

@@ -105,13 +105,15 @@ def load(path: Path) -> dict[str, Any]:
             raise InputError(f"checkpoint {str(path)!r}: {name!r} must be {asked}: {remedy}")
     Settings.of(content["settings"], f"checkpoint {str(path)!r}")
     trained_on.of_dict(content["split"], f"checkpoint {str(path)!r}")
-    return content
+    checked: dict[str, Any] = content
+    return checked
 
 
 def weights_of(model: Any) -> dict[str, Any]:
     """The weights that training changes: all of them, or with LoRA those of the adapters."""
     if all(p.requires_grad for p in model.parameters()):
-        return model.state_dict()
+        whole: dict[str, Any] = model.state_dict()
+        return whole
     return {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
 
 

@@ -28,14 +28,14 @@ if __name__ == "__main__":
 
     early.guard()
 
-from ebpo_sim import cli, report
+from ebpo_sim import cli, labels, report
 from ebpo_sim.errors import InputError, unknown_name
 from llm import compare_analysis as analysis
 from llm import compare_plots, compare_text
 from llm.compare_plan import TUNING_SEED, Plan, progress
 from llm.compare_runs import CURVE_COLUMNS, MAY_LACK, RUN_COLUMNS, RUNS, simulate, tables
 from llm.curriculum import ORDERS
-from llm.settings import Arguments, Settings
+from llm.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
 ARMS = ("grpo", "dr_grpo", "rloo", "ebpo", "ebpo_debiased:memory=0.95")
@@ -70,8 +70,8 @@ Rows = list[dict[str, Any]]
 
 def complete(arms: Sequence[str]) -> tuple[str, ...]:
     """GRPO first, and the S = 0 and S = 1 arms beside EBPO: without them nothing is said of the adaptive weight."""
-    beside = {"ebpo": ("ebpo", analysis.NO_SHRINKAGE, analysis.FULL_SHRINKAGE)}
-    return tuple(dict.fromkeys((analysis.REFERENCE, *(x for arm in arms for x in beside.get(arm, (arm,))))))
+    beside = {labels.SUBJECT: (labels.SUBJECT, labels.NO_SHRINKAGE, labels.FULL_SHRINKAGE)}
+    return tuple(dict.fromkeys((labels.REFERENCE, *(x for arm in arms for x in beside.get(arm, (arm,))))))
 
 
 def overrides(given: Sequence[str]) -> dict[str, Any]:
@@ -106,7 +106,7 @@ def plan_from(args: argparse.Namespace) -> Plan:
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """The command line. Raises InputError for impossible values."""
-    parser = Arguments(
+    parser = cli.Parser(
         prog="python -m llm.compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument

@@ -13,12 +13,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.stats import t as student
 
+from ebpo_sim.labels import FULL_SHRINKAGE, NO_SHRINKAGE, REFERENCE, SUBJECT, label
+
 Row = Mapping[str, Any]
 Cell = tuple[int, str]
 BySeed = dict[int, float]
 Values = dict[Cell, dict[str, dict[str, BySeed]]]  # cell, measure, arm
 
-REFERENCE, NO_SHRINKAGE, FULL_SHRINKAGE = "grpo", "ebpo:shrinkage=0", "ebpo:shrinkage=1"
 OUTCOMES = ("final", "mean", "common_time", "equal_time")  # all are validation pass@1
 COMPARED = (*OUTCOMES, "entropy")
 DESCRIBED = (
@@ -45,7 +46,7 @@ def choose_rate(scores: Mapping[float, Sequence[float]]) -> Choice:
 
 def clock_arm(arms: Sequence[str]) -> str:
     """The arm whose time the others are given: EBPO, or without it the first beside GRPO."""
-    return "ebpo" if "ebpo" in arms else next((arm for arm in arms if arm != REFERENCE), arms[0])
+    return SUBJECT if SUBJECT in arms else next((arm for arm in arms if arm != REFERENCE), arms[0])
 
 
 def equal_steps(steps: int, seconds_R: Sequence[float], target_R: Sequence[float]) -> int:
@@ -107,7 +108,7 @@ def references(arm: str) -> tuple[str, ...]:
     """What an arm is compared with: GRPO, and an arm with an estimated weight also with fixed ones."""
     if arm in (REFERENCE, NO_SHRINKAGE, FULL_SHRINKAGE):
         return () if arm == REFERENCE else (REFERENCE,)
-    return (REFERENCE, NO_SHRINKAGE, FULL_SHRINKAGE) if arm.startswith("ebpo") else (REFERENCE,)
+    return (REFERENCE, NO_SHRINKAGE, FULL_SHRINKAGE) if label(arm).kin == "ebpo" else (REFERENCE,)
 
 
 def choices(runs: Sequence[Row]) -> dict[tuple[str, int, str], Choice]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ebpo_sim import labels
 from llm import compare_analysis as analysis
 from llm.compare_text import cells, name, pick
 
@@ -13,17 +14,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Rows = Sequence[Mapping[str, Any]]
-COLOURS = {
-    "grpo": "#222222", "dr_grpo": "#4c78a8", "rloo": "#72b7b2", "ebpo": "#d62728", analysis.NO_SHRINKAGE: "#b279a2",
-    analysis.FULL_SHRINKAGE: "#f58518",
-}  # fmt: skip
-SPARE = ("#2ca02c", "#8c564b", "#7f7f7f", "#bcbd22", "#17becf")
-
-
-def colours(arms: Sequence[str]) -> dict[str, str]:
-    """A colour for each arm, the same in every figure for the usual ones."""
-    others = [arm for arm in arms if arm not in COLOURS]
-    return COLOURS | {arm: SPARE[i % len(SPARE)] for i, arm in enumerate(others)}
+# The fixed weights stand apart from EBPO here, where all arms share a panel.
+APART = {labels.NO_SHRINKAGE: "#b279a2", labels.FULL_SHRINKAGE: "#f58518"}
 
 
 def figure(found: Rows, curves: Rows) -> Figure:
@@ -33,7 +25,7 @@ def figure(found: Rows, curves: Rows) -> Figure:
     listed = cells(found)
     made = Figure(figsize=(13, 0.9 + 3.4 * len(listed)), layout="constrained")
     arms = list(dict.fromkeys(r["arm"] for r in found))
-    colour = colours(arms)
+    colour = labels.colours(arms) | APART
     axes = made.subplots(len(listed), 3, squeeze=False, width_ratios=(1, 1, 1.1))
     for line, cell in zip(axes, listed, strict=True):
         here = [c for c in curves if (c["group_size"], c["order"]) == cell]
@@ -44,8 +36,8 @@ def figure(found: Rows, curves: Rows) -> Figure:
         line[1].set(title="per second (dashed: longer schedule)", xlabel="seconds of training")
         _differences(line[2], found, cell, colour)
         line[2].set(title="less GRPO, 95 % (hollow: equal seconds)", xlabel="points")
-    handles, labels = axes[0][0].get_legend_handles_labels()
-    made.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False, fontsize=8)
+    handles, texts = axes[0][0].get_legend_handles_labels()
+    made.legend(handles, texts, loc="outside lower center", ncols=len(texts), frameon=False, fontsize=8)
     return made
 
 
@@ -78,10 +70,10 @@ def _differences(axis: Axes, found: Rows, cell: tuple[int, str], colour: dict[st
     arms = [
         r["arm"] for r in found if (r["group_size"], r["order"], r["measure"], r["reference"]) == (*cell, "final", "")
     ]
-    arms = [arm for arm in arms if arm != analysis.REFERENCE]
+    arms = [arm for arm in arms if arm != labels.REFERENCE]
     for place, arm in enumerate(arms):
         for measure, shift, fill in (("final", -0.13, colour[arm]), ("equal_time", 0.13, "white")):
-            row = pick(found, cell, arm, measure, analysis.REFERENCE)
+            row = pick(found, cell, arm, measure, labels.REFERENCE)
             if row is None:
                 continue
             value = 100 * row["value"]

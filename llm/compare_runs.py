@@ -8,7 +8,6 @@ was, and files of other settings are never taken for it.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
 import json
 import platform
@@ -27,16 +26,16 @@ import torch
 import transformers
 
 from ebpo_sim import cache as files
-from ebpo_sim import cli, make, report
+from ebpo_sim import cli, make, plugins, report
 from ebpo_sim.errors import InputError
 from ebpo_sim.estimators import checkpoint
+from ebpo_sim.methods.method import estimator_of
 from ebpo_sim.pool import workers
 from llm.compare_plan import Job, Plan, Record, final, seconds, wanted
 from llm.settings import Settings
 from llm.train import train
 
 RUNS, UNFINISHED = "runs", "unfinished"  # folders: of finished runs, and of what running ones write
-VERSION = 1  # of the files: raise it when the meaning of a run changes
 AT_END = ("entropy", "grad_norm", "length", "missing_eos")  # told by the last record; others over all of training
 UNTIMED = ("seconds_validate", "seconds_measure")  # looking at a run is no part of training it
 TRACED = (
@@ -53,10 +52,14 @@ MAY_LACK = {"start", "validation_se", *TRACED}  # quantities that do not always 
 
 
 def key(settings: Settings) -> str:
-    """A hash of all that decides a run's numbers."""
-    versions = [VERSION, torch.__version__, transformers.__version__, checkpoint.fingerprint(make(settings.estimator))]
-    text = json.dumps([versions, settings.as_dict()], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:20]
+    """A hash of all that decides a run's numbers, sources too."""
+    versions = [
+        torch.__version__,
+        transformers.__version__,
+        checkpoint.fingerprint(make(estimator_of(settings.estimator))),
+    ]
+    versions.append(plugins.mark())
+    return files.key(__name__, versions, settings.as_dict())
 
 
 def load(path: Path, settings: Settings) -> Record | None:

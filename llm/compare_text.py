@@ -5,23 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ebpo_sim import report
+from ebpo_sim import labels, report
 from llm import compare_analysis as analysis
 
 Row = Mapping[str, Any]
 Findings = Sequence[Row]
-NAMES = {"grpo": "GRPO", "dr_grpo": "Dr. GRPO", "rloo": "RLOO", "ebpo": "EBPO", "ebpo_debiased": "EBPO debiased"}
-NAMES |= {analysis.NO_SHRINKAGE: "EBPO, S = 0", analysis.FULL_SHRINKAGE: "EBPO, S = 1"}
 OUTCOMES = ("arm", "lr", "final", "− GRPO [95 %]", "mean of curve", "equal time", "− GRPO [95 %]", "fastest's end")
 COSTS = ("arm", "ms/step", "steps", "rows", "silent", "S", "entropy", "grad norm", "no end")
 
 
 def name(arm: str) -> str:
     """The arm for readers."""
-    if arm in NAMES:
-        return NAMES[arm]
-    preset, _, settings = arm.partition(":")
-    return NAMES.get(preset, preset) + (f", {settings.replace('=', ' ').replace(',', ', ')}" if settings else "")
+    return labels.label(arm).short
 
 
 def cells(found: Findings) -> list[tuple[int, str]]:
@@ -40,7 +35,7 @@ def outcomes(found: Findings, cell: tuple[int, str]) -> list[tuple[str, ...]]:
     lines: list[tuple[str, ...]] = []
     for arm, rate, edge in _arms(found, cell):
         level = {m: pick(found, cell, arm, m) for m in analysis.OUTCOMES}
-        gap = {m: pick(found, cell, arm, m, analysis.REFERENCE) for m in analysis.OUTCOMES}
+        gap = {m: pick(found, cell, arm, m, labels.REFERENCE) for m in analysis.OUTCOMES}
         shown = {m: _percent(row) for m, row in level.items()}
         lines.append((
             name(arm), f"{rate:g}{'*' if edge else ''}", shown["final"], interval(gap["final"]), shown["mean"],
@@ -114,7 +109,7 @@ def verdicts(found: Findings, cell: tuple[int, str]) -> list[str]:
     """What the runs of a cell say about EBPO and its repair, null results included, as sentences."""
     said = []
     for arm, _, _ in _arms(found, cell):
-        if analysis.NO_SHRINKAGE not in analysis.references(arm):
+        if labels.NO_SHRINKAGE not in analysis.references(arm):
             continue
         for reference in analysis.references(arm):
             for measure, where in (("final", "at equal steps"), ("equal_time", "at equal seconds")):
@@ -125,9 +120,9 @@ def verdicts(found: Findings, cell: tuple[int, str]) -> list[str]:
 
 
 def _pace(found: Findings, cell: tuple[int, str]) -> list[str]:
-    pace = {arm: pick(found, cell, arm, "seconds_per_step") for arm in (analysis.REFERENCE, "ebpo")}
-    rows = pick(found, cell, analysis.REFERENCE, "rows_trained")
-    mine, plain = pace["ebpo"], pace[analysis.REFERENCE]
+    pace = {arm: pick(found, cell, arm, "seconds_per_step") for arm in (labels.REFERENCE, labels.SUBJECT)}
+    rows = pick(found, cell, labels.REFERENCE, "rows_trained")
+    mine, plain = pace[labels.SUBJECT], pace[labels.REFERENCE]
     if mine is None or plain is None or rows is None:
         return []
     share = plain["value"] / mine["value"]

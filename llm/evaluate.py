@@ -14,6 +14,7 @@ import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,7 +32,7 @@ from llm import checkpoints
 from llm.engines import Engine, answer, precision
 from llm.folders import alone_in
 from llm.run import engine_of, load_policy, sized, verifier_of
-from llm.settings import CHOICES, HELP, Arguments, Settings, option
+from llm.settings import CHOICES, HELP, Settings, option
 from llm.sizes import use_threads
 from llm.target import FROM_TRAINING, problems_of, target_of
 from llm.tasks import SPLITS, Problem, Verifier
@@ -124,15 +125,23 @@ def pass_rates(outcomes: Sequence[Outcome]) -> list[float]:
     return [sum(o.rewards) / len(o.rewards) for o in outcomes]
 
 
+def _passed(outcome: Outcome, k: int) -> float:
+    return pass_at_k(len(outcome.rewards), int(sum(outcome.rewards)), k)
+
+
+def _voted(outcome: Outcome, k: int) -> float:
+    return maj_at_k(outcome.texts, outcome.rewards, k)
+
+
 def scores(outcomes: Sequence[Outcome], ks: Sequence[int]) -> list[dict[str, Any]]:
     """One row for all problems, each topic, and each level of a topic: measures with standard errors."""
     measures: dict[str, Callable[[Outcome], float]] = {"pass@1": lambda o: sum(o.rewards) / len(o.rewards)}
     binary = all(r in (0.0, 1.0) for o in outcomes for r in o.rewards)
     for k in ks:
         if k > 1 and binary:
-            measures[f"pass@{k}"] = lambda o, k=k: pass_at_k(len(o.rewards), int(sum(o.rewards)), k)
+            measures[f"pass@{k}"] = partial(_passed, k=k)
         if k > 1:
-            measures[f"maj@{k}"] = lambda o, k=k: maj_at_k(o.texts, o.rewards, k)
+            measures[f"maj@{k}"] = partial(_voted, k=k)
     groups: dict[tuple[str, str], list[Outcome]] = {("all", "all"): list(outcomes)}
     for outcome in outcomes:
         groups.setdefault((outcome.problem.cell.topic, "all"), []).append(outcome)
@@ -176,7 +185,7 @@ def table(rows: Sequence[dict[str, Any]], levels: bool = False) -> str:
 
 def arguments() -> argparse.ArgumentParser:
     """The command line."""
-    parser = Arguments(prog="python llm/evaluate.py", description=__doc__.splitlines()[0])
+    parser = cli.Parser(prog="python llm/evaluate.py", description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("target", help="a checkpoint.pt written by python llm/train.py, or a Hugging Face model by name or folder")
     about = "problems: heldout, neither trained on nor validated with as far as the policy has a record; all: any"

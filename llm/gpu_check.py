@@ -39,8 +39,9 @@ from ebpo_sim import cli, group_rewards, make, report
 from ebpo_sim.errors import InputError
 from llm import evaluate, policy, rollouts, train
 from llm.engines import HFEngine, Precision, answer, precision
-from llm.objectives import Objective
-from llm.run import Run, curriculum_of, prepare, task
+from llm.objectives import Loss
+from llm.problems import task
+from llm.run import Run, curriculum_of, prepare
 from llm.settings import Settings
 from llm.tasks import CELLS, CharTokenizer, make_verifier, pool
 
@@ -61,7 +62,7 @@ WARM_UP = 2
 def correctness(device: str) -> dict[str, Any]:
     """Differences between the CPU in float32 and the device, on a small model with grouped-query attention."""
     cpu, gpu = precision("cpu", "fp32"), precision(device, "fp32")
-    model = policy.build(policy.Shape("qwen3", 128, 4, 4, 2), 1)
+    model: Any = policy.build(policy.Shape("qwen3", 128, 4, 4, 2), 1)
     with torch.no_grad():  # a bias to the end token, so that rows finish at many lengths
         model.get_input_embeddings().weight[CharTokenizer.eos_ids[0]] *= 4
     problems, tokenizer = pool("train", CELLS, 2, 0), CharTokenizer()
@@ -102,7 +103,7 @@ def _loss_and_gradient(
     """(log-probabilities, gradient, advantages) of one EBPO batch on a device, brought to the CPU."""
     model.to(where.device).zero_grad()
     rolled = rollouts.Rollouts(*(part.to(where.device) for part in rolled))
-    estimator, objective = make("ebpo"), Objective()
+    estimator, objective = make("ebpo"), Loss()
     advantage_PG, _, _ = estimator.step(estimator.init(), group_rewards(reward_PG.to(where.device)))
     with where.context():
         log_prob_NT = rollouts.log_probs(model, *rolled[:4])
@@ -119,7 +120,8 @@ def speed(settings: Settings, cache: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, dtype in (("grpo", "bf16"), ("ebpo", "bf16"), ("ebpo", "fp32")):
         run = _run(replace(settings, estimator=name), cache)
-        run.where = run.engine.where = Precision(run.where.device, dtype)
+        engine: Any = run.engine
+        run.where = engine.where = Precision(run.where.device, dtype)
         if run.where.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(run.where.device)
         steps = [metrics for metrics, _ in _steps(run, TIMED_STEPS)][WARM_UP:]

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from ebpo_sim.errors import InputError
+from ebpo_sim.objectives import estimate
 from llm import rollouts
-from llm.objectives import k3
 from llm.rollouts import Rollouts
 from llm.run import Run
 
@@ -56,7 +56,8 @@ def fixed_log_probs(run: Run, rolled: Rollouts, index: Tensor, reference: bool =
     """(N, T) log-probabilities of the rows of `index` under the policy as it is, or the reference; 0 elsewhere."""
     found_NT = torch.zeros_like(rolled.log_prob_NT)
     without_adapters = reference and run.reference is None
-    with run.model.disable_adapter() if without_adapters else nullcontext():
+    model: Any = run.model  # with LoRA a wrapper, which has adapters
+    with model.disable_adapter() if without_adapters else nullcontext():
         for rows in micro_batches(run, rolled, index):
             part = rolled.rows(rows)
             said = log_probs(run, part, run.reference if reference else None)
@@ -84,7 +85,7 @@ def update(run: Run, rolled: Rollouts, advantage_N: Tensor, lr: float) -> dict[s
     """--updates passes over the batch, an AdamW step a mini-batch; what to log of them."""
     settings, objective = run.settings, run.objective
     needed = objective.needed_rows(advantage_N)
-    reference_NT = fixed_log_probs(run, rolled, needed, reference=True) if objective.kl_coef > 0 else None
+    reference_NT = fixed_log_probs(run, rolled, needed, reference=True) if objective.has_reference else None
     for group in run.optimizer.param_groups:
         group["lr"] = lr
     size = (settings.mini_batch or settings.prompts) * settings.group_size
@@ -144,4 +145,5 @@ def kl_of_step(run: Run, rolled: Rollouts) -> float:
     index = measured_rows(run, rolled)
     new_NT = fixed_log_probs(run, rolled, index)[index]
     mask_NT = rolled.mask_NT[index]
-    return float((k3((new_NT - rolled.log_prob_NT[index]).masked_fill(~mask_NT, 0.0)) * mask_NT).sum() / mask_NT.sum())
+    k3_NT = estimate((new_NT - rolled.log_prob_NT[index]).masked_fill(~mask_NT, 0.0), "k3")
+    return float((k3_NT * mask_NT).sum() / mask_NT.sum())

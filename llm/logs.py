@@ -91,7 +91,7 @@ class RunLog:
 
 def _rows(path: Path, length: int | None = None) -> list[dict[str, Any]]:
     """The rows of a metrics.jsonl, of its first `length` bytes. Raises InputError for any other content."""
-    found = []
+    found: list[dict[str, Any]] = []
     for number, line in enumerate(path.read_bytes()[:length].splitlines(), 1):
         try:
             row = json.loads(line)

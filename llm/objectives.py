@@ -1,64 +1,52 @@
-"""The policy objective: a clipped surrogate, summed with weights that never depend on which rows are computed.
+"""The torch host of objectives: their pushes as a loss whose gradient they are.
 
-    loss = sum over tokens of w * ( -min(r A, clip(r, 1 - low, 1 + high) A) + kl_coef * k3 )
+    loss = - sum over tokens of alpha * push.detach() * log_prob
 
-r = exp(log p_new - log p_old); k3 = exp(d) - d - 1 with d = log p_ref - log p_new. The weights w come from the masks of
-the whole batch, so a row whose advantage is exactly zero, and that no KL term needs, can be left out: its
-terms and their gradients are exactly zero, and the denominator has counted it.
+`ebpo_sim.objectives` says what a token is pushed with; the weights alpha come from the masks of the whole batch, so a
+row that pushes nothing can be left out: its terms are exactly zero, and the denominator has counted it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-from ebpo_sim.errors import InputError
+from ebpo_sim import rungs
+from ebpo_sim.objectives import Aggregation, Clip, Objective, Tokens, needs, total_push, zero_at_zero
 
-Aggregation = Literal["token_mean", "sequence_mean", "constant_length"]
-AGGREGATIONS: tuple[Aggregation, ...] = ("token_mean", "sequence_mean", "constant_length")
+AGGREGATIONS = ("token_mean", "sequence_mean", "constant_length")
+TOKEN_MEAN = Aggregation()
 
 
 @dataclass(frozen=True)
-class Objective:
-    """clip_low, clip_high: half-widths of the trust region. kl_coef: weight of k3 to a reference policy, 0 for none.
+class Loss:
+    """objectives: their pushes add. aggregation: the weight of a token. every_row: compute rows without a push too.
 
-    aggregation: "token_mean" divides by the tokens of the batch, "sequence_mean" by each answer's own and the
-    number of answers, "constant_length" by `length` tokens an answer. Raises InputError for impossible values.
+    Raises InputError for objectives that need what this rung does not have.
     """
 
-    clip_low: float = 0.2
-    clip_high: float = 0.2
-    aggregation: Aggregation = "token_mean"
-    length: int = 9
-    kl_coef: float = 0.0
+    objectives: tuple[Objective, ...] = (Clip(),)
+    aggregation: Aggregation = TOKEN_MEAN
+    every_row: bool = False
 
     def __post_init__(self) -> None:
-        if self.aggregation not in AGGREGATIONS:
-            raise InputError(f"aggregation must be one of {', '.join(AGGREGATIONS)}, got {self.aggregation!r}")
-        if not 0 < self.clip_low < 1 or not 0 < self.clip_high < float("inf"):
-            raise InputError(
-                f"clip widths must be positive, the lower below 1, got {self.clip_low}, {self.clip_high}: 0.2 is usual"
-            )
-        if not 0 <= self.kl_coef < float("inf"):
-            raise InputError(f"kl_coef must be at least 0, got {self.kl_coef}: 0 leaves the KL term out")
-        if self.length < 1:
-            raise InputError(f"length must be at least 1 token, got {self.length}")
+        rungs.check("an objective", needs(self.objectives), rungs.LANGUAGE_MODEL)
+
+    @property
+    def has_reference(self) -> bool:
+        """Whether log-probabilities of the reference policy are needed."""
+        return "reference" in needs(self.objectives)
 
     def weights(self, mask_NT: Tensor) -> Tensor:
         """(N, T) weight of every token of the whole batch; 0 where the mask is False."""
-        mask = mask_NT.float()
-        if self.aggregation == "token_mean":
-            return mask / mask.sum().clamp(min=1)
-        if self.aggregation == "sequence_mean":
-            return mask / mask.sum(dim=1, keepdim=True).clamp(min=1) / len(mask)
-        return mask / (self.length * len(mask))
+        weight_NT: Tensor = self.aggregation.tokens(mask_NT)
+        return weight_NT
 
     def needed_rows(self, advantage_N: Tensor) -> Tensor:
         """Indices of the rows that can have a gradient."""
-        if self.kl_coef > 0:
+        if self.every_row or not zero_at_zero(self.objectives):
             return torch.arange(len(advantage_N), device=advantage_N.device)
         return torch.nonzero(advantage_N != 0)[:, 0]
 
@@ -70,26 +58,23 @@ class Objective:
         weight_NT: Tensor,
         reference_NT: Tensor | None = None,
     ) -> tuple[Tensor, int]:
-        """(loss of the given rows, how many tokens were clipped): any subset of the batch, with the batch's weights.
-
-        All log-probabilities in nats, (N, T); entries of weight 0 may hold anything finite.
+        """(a loss of the given rows with the objectives' gradient, how many tokens were clipped): any subset of the
+        batch, with the batch's weights. All log-probabilities in nats, (N, T); entries of weight 0 may hold anything
+        finite. The loss is 0 or not what the objectives are worth: only its gradient means anything.
         """
-        if self.kl_coef > 0 and reference_NT is None:
-            raise InputError("kl_coef is positive but no reference log-probabilities are given")
-        counted_NT = weight_NT > 0
-        difference_NT = torch.where(counted_NT, log_prob_NT - old_log_prob_NT, 0.0)
-        ratio_NT = difference_NT.exp()
-        advantage_N1 = advantage_N[:, None]
-        clipped_NT = ratio_NT.clamp(1 - self.clip_low, 1 + self.clip_high)
-        surrogate_NT = torch.minimum(ratio_NT * advantage_N1, clipped_NT * advantage_N1)
-        term_NT = -surrogate_NT
-        if self.kl_coef > 0 and reference_NT is not None:
-            term_NT = term_NT + self.kl_coef * k3(torch.where(counted_NT, reference_NT - log_prob_NT, 0.0))
         with torch.no_grad():
-            active_NT = counted_NT & (clipped_NT * advantage_N1 < ratio_NT * advantage_N1)
-        return (weight_NT * term_NT).sum(), int(active_NT.sum())
+            tokens = self.tokens(log_prob_NT.detach(), old_log_prob_NT, advantage_N, weight_NT, reference_NT)
+            push = total_push(self.objectives, [()] * len(self.objectives), tokens)
+        loss = -(weight_NT * push.log_prob_NT * log_prob_NT.masked_fill(~tokens.mask_NT, 0.0)).sum()
+        return loss, int(push.counts.get("clipped", 0))
 
-
-def k3(difference: Tensor) -> Tensor:
-    """exp(d) - d - 1: never negative; its mean under q estimates KL(q, p) with d = log p - log q, in nats."""
-    return torch.expm1(difference) - difference
+    def tokens(
+        self,
+        log_prob_NT: Tensor,
+        old_log_prob_NT: Tensor,
+        advantage_N: Tensor,
+        weight_NT: Tensor,
+        reference_NT: Tensor | None = None,
+    ) -> Tokens:
+        """The rows as objectives take them: the one place of this rung that builds `Tokens`."""
+        return Tokens(log_prob_NT, old_log_prob_NT, weight_NT > 0, advantage_N[:, None], reference_NT=reference_NT)

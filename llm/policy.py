@@ -9,6 +9,7 @@ import math
 import random
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
@@ -82,7 +83,14 @@ def build(shape: Shape, seed: int) -> PreTrainedModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = model_type(config)
-    return model.eval()  # no dropout anywhere, so training and evaluation share one forward
+    ready: PreTrainedModel = model.eval()  # no dropout anywhere, so training and evaluation share one forward
+    return ready
+
+
+def placed(model: Any, device: torch.device) -> PreTrainedModel:
+    """The model on the device."""
+    there: PreTrainedModel = model.to(device)  # the library's own wrapper hides its types
+    return there
 
 
 def warm_start(
@@ -98,11 +106,11 @@ def warm_start(
     if path.exists():
         try:
             model.load_state_dict(torch.load(path, weights_only=True, map_location="cpu"))
-            return model.to(where.device), True
+            return placed(model, where.device), True
         except Exception as error:  # a damaged file shows as one of many exceptions; the remedy is the same
             report.say(f"warm start: {path.name} cannot be read ({type(error).__name__}), training again")
             model = build(shape, plan.seed)
-    _supervise(model.to(where.device), plan, chosen, where)
+    _supervise(placed(model, where.device), plan, chosen, where)
     content = io.BytesIO()
     torch.save(model.state_dict(), content)
     report.write_bytes(path, content.getvalue())
@@ -121,10 +129,9 @@ def _supervise(model: PreTrainedModel, plan: WarmStart, chosen: tuple[Cell, ...]
             batch = [next(problems) for _ in range(plan.batch)]
             prompts = pad_left([tokenizer.prompt(p) for p in batch], tokenizer.pad_id)
             golds = pad_right([[*tokenizer.encode(p.answer), *tokenizer.eos_ids] for p in batch], tokenizer.pad_id)
-            arrays = tuple(part.to(where.device) for part in (*prompts, *golds))
-            mask_NT = arrays[-1]
+            ids_NL, seen_NL, tokens_NT, mask_NT = (part.to(where.device) for part in (*prompts, *golds))
             with where.context():
-                log_prob_NT = rollouts.log_probs(model, *arrays)
+                log_prob_NT = rollouts.log_probs(model, ids_NL, seen_NL, tokens_NT, mask_NT)
             loss = -(log_prob_NT * mask_NT).sum() / mask_NT.sum()
             optimizer.zero_grad()
             loss.backward()

@@ -40,10 +40,12 @@ class Rollouts(NamedTuple):
         chosen = Rollouts(*(part[index] for part in self))
         width = int(chosen.mask_NT.sum(dim=1).max()) if len(index) else 0
         prompt = int(chosen.prompt_mask_NL.sum(dim=1).max()) if len(index) else 0
-        return Rollouts(
-            *(part[:, part.shape[1] - prompt :] for part in chosen[:2]),
-            *(part[:, :width] for part in chosen[2:6]),
-            chosen.finished_N,
+        return Rollouts._make(
+            (
+                *(part[:, part.shape[1] - prompt :] for part in chosen[:2]),
+                *(part[:, :width] for part in chosen[2:6]),
+                chosen.finished_N,
+            )
         )
 
 
@@ -122,7 +124,7 @@ def sample(
         logits = _forward(model, token[:, None], seen, positions(seen)[:, -1:], cache)
     width = int(mask_NT.sum(dim=1).max())
     parts = (part[:, :width] for part in (tokens_NT, mask_NT, log_prob_NT, entropy_NT))
-    return Rollouts(prompt_NL, prompt_mask_NL, *parts, finished_N)
+    return Rollouts._make((prompt_NL, prompt_mask_NL, *parts, finished_N))
 
 
 def _forward(model: PreTrainedModel, ids: Tensor, mask: Tensor, position: Tensor, cache: DynamicCache) -> Tensor:
@@ -135,7 +137,8 @@ def _forward(model: PreTrainedModel, ids: Tensor, mask: Tensor, position: Tensor
         use_cache=True,
         logits_to_keep=1,
     )
-    return said.logits[:, -1].float()
+    logits_NV: Tensor = said.logits[:, -1].float()
+    return logits_NV
 
 
 def _choose(logits: Tensor, temperature: float, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
@@ -176,7 +179,7 @@ def log_probs(
         use_cache=False,
         logits_to_keep=tokens_NT.shape[1] + 1,
     )
-    logits_NTV = said.logits[:, :-1].float() / temperature
+    logits_NTV: Tensor = said.logits[:, :-1].float() / temperature
     chosen_NT = logits_NTV.gather(2, tokens_NT[..., None])[..., 0]
     return chosen_NT - logits_NTV.logsumexp(dim=-1)  # without a second array of the vocabulary's width
 

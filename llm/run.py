@@ -1,4 +1,4 @@
-"""From settings to a run: policy, task, engine, verifier, optimizer, estimator; what cannot work is refused at once."""
+"""From settings to a run: policy, engine, verifier, optimizer, estimator; what cannot work is refused at once."""
 
 from __future__ import annotations
 
@@ -9,18 +9,21 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel
 
-from ebpo_sim import make, report
+from ebpo_sim import report, rungs
 from ebpo_sim.errors import InputError
 from ebpo_sim.estimators import Estimator
-from llm import hub, policy, sizes, trained_on
+from ebpo_sim.methods.method import parse_method
+from ebpo_sim.objectives import KL, Aggregation, Clip, Objective
+from llm import hub, policy, sizes
 from llm.curriculum import Curriculum, rank
 from llm.engines import Engine, HFEngine, Precision, precision
-from llm.objectives import Objective
+from llm.objectives import Loss
+from llm.problems import GENERATED
 from llm.settings import Settings
 from llm.tasks import (
     MAX_ANSWER,
@@ -28,17 +31,11 @@ from llm.tasks import (
     Problem,
     Verifier,
     cells,
-    key_of,
-    load_problems,
     make_verifier,
-    pool,
-    split_of,
 )
 from llm.tasks.tokenizer import Tokenizer
-from llm.tasks.word_problems import INSTRUCTION
-from llm.trained_on import TrainedOn
 
-SCRATCH, GENERATED = "scratch", "generated"
+SCRATCH = "scratch"
 LONGEST = 512  # tokens of an answer to a data set's problem, unless --max-new says otherwise
 
 
@@ -52,80 +49,10 @@ class Run:
     optimizer: torch.optim.Optimizer
     estimator: Estimator
     state: Any
-    objective: Objective
+    objective: Loss
     engine: Engine
     verifier: Verifier
     where: Precision
-
-
-class Task(NamedTuple):
-    """Problems to train on and to validate with."""
-
-    train: list[Problem]
-    validation: list[Problem]
-
-
-def task(settings: Settings) -> Task:
-    """The problems of a run. Raises InputError for an unknown topic, a missing column, and an empty split."""
-    before = trained_on.read(settings.model) or TrainedOn()
-    if settings.dataset == GENERATED:
-        chosen = cells(settings.topics, settings.max_level)
-        held = unseen(pool("validation", chosen, settings.eval_per_cell, 0), before, ())
-        return Task(pool("train", chosen, settings.per_cell, 0), held)
-    instruction, ends = instruction_of(settings), endings(settings)
-    problems = load_problems(settings.dataset, settings.dataset_split, instruction=instruction)
-    if settings.validation:
-        kept, held = problems, load_problems(settings.validation, settings.validation_split, instruction=instruction)
-        shared = keys(kept, ends) & keys(held, ends)
-        if shared:
-            raise InputError(
-                f"--validation {settings.validation!r} shares {len(shared)} prompts with --dataset: take them out of "
-                "one, or leave --validation empty to hold problems out"
-            )
-    else:
-        kept = [p for p in problems if split_of(p.prompt, ends) == "train"]
-        held = [p for p in problems if split_of(p.prompt, ends) == "validation"]
-    held = unseen(held, before, ends)
-    if not kept or not held:
-        raise InputError(
-            f"--dataset {settings.dataset!r} leaves {len(kept)} problems to train on and {len(held)} to validate "
-            "with: name a larger one, or another with --validation"
-        )
-    return Task(kept, held[: settings.eval_limit or None])
-
-
-def record_of(settings: Settings, problems: Task) -> TrainedOn:
-    """What the policy of a run will have seen, its base's training included."""
-    before = trained_on.read(settings.model) or TrainedOn()
-    if settings.dataset == GENERATED:
-        return before | TrainedOn(generated=True)
-    ends = endings(settings)
-    # a data set that was named for validation is a test set of the user's: it stays open to evaluations
-    validated = frozenset[str]() if settings.validation else keys(problems.validation, ends)
-    return before | TrainedOn(keys(problems.train, ends), validated)
-
-
-def unseen(problems: list[Problem], record: TrainedOn, ends: Sequence[str]) -> list[Problem]:
-    """Those that the base was not trained on; how many others there were is said."""
-    kept = [p for p in problems if record.split_of(p.prompt, ends) != "train"]
-    if len(kept) < len(problems):
-        report.say(f"validation: left out {len(problems) - len(kept)} problems that --model was trained on")
-    return kept
-
-
-def keys(problems: Sequence[Problem], ends: Sequence[str]) -> frozenset[str]:
-    """The keys of problems."""
-    return frozenset(key_of(p.prompt, ends) for p in problems)
-
-
-def endings(settings: Settings) -> tuple[str, ...]:
-    """Instructions that a prompt may end with and that do not make it another problem."""
-    return INSTRUCTION, instruction_of(settings) or ""
-
-
-def instruction_of(settings: Settings) -> str | None:
-    """What is added to every prompt of a data set: None for what its layout is used with, "" for nothing."""
-    return {"": None, "none": ""}.get(settings.instruction, settings.instruction)
 
 
 def longest_answer(settings: Settings, tokenizer: Tokenizer) -> int:
@@ -156,7 +83,7 @@ def load_policy(
         )
     shape = shape_of(settings)
     if trained:
-        return policy.build(shape, 0).to(where.device), CharTokenizer()
+        return policy.placed(policy.build(shape, 0), where.device), CharTokenizer()
     plan = policy.WarmStart(settings.sft_steps, settings.sft_batch, settings.sft_lr, settings.sft_seed)
     started = time.perf_counter()
     model, cached = policy.warm_start(shape, plan, cells(settings.topics, settings.max_level), cache, where)
@@ -172,6 +99,7 @@ def sized(
     Raises InputError for shapes that are none, prompts that the model cannot read, and what does not fit into memory.
     """
     answers = answers or settings.prompts * settings.group_size
+    context: int | None
     if settings.model == SCRATCH:
         policy.check(shape_of(settings))
         tokenizer: Tokenizer = CharTokenizer()
@@ -232,7 +160,7 @@ def prepare(settings: Settings, cache: Path, problems: Sequence[Problem], held: 
         raise InputError("--temperature must be positive for training, got 0: greedy answers have no gradient")
     if settings.engine == "vllm" and settings.model == SCRATCH:
         raise InputError("--engine vllm loads a model by name or folder: name one with --model, or use --engine hf")
-    estimator = make(settings.estimator)
+    method = parse_method(settings.estimator, None, rungs.LANGUAGE_MODEL)
     where = precision(settings.device, settings.dtype)
     curriculum_of(settings, problems, ranking_from(settings, problems))
     objective_of(settings, 1)
@@ -245,7 +173,8 @@ def prepare(settings: Settings, cache: Path, problems: Sequence[Problem], held: 
         enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
         enable({"use_reentrant": False})
     reference = None
-    if settings.kl_coef > 0 and not settings.lora_rank:  # with LoRA the reference is the model without its adapters
+    loss = objective_of(settings, longest_answer(settings, tokenizer), method.objectives)
+    if loss.has_reference and not settings.lora_rank:  # with LoRA the reference is the model without its adapters
         reference = copy.deepcopy(model).requires_grad_(False)
     optimizer = torch.optim.AdamW(
         [p for p in model.parameters() if p.requires_grad],
@@ -255,16 +184,19 @@ def prepare(settings: Settings, cache: Path, problems: Sequence[Problem], held: 
         fused=where.device.type == "cuda",
     )
     return Run(
-        settings, model, reference, optimizer, estimator, estimator.init(),
-        objective_of(settings, longest_answer(settings, tokenizer)),
+        settings, model, reference, optimizer, method.estimator, method.estimator.init(), loss,
         engine_of(settings, model, tokenizer, where), verifier, where,
     )  # fmt: skip
 
 
-def objective_of(settings: Settings, length: int) -> Objective:
-    """The policy objective of the settings."""
+def objective_of(settings: Settings, length: int, named: tuple[Objective, ...] = ()) -> Loss:
+    """The policy objective for answers of at most `length` tokens: what the method names, or else the settings' own."""
     aggregation: Any = settings.aggregation
-    return Objective(settings.clip_low, settings.clip_high, aggregation, length, settings.kl_coef)
+    parts: tuple[Objective, ...] = (Clip(settings.clip_low, settings.clip_high, settings.clip_dual or None),)
+    if settings.kl_coef:
+        kind: Any = settings.kl_kind
+        parts += (KL(settings.kl_coef, kind),)
+    return Loss(named or parts, Aggregation(aggregation, length))
 
 
 def ranking_from(settings: Settings, problems: Sequence[Problem]) -> list[int] | None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from ebpo_sim.cli import Parser as Arguments
+from ebpo_sim.cli import Parser
 from ebpo_sim.errors import InputError
 from llm.curriculum import ORDERS
 from llm.objectives import AGGREGATIONS
@@ -34,7 +34,9 @@ class Settings:
     aggregation: str = "token_mean"
     clip_low: float = 0.2
     clip_high: float = 0.2
+    clip_dual: float = 0.0
     kl_coef: float = 0.0
+    kl_kind: str = "k3"
     grad_clip: float = 1.0
     old_log_probs: str = "auto"
     # tasks
@@ -86,7 +88,7 @@ class Settings:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            kind = type(field.default)
+            kind: Any = type(field.default)
             if type(value) is not kind and not (kind is float and type(value) is int):
                 raise InputError(f"{option(field.name)} must be {NAMES[kind]}, got {value!r}")
             if isinstance(value, str | bool):
@@ -129,7 +131,7 @@ class Settings:
 
 NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 ZERO_ALLOWED = {
-    "prompts",
+    "prompts", "clip_dual",
     "warmup", "seed", "sft_seed", "sft_steps", "kl_coef", "weight_decay", "mini_batch", "max_new", "max_prompt",
     "lora_rank", "sample_rows", "micro_rows", "show_every", "eval_limit", "temperature",
     "verifier_workers", "verifier_memory",
@@ -137,6 +139,7 @@ ZERO_ALLOWED = {
 CHOICES: dict[str, tuple[str, ...]] = {
     "order": ORDERS,
     "aggregation": AGGREGATIONS,
+    "kl_kind": ("k1", "k2", "k3"),
     "old_log_probs": ("auto", "sampler", "trainer"),
     "engine": ("hf", "vllm"),
     "chat": ("auto", "yes", "no"),
@@ -167,7 +170,9 @@ HELP = {
     "aggregation": "how token losses are summed",
     "clip_low": "lower half-width of the ratio clip",
     "clip_high": "upper half-width of the ratio clip",
-    "kl_coef": "weight of the k3 KL to the policy before RL; needs every row",
+    "clip_dual": "bound of the ratio where the advantage is negative: 3 is verl's, 0 for none",
+    "kl_coef": "weight of the KL to the policy before RL; needs every row",
+    "kl_kind": "its estimate: k3 is GRPO's, k2 has the divergence's own gradient",
     "grad_clip": "largest gradient norm",
     "old_log_probs": "whose log-probabilities the ratio starts from; auto: the sampler's in fp32, else the trainer's",
     "dataset": "generated, sample (shipped math problems), a .jsonl/.json/.csv/.parquet file, or a Hugging Face name",
@@ -220,7 +225,7 @@ def option(name: str) -> str:
 
 def parse(argv: Sequence[str], about: str) -> tuple[Settings, argparse.Namespace]:
     """(settings, the options that decide no number: out, cache, resume, backend). Raises InputError for bad values."""
-    parser = Arguments(prog="python llm/train.py", description=about)
+    parser = Parser(prog="python llm/train.py", description=about)
     parser.add_argument("--preset", choices=sorted(PRESETS), help="defaults of a published set-up; options override it")
     for field in fields(Settings):
         how: dict[str, Any] = {"type": type(field.default), "choices": CHOICES.get(field.name)}

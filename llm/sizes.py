@@ -54,7 +54,8 @@ def fitted(settings: Settings, problems: Sequence[Problem]) -> Settings:
         report.say(f"--order topic: all problems have the topic {problems[0].cell.topic!r}, so this order is shuffled")
     if settings.prompts:
         return settings
-    most, unit = largest_batch(settings.order, problems), settings.mini_batch or 1
+    order: Any = settings.order
+    most, unit = largest_batch(order, problems), settings.mini_batch or 1
     prompts = max(unit, min(PROMPTS, most) // unit * unit)
     if most < PROMPTS:
         report.say(f"--prompts {prompts}: a batch is drawn from {most} problems")
@@ -88,7 +89,7 @@ def with_rows(settings: Settings, found: Dimensions, length: Length, answers: in
     """For a named model: --micro-rows and --sample-rows chosen where they are 0 and `answers` at once are too many."""
     micro = max(1, BATCH // (FLOAT * _kept(found, length)))
     sampled = max(settings.group_size, CACHE // max(1, FLOAT * found.cache * length.whole))
-    chosen = {
+    chosen: dict[str, Any] = {
         name: rows
         for name, rows in (("micro_rows", micro), ("sample_rows", sampled))
         if not getattr(settings, name) and rows < answers

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from ebpo_sim import cli, report
 from ebpo_sim.errors import InputError
 from llm import checkpoints, trained_on
-from llm.run import GENERATED, endings, instruction_of
+from llm.problems import GENERATED, endings, instruction_of
 from llm.settings import Settings
 from llm.tasks import SPLITS, Problem, cells, load_problems, pool
 from llm.trained_on import TrainedOn

@@ -46,7 +46,8 @@ from llm import checkpoints, engines, evaluate, learner, summary
 from llm.curriculum import rank
 from llm.folders import alone_in
 from llm.logs import RunLog
-from llm.run import Run, curriculum_of, prepare, ranking_from, record_of, task
+from llm.problems import record_of, task
+from llm.run import Run, curriculum_of, prepare, ranking_from
 from llm.settings import Settings, parse
 from llm.sizes import fitted, use_threads
 from llm.tasks import Problem
@@ -166,10 +167,10 @@ def train(settings: Settings, out: Path, cache: Path, resume: bool = False, expo
     problems, held = found
     settings, record = fitted(settings, problems), record_of(settings, found)
     if saved is not None:
-        rows = {
+        kept = {
             name: saved["settings"].get(name) for name in ("micro_rows", "sample_rows") if not getattr(settings, name)
         }
-        settings = replace(settings, **rows)  # as they were chosen then
+        settings = replace(settings, **kept)  # as they were chosen then
         checkpoints.check_settings(saved["settings"], settings.as_dict())
         if saved["split"] != record.as_dict():
             raise InputError(

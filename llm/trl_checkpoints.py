@@ -22,7 +22,7 @@ SETTINGS, WHOLE = "settings.json", "whole.json"
 OPTIMIZERS = ("optimizer*", "global_step*")  # of one process, of FSDP; of DeepSpeed
 
 
-class Complete(TrainerCallback):  # type: ignore[misc]
+class Complete(TrainerCallback):
     """Adds the files above to every checkpoint. wait: returns when all processes have called it."""
 
     def __init__(self, settings: Mapping[str, Any], record: TrainedOn, wait: Any) -> None:

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 
 from ebpo_sim import cli, report
 from ebpo_sim.errors import unknown_name
-from ebpo_sim.training_cells import CELLS
+from ebpo_sim.studies.training.cells import CELLS
 from paper_figures import (
-    data,
     figure1,
     figure2,
     figure3,
@@ -22,13 +21,14 @@ from paper_figures import (
     figure7,
     figure8,
     language_model,
+    loading,
     scoreboard,
     table_group_sizes,
     table_methods,
     table_order,
     tables,
 )  # fmt: skip
-from paper_figures.data import Data
+from paper_figures.data import TRAINING, Data
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -115,9 +115,9 @@ def main(argv: Sequence[str]) -> None:
     cli.check_seed(args.seed)
     modules = chosen(args.names)
     out = report.writable_folder(args.out) / ("quick" if args.quick else "full")
-    with report.locked(out, data.TABLES, f"{data.TABLES}/{data.TRAINING}/{CELLS}"):
+    with report.locked(out, loading.TABLES, f"{loading.TABLES}/{TRAINING}/{CELLS}"):
         needs = {need for module in modules for need in module.NEEDS}
-        found = data.load(needs, args.quick, out, args.seed, args.threads)
+        found = loading.load(needs, args.quick, out, args.seed, args.threads)
         with report.progress(len(modules), "drawing") as bar:
             for module in modules:
                 write(module, found, out, args.gallery)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ebpo_sim import labels
 from paper_figures import language_model, reported, style, verdicts
 from paper_figures.data import Data, steps
 from paper_figures.verdicts import Test, Verdict, select
@@ -71,16 +72,16 @@ def draw_metric(axis: Axes, data: Data, optimiser: str, metric: str, order: str 
         for tuning in ("own", "shared"):
             rows = select(data.rows, estimator=name, **cell(data, optimiser, metric, tuning, order))
             rows = [r for r in rows if r["value"] is not None]
-            if not rows or (tuning == "shared" and name not in ("grpo", "ebpo")):
+            if not rows or (tuning == "shared" and name not in (labels.REFERENCE, labels.SUBJECT)):
                 continue
             x, y = [r["step"] for r in rows], [r["value"] for r in rows]
-            colour = style.COLOURS.get(name, style.SOFT)
+            colour = labels.label(name).colour
             if tuning == "shared":
                 axis.plot(x, y, color=colour, lw=1.1, ls=":", alpha=0.9)
                 continue
             thick = name in MAIN
             axis.plot(x, y, color=colour, lw=2.0 if thick else 0.9, alpha=1 if thick else 0.75,
-                      label=style.NAMES.get(name, name), zorder=3 if thick else 2)  # fmt: skip
+                      label=labels.label(name).name, zorder=3 if thick else 2)  # fmt: skip
             if thick:
                 half = [2 * (r["se"] or 0.0) for r in rows]
                 low, high = ([v + s * h for v, h in zip(y, half, strict=True)] for s in (-1, 1))

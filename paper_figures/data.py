@@ -1,21 +1,15 @@
-"""What the figures are drawn from: the tables of two studies, simulated where they are not there yet."""
+"""What the figures are drawn from: the rows of two studies and of the tiny language model."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from scipy.stats import t as student
 
-from ebpo_sim import cache, failure_study, report, training_study
-from paper_figures import language_model
-
 Rows = list[dict[str, Any]]
 FAILURE, TRAINING = "failure_study", "training_study"
-TABLES = "tables"  # the folder of what was simulated
 
 
 @dataclass(frozen=True)
@@ -62,35 +56,6 @@ class Data:
             return words
         coverage = 2 * student.cdf(2, df=seeds - 1) - 1
         return f"{words}, so that 2 standard errors cover {100 * coverage:.0f} %"
-
-
-def load(needs: Collection[str], quick: bool, out: Path, seed: int, threads: int) -> Data:
-    """The tables that are needed, from `out`/TABLES where they are, else simulated and kept there."""
-    folder = out / TABLES
-    failure = _failure(quick, folder, seed, threads) if FAILURE in needs else []
-    training = _training(quick, folder, seed, threads) if TRAINING in needs else []
-    llm = language_model.load(language_model.TABLE) if TRAINING in needs else []
-    return Data(failure, training, quick, llm)
-
-
-def _failure(quick: bool, folder: Path, seed: int, threads: int) -> Rows:
-    base = failure_study.QUICK if quick else failure_study.SETTINGS
-    settings = replace(base, design=base.design._replace(seed=seed))
-    # The name carries what the rows depend on, so a table of other settings or code is never taken for this one.
-    source = Path(failure_study.__file__).read_text(encoding="utf-8")
-    mark = hashlib.sha256(f"{settings!r}\n{source}".encode()).hexdigest()[:12]
-    kept = folder / f"{FAILURE}-{mark}.json"
-    found = cache.load(kept)
-    return list(cache.store(kept, failure_study.simulate(settings, threads)) if found is None else found)
-
-
-def _training(quick: bool, folder: Path, seed: int, threads: int) -> Rows:
-    full = training_study.SETTINGS
-    # The quick study leaves out the curriculum, which figure 8 is about.
-    base = replace(training_study.QUICK, orders=full.orders) if quick else full
-    found = training_study.rows(replace(base, seed=seed), folder / TRAINING, threads)
-    report.write_csv(folder / f"{TRAINING}.csv", found)
-    return list(found)
 
 
 def steps(rows: Sequence[dict[str, Any]]) -> int:

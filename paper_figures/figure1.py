@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ebpo_sim import labels
 from paper_figures import style
 from paper_figures.data import Data
 from paper_figures.verdicts import Verdict
@@ -20,7 +21,7 @@ CAPTION = (
     "through S alone."
 )
 NEEDS: tuple[str, ...] = ()
-EBPO = style.COLOURS["ebpo"]
+EBPO = labels.label("ebpo").colour
 
 
 def verdicts(data: Data) -> list[Verdict]:

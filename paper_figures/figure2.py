@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ebpo_sim import labels
 from paper_figures import reported, style
 from paper_figures.data import FAILURE, Data
 from paper_figures.verdicts import Rows, Verdict, judge_exact
@@ -75,9 +76,9 @@ def draw(data: Data) -> Figure:
 
 def _view(axis: Axes, data: Data, column: str) -> None:
     for i, name in enumerate(SHOWN):
-        rows = _rows(data, name)
+        rows, look = _rows(data, name), labels.label(name)
         if rows:
             # Coinciding lines stay visible: the earlier the wider.
             axis.plot([r["mu_glob"] for r in rows], [r[column] for r in rows], lw=6 - 1.4 * i, alpha=0.85,
-                      color=style.COLOURS[name], label=style.NAMES[name], solid_capstyle="round")  # fmt: skip
+                      color=look.colour, label=look.name, solid_capstyle="round")  # fmt: skip
     axis.set_xlabel("mu_glob of the history", fontsize=8.5)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ebpo_sim import labels
 from paper_figures import curves, style
 from paper_figures.data import TRAINING, Data
 from paper_figures.verdicts import Verdict, select
@@ -39,7 +40,7 @@ def _extra(axis: Axes, data: Data, optimiser: str) -> None:
             for metric in ("pass1", "entropy")
         ]
         shared = [s for s in pair[0] if None not in (pair[0][s], pair[1].get(s))]
-        axis.plot([pair[0][s] for s in shared], [pair[1][s] for s in shared], color=style.COLOURS[name], lw=1.6)
+        axis.plot([pair[0][s] for s in shared], [pair[1][s] for s in shared], color=labels.label(name).colour, lw=1.6)
     axis.set_xlabel("held-out pass@1", fontsize=8.5, labelpad=1)
     title = f"entropy against pass@1, {curves.columns(data)[optimiser]}"
     style.panel_title(axis, title, below=bool(data.llm))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ebpo_sim import labels
 from paper_figures import curves, language_model, reported, style
 from paper_figures.data import TRAINING, Data, steps
 from paper_figures.verdicts import Verdict, at_end, last, select
@@ -68,7 +69,7 @@ def _bars(axis: Axes, data: Data, optimiser: str) -> None:
                 continue
             axis.bar(
                 i + 0.36 * (j - 0.5), POINTS * row["value"], 0.34, yerr=2 * POINTS * (row["se"] or 0.0), capsize=3,
-                color=style.COLOURS[name], ecolor=style.SOFT, label=style.NAMES[name] if i == 0 else None,
+                color=labels.label(name).colour, ecolor=style.SOFT, label=labels.label(name).name if i == 0 else None,
             )  # fmt: skip
     axis.set_xticks(range(len(ORDERS)), labels=list(ORDERS.values()))
     axis.grid(visible=False, axis="x")

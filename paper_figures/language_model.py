@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from scipy.stats import t as student
 
 from ebpo_sim.errors import InputError
-
-if TYPE_CHECKING:
-    from paper_figures.data import Data
+from paper_figures.data import Data
 
 TABLE = Path(__file__).parent / "llm_curves.csv"
 OPTIMISER, WORLD = "lm", "tiny language model"  # what names its rows among those of the training study

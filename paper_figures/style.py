@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from paper_figures import verdicts
 from paper_figures.verdicts import Verdict
@@ -16,30 +16,6 @@ if TYPE_CHECKING:
 WIDTH, HEIGHT = 11.5, 4.9  # inches
 WIDE, STRIP = 14.5, 3.1625  # with three columns; of the text beside the panels
 INK, SOFT, PAPER = "#222222", "#666666", "#f4f1ea"
-COLOURS = {
-    "grpo": "#222222",
-    "dr_grpo": "#4c78a8",
-    "rloo": "#72b7b2",
-    "grpo_batch_norm": "#b279a2",
-    "ebpo": "#d62728",
-    "ebpo_released": "#f58518",
-    "ebpo_debiased": "#2ca02c",
-    "ebpo_debiased:memory=0.95": "#2ca02c",
-    "ebpo:shrinkage=0": "#8c564b",
-    "ebpo:shrinkage=1": "#e377c2",
-}
-NAMES = {
-    "grpo": "GRPO",
-    "dr_grpo": "Dr. GRPO",
-    "rloo": "RLOO",
-    "grpo_batch_norm": "GRPO, batch std",
-    "ebpo": "EBPO",
-    "ebpo_released": "EBPO, released code",
-    "ebpo_debiased": "EBPO, debiased (ours)",
-    "ebpo_debiased:memory=0.95": "EBPO, debiased (ours)",
-    "ebpo:shrinkage=0": "EBPO, S = 0",
-    "ebpo:shrinkage=1": "EBPO, S = 1",
-}
 STAMPS = {
     verdicts.APPEARS: "#2e7d32",
     verdicts.OPPOSITE: "#c62828",
@@ -152,7 +128,7 @@ def beside(on: Figure, reported: str, found: Sequence[Verdict], measure: str = "
 
 def key(on: Figure, axes: Sequence[Axes]) -> None:
     """The key to the lines of all axes, at the bottom of the strip, where it hides none of them."""
-    found = {}
+    found: dict[str, Any] = {}
     for axis in axes:
         # Drawn last means on top: the main estimators come first in the key.
         for handle, label in reversed(list(zip(*axis.get_legend_handles_labels(), strict=True))):
@@ -160,8 +136,8 @@ def key(on: Figure, axes: Sequence[Axes]) -> None:
     if found:
         place = strip(on), floor(on) / on.get_figheight()
         on.legend(
-            found.values(), found, loc="lower left", bbox_to_anchor=place, ncols=2, fontsize=7, frameon=False,
-            labelspacing=0.3, columnspacing=1.0, handlelength=1.6,
+            list(found.values()), list(found), loc="lower left", bbox_to_anchor=place, ncols=2, fontsize=7,
+            frameon=False, labelspacing=0.3, columnspacing=1.0, handlelength=1.6,
         )  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ebpo_sim import labels
 from paper_figures import curves, language_model, reported, style, tables
 from paper_figures.data import TRAINING, Data, Rows, steps
 from paper_figures.tables import Table
@@ -54,7 +55,7 @@ def table(data: Data) -> Table:
     for optimiser, label in curves.columns(data).items():
         for name in METHODS if optimiser in style.OPTIMISERS else TINY_METHODS:
             cells = (last(data.rows, estimator=name, **_cell(data, optimiser, size)) for size in sizes(data))
-            rows.append((f"{style.NAMES[name]}, {label}", *map(tables.percent, cells)))
+            rows.append((f"{labels.label(name).name}, {label}", *map(tables.percent, cells)))
     for method, by_size in reported.BY_GROUP_SIZE.items():
         draft = reported.DRAFT_SIZES if method == "EBPO" else ()
         shown = (f"{by_size[g]:.2f}" + ("‡" if g in draft else "") if g in by_size else "–" for g in sizes(data))

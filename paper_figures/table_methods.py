@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ebpo_sim import labels
 from paper_figures import curves, language_model, reported, style, tables
 from paper_figures.data import TRAINING, Data, Rows, steps
 from paper_figures.tables import Table
@@ -56,7 +57,7 @@ def table(data: Data) -> Table:
             for optimiser in style.OPTIMISERS
             for metric in METRICS
         ]
-        rows.append((style.NAMES[name], *ours, *(_average(model, METHODS[name]) for model in reported.MODELS)))
+        rows.append((labels.label(name).name, *ours, *(_average(model, METHODS[name]) for model in reported.MODELS)))
     rows += [
         (method, *["–"] * 2 * len(METRICS), *(_average(model, method) for model in reported.MODELS))
         for method in ONLY_PAPER

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ebpo_sim import labels
 from paper_figures import curves, language_model, reported, style, tables
 from paper_figures.data import TRAINING, Data, Rows, steps
 from paper_figures.tables import Table
@@ -52,7 +53,7 @@ def table(data: Data) -> Table:
             cells.append(_difference(data, optimiser, name, "").numbers or "–")
         for model in MODELS:
             cells += _reported(model, {"grpo": "GRPO", "ebpo": "EBPO"}.get(name, ""))
-        rows.append((style.NAMES[name], *cells))
+        rows.append((labels.label(name).name, *cells))
     headers = ("method", *[*ORDERS, "difference"] * 4)
     groups = (("", 1), ("ours, SGD", 3), ("ours, Adam", 3), *((f"paper, {model}", 3) for model in MODELS))
     return Table(TITLE, headers, rows, groups)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ebpo_sim import labels
 from paper_figures import style
 from paper_figures.verdicts import Verdict
 
@@ -72,8 +73,8 @@ def draw(heading: str, table: Table, claim: str, found: Sequence[Verdict], capti
         method = row[0].removeprefix("paper: ")
         for label in (*style.OPTIMISERS.values(), style.TINY):
             method = method.removesuffix(f", {label}")
-        strong = method in (style.NAMES["grpo"], style.NAMES["ebpo"])
-        colour = style.COLOURS["ebpo"] if method == style.NAMES["ebpo"] else style.INK
+        strong = method in (labels.label("grpo").name, labels.label("ebpo").name)
+        colour = labels.label("ebpo").colour if method == labels.label("ebpo").name else style.INK
         for i, cell in enumerate(row):
             figure.text(
                 left[i] if i == 0 else right[i], y, cell, fontsize=8.5, ha="left" if i == 0 else "right", va="center",

@@ -36,7 +36,7 @@ def rows(estimator: Estimator, seed: int, sizes: tuple[int, ...] = (4, 3, 1, 6, 
     """The arguments of `group_rewards` for one flat, ragged, shuffled batch in the estimator's domain."""
     rng = np.random.default_rng(seed)
     number = np.repeat(np.arange(len(sizes)), sizes)
-    values = (0.0, 1.0) if estimator.baseline.domain == "binary" else (0.0, 0.1, 0.35, 0.95, 1.0)
+    values = (0.0, 1.0) if estimator.domain == "binary" else (0.0, 0.1, 0.35, 0.95, 1.0)
     rewards = rng.choice(values, len(number))
     rewards[number == 1] = values[1]  # one group is constant
     order = rng.permutation(len(number))

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ebpo_sim.training import TrainingConfig
+from ebpo_sim.chains.rung import TrainingConfig
 
 
 def exponentials(theta: list[list[float]]) -> list[list[float]]:
@@ -69,16 +69,17 @@ def gradient(
             pulled, total = [0.0] * len(here), 0.0
             for g in range(rollouts):
                 a, advantage = actions[p][g][s], float(advantages[p][g])
-                ratio = here[a] / old[p][s][a]
+                log_prob = math.log(here[a])
+                ratio = float(np.exp(log_prob - math.log(old[p][s][a])))  # NumPy's exp, as the objectives have it
                 weight = ratio * advantage
                 if advantage > 0 and ratio > 1 + config.clip_high:
                     weight = 0.0
                 if advantage < 0 and ratio < 1 - config.clip_low:
                     weight = 0.0
                 if config.kl != 0:
-                    x = reference[p][s][a] / here[a]
-                    if x > 0 and x - 1 - math.log(x) <= 10.0:
-                        weight -= config.kl * (1 - x)
+                    d = math.log(reference[p][s][a]) - log_prob
+                    if abs(float(np.expm1(d)) - d) <= 10.0:
+                        weight += config.kl * float(np.expm1(d))
                 weight *= share
                 pulled[a] += weight
                 total += weight

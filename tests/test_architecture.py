@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -18,63 +18,50 @@ import ebpo_sim.estimators
 PACKAGE = Path(ebpo_sim.__file__).parent
 ROOT = PACKAGE.parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
+FOLDERS = {name: ROOT / name for name in ("ebpo_sim", "llm", "paper_figures", "tests")}
 
-FOUNDATIONS = {"budget", "typed", "errors", "formulas", "host", "moments", "groups", "mixing"}
-SIMULATION = {"exact", "kernels", "montecarlo", "splitcheck", "worlds"}
-DERIVED = {"policy_gradient", "update_simulation", "clustering_simulation"}  # built on the simulation
+PLAIN = {"errors", "typed", "numbers", "host", "groups", "part", "labels"}  # what everything may stand on
+PARTS = {"estimators", "objectives"}
+SHELL = {"report", "budget", "sources", "cache", "plugins", "pool", "cli", "rungs"}  # terminals, files, processes
+SIMULATION = {"worlds", "counts", "chains"}
 MAY_IMPORT = {  # room -> the rooms it may import; what is not listed may not
     "errors": set(),
+    "labels": set(),
     "typed": {"errors"},
-    "budget": {"errors"},
-    "formulas": set(),
+    "numbers": {"errors"},
     "host": {"errors"},
-    "moments": {"errors"},
-    "mixing": {"errors"},
+    "part": {"typed"},
     "groups": {"errors", "host"},
-    "estimators": FOUNDATIONS | {"estimators"},
-    "kernels": {"formulas"},
-    "kernels_training": {"formulas"},
-    "worlds": FOUNDATIONS | {"worlds", "estimators"},
-    "exact": FOUNDATIONS | {"estimators", "worlds"},
-    "splitcheck": FOUNDATIONS | {"estimators", "worlds"},
-    "montecarlo": FOUNDATIONS | {"estimators", "worlds", "kernels", "exact"},
-    "policy_gradient": FOUNDATIONS | {"estimators", "worlds", "exact"},
-    "update_simulation": FOUNDATIONS | SIMULATION | {"estimators", "policy_gradient"},
-    "clustering_simulation": FOUNDATIONS | {"estimators", "worlds", "kernels", "montecarlo"},
-    "training_measures": FOUNDATIONS | {"estimators", "worlds", "kernels_training"},
-    "training": FOUNDATIONS | {"estimators", "worlds", "kernels_training", "training_measures", "report"},
-    "bias": {"errors", "formulas", "bias"},
+    "estimators": PLAIN,
+    "objectives": PLAIN,
     "report": {"errors"},
-    "pool": {"errors"},
+    "budget": {"errors"},
+    "plugins": {"errors"},
+    "pool": {"errors", "plugins"},
+    "rungs": PLAIN | PARTS,
+    "methods": PLAIN | PARTS | {"cli", "report", "rungs"},
+    "sources": set(),
+    "cache": {"report", "sources"},
+    "worlds": PLAIN | {"estimators"},
+    "cli": {"errors", "plugins", "report", "worlds"},
+    "counts": PLAIN | PARTS | {"worlds"},
+    "chains": PLAIN | PARTS | {"worlds", "report", "rungs", "methods"},
+    "bias": PLAIN | PARTS,
+    "studies": PLAIN | PARTS | SHELL | SIMULATION | {"bias"},
     "timing": set(),
-    "cache": {"report"},
-    "cli": {"budget", "errors", "report", "estimators", "worlds"},
-    "study": {"budget", "cli", "report", "montecarlo"},
-    "program": FOUNDATIONS
-    | SIMULATION
-    | DERIVED
-    | {"estimators", "report", "cache", "cli", "pool", "study", "timing", "bias", "training", "program"},
-    "claims": {"study"}
-    | FOUNDATIONS
-    | SIMULATION
-    | DERIVED
-    | {"estimators", "report", "cli", "bias", "program", "claims"},
-    "integrations": FOUNDATIONS | {"estimators", "report", "integrations"},
-    "diagnose": FOUNDATIONS | SIMULATION | {"estimators", "report", "cli", "diagnose"},
-    "__init__": FOUNDATIONS | {"estimators"},
-}
+    "bench": PLAIN | PARTS | SHELL | SIMULATION | {"timing"},
+    "claims": PLAIN | PARTS | SHELL | SIMULATION | {"bias", "studies"},
+    "diagnose": PLAIN | PARTS | SHELL | {"worlds", "counts"},
+    "integrations": PLAIN | PARTS | {"report"},
+    "__init__": PLAIN | PARTS,
+    **{f"{name}_study": {"cli", "studies"}
+       for name in ("mse", "entropy", "failure", "clustering", "hidden_bias", "training")},
+}  # fmt: skip
 
 
 def room(path: Path) -> str:
-    """The folder or module that a file belongs to; all programs (studies, the benchmark) share one room."""
-    return shared(path.relative_to(PACKAGE).parts[0].removesuffix(".py"))
-
-
-PROGRAMS = {"bench", "costs", "training_bench", "training_cells", "training_findings"}
-
-
-def shared(name: str) -> str:
-    return "program" if name.endswith(("_study", "_plots")) or name in PROGRAMS else name
+    """The folder or module of the package that a file belongs to."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
 def imports(path: Path) -> Iterator[str]:
@@ -89,7 +76,7 @@ def imports(path: Path) -> Iterator[str]:
 
 def inside(path: Path) -> set[str]:
     """The rooms of the package that a file imports."""
-    return {shared(name.split(".")[1]) for name in imports(path) if name.startswith("ebpo_sim.")}
+    return {name.split(".")[1] for name in imports(path) if name.startswith("ebpo_sim.")} - {room(path)}
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
@@ -101,40 +88,88 @@ def test_imports_point_down(path: Path) -> None:
 
 def test_the_layers_have_no_cycle() -> None:
     """Guards the table above: it can be put in an order in which every room follows those it imports."""
-    left = {name: below - {name} for name, below in MAY_IMPORT.items()}
-    while left:
-        free = {name for name, below in left.items() if not below & left.keys()}
-        assert free, f"a cycle among {sorted(left)}"
-        left = {name: below for name, below in left.items() if name not in free}
+    assert circles({name: below - {name} for name, below in MAY_IMPORT.items()}) == set()
+
+
+def taken(path: Path) -> set[str]:
+    """The rooms of the package that a file outside of it imports; `ebpo_sim` for its front door, group_rewards."""
+    rooms = {name.split(".")[1] for name in imports(path) if name.startswith("ebpo_sim.")}
+    return {"ebpo_sim" if name not in MAY_IMPORT and hasattr(ebpo_sim, name) else name for name in rooms}
+
+
+def folders_of(path: Path) -> set[str]:
+    """The checkout's folders that a file imports from, and the modules of tests/."""
+    return {name.split(".")[0] for name in imports(path)} & {*FOLDERS, *(p.stem for p in FOLDERS["tests"].glob("*.py"))}
 
 
 def test_llm_stands_on_the_estimators_alone() -> None:
-    """Guards the way up: llm imports estimators and what prints, never numba or a study; the library never llm."""
-    allowed = {"estimators", "errors", "budget", "cache", "pool", "report", "cli", "groups", "integrations", "timing"}
-    for path in sorted((ROOT / "llm").rglob("*.py")):
-        names = list(imports(path))
-        assert not [name for name in names if name.split(".")[0] == "numba"], path
-        taken = {name.split(".")[1] for name in names if name.startswith("ebpo_sim.")}
-        taken -= {name for name in taken if hasattr(ebpo_sim, name)}  # group_rewards, make: the front door
-        assert taken <= allowed, path
-    assert not [path for path in MODULES if any(name.split(".")[0] == "llm" for name in imports(path))]
+    """Guards the way up: llm imports parts and what touches files, never numba, a simulation or a study."""
+    allowed = PLAIN | PARTS | SHELL | {"ebpo_sim", "integrations", "methods", "timing"}
+    for path in sorted(FOLDERS["llm"].rglob("*.py")):
+        assert "numba" not in {name.split(".")[0] for name in imports(path)}, path
+        assert taken(path) <= allowed, path
+        assert folders_of(path) <= {"ebpo_sim", "llm"}, path
+
+
+def test_nothing_imports_what_stands_above_it() -> None:
+    """Guards the folders: the package imports no other, the figures all of it but not llm, tests only their helpers."""
+    for path in MODULES:
+        assert folders_of(path) <= {"ebpo_sim"}, path
+    for path in sorted(FOLDERS["paper_figures"].rglob("*.py")):
+        assert taken(path) <= {"ebpo_sim", *MAY_IMPORT}, path
+        assert folders_of(path) <= {"ebpo_sim", "paper_figures"}, path
+    for path in sorted(FOLDERS["tests"].rglob("*.py")):
+        assert not {name for name in folders_of(path) if name.startswith("test_")}, path
+
+
+def graph() -> dict[str, set[str]]:
+    """Dotted name of every module -> the modules it names in an import, for types and in functions too."""
+    files = {".".join(p.relative_to(ROOT).with_suffix("").parts): p for f in FOLDERS.values() for p in f.rglob("*.py")}
+    files = {name.removesuffix(".__init__").removeprefix("tests."): path for name, path in files.items()}
+    return {
+        name: {(given if given in files else given.rpartition(".")[0]) for given in imports(path)} & files.keys()
+        for name, path in files.items()
+    }
+
+
+def circles(edges: Mapping[str, set[str]]) -> set[str]:
+    """The nodes that are left when those whose targets are all gone are taken away again and again."""
+    left = {name: below & edges.keys() for name, below in edges.items()}
+    while free := {name for name, below in left.items() if not below}:
+        left = {name: below - free for name, below in left.items() if name not in free}
+    return set(left)
+
+
+def test_no_circle_between_modules() -> None:
+    """Guards reading order: there is an order of all modules in which each comes after those it imports."""
+    edges = graph()
+    assert "paper_figures.data" in edges["paper_figures.language_model"] and "battery" in edges["test_contract"]
+    assert circles(edges) == set()
+    assert circles(edges | {"ebpo_sim.errors": {"ebpo_sim.cli"}}) >= {"ebpo_sim.errors", "ebpo_sim.cli"}
 
 
 def test_the_adapters_are_short_and_every_package_is_shipped() -> None:
-    """Guards the wheel and the adapters: pyproject lists every subpackage, and no adapter outgrows a reading."""
+    """Guards the wheel and the adapters: every folder is a package and is found, and no adapter outgrows a reading."""
     listed = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["packages"]
-    found = {".".join(("ebpo_sim", *p.parent.relative_to(PACKAGE).parts)) for p in PACKAGE.rglob("__init__.py")}
-    assert sorted(listed) == sorted(found)
+    assert listed == {"find": {"include": ["ebpo_sim*"]}}
+    assert {p.parent for p in MODULES} == {p.parent for p in PACKAGE.rglob("__init__.py")}
     for name in ("trl", "verl"):
         assert len((PACKAGE / "integrations" / f"{name}.py").read_text(encoding="utf-8").splitlines()) < 200
 
 
+def test_no_file_outgrows_a_reading() -> None:
+    """Guards reading: no production file has more than 300 lines."""
+    files = [p for name in ("ebpo_sim", "llm", "paper_figures") for p in FOLDERS[name].rglob("*.py")]
+    lines = {str(p.relative_to(ROOT)): len(p.read_text(encoding="utf-8").splitlines()) for p in files}
+    assert {name: n for name, n in lines.items() if n > 300} == {} and max(lines.values()) > 250
+
+
 def test_the_import_reader_sees_imports() -> None:
     """Guards the guard: the modules that are known to import something are seen to do so."""
-    assert inside(PACKAGE / "formulas.py") == inside(PACKAGE / "errors.py") == set()
-    assert {"kernels", "worlds", "estimators"} <= inside(PACKAGE / "montecarlo.py")
-    assert {"cli", "report", "exact", "montecarlo"} <= inside(PACKAGE / "mse_study.py")
-    assert list(imports(PACKAGE / "formulas.py")) == []
+    assert inside(PACKAGE / "numbers" / "formulas.py") == inside(PACKAGE / "errors.py") == set()
+    assert {"worlds", "estimators"} <= inside(PACKAGE / "counts" / "streams.py")
+    assert {"cli", "counts", "numbers"} <= inside(PACKAGE / "studies" / "mse" / "study.py")
+    assert list(imports(PACKAGE / "numbers" / "formulas.py")) == []
 
 
 def users_of(library: str) -> set[str]:
@@ -143,9 +178,10 @@ def users_of(library: str) -> set[str]:
 
 def test_heavy_libraries_have_one_door() -> None:
     """Guards optional weight: numba only in kernels, torch only at the edge, matplotlib only where figures are made."""
-    assert users_of("numba") == {"kernels.py", "kernels_training.py"}
+    assert users_of("numba") == {"kernels.py"}
     assert users_of("torch") == {"host.py", "trl.py", "verl.py"}
-    assert {name for name in users_of("matplotlib") if not name.endswith(("_study.py", "_plots.py"))} == {
+    assert {name for name in users_of("matplotlib") if not name.endswith("plots.py")} == {
+        "base.py",
         "report.py",
         "study.py",
     }
@@ -157,7 +193,7 @@ def test_importing_the_estimators_is_light() -> None:
         "import sys, ebpo_sim.estimators as e, ebpo_sim\n"
         "estimator = e.make('ebpo')\n"
         "estimator.step(estimator.init(), ebpo_sim.group_rewards([[0, 1], [1, 1]]))\n"
-        "heavy = {'numba', 'torch', 'matplotlib', 'tqdm', 'tabulate', 'ebpo_sim.kernels', 'ebpo_sim.worlds'}\n"
+        "heavy = {'numba', 'torch', 'matplotlib', 'tqdm', 'tabulate', 'ebpo_sim.counts', 'ebpo_sim.worlds'}\n"
         "print(sorted(heavy & set(sys.modules)))\n"
     )
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
@@ -180,6 +216,36 @@ def test_only_the_report_prints() -> None:
     assert {p.name for p in MODULES if prints(p)} == {"report.py"}
 
 
+def decides_by_name(path: Path) -> list[int]:
+    """Lines that ask whether a text is, holds or begins with the name of a preset or of a family of them."""
+    names = {*ebpo_sim.estimators.names(), "oracle", "oracle_"}
+    found = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        asked: list[ast.expr] = []
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            asked = node.args if node.func.attr in ("startswith", "endswith", "removeprefix", "find", "count") else []
+        elif isinstance(node, ast.Compare) and getattr(node.left, "attr", "") != "kin":
+            asked = [node.left, *node.comparators]
+        elif isinstance(node, ast.match_case):
+            asked = [n for n in ast.walk(node.pattern) if isinstance(n, ast.expr)]
+        parts = [n for e in asked for n in ([e, *e.elts] if isinstance(e, (ast.Tuple, ast.List, ast.Set)) else [e])]
+        if any(isinstance(n, ast.Constant) and str(n.value).partition(":")[0].rstrip("_") in names for n in parts):
+            found.append(parts[0].lineno)
+    return found
+
+
+def test_general_code_names_no_method(tmp_path: Path) -> None:
+    """Guards growth: what a rule is called decides nothing; kin and needs do. Claims and bias are about named ones."""
+    own = {"estimators", "claims", "bias", "integrations"}  # integrations: names that verl has beside ours
+    files = [path for name in ("ebpo_sim", "llm", "paper_figures") for path in FOLDERS[name].rglob("*.py")]
+    general = [path for path in files if not (path.is_relative_to(PACKAGE) and room(path) in own)]
+    assert {str(path.relative_to(ROOT)): lines for path in general if (lines := decides_by_name(path))} == {}
+    for line in ("a.startswith('ebpo')", "a.startswith(('x', 'oracle_'))", "'grpo' in a", "a == 'ebpo:memory=0.9'",
+                 "a in ('rloo', 'x')", "a[a != 'ebpo_debiased']"):  # fmt: skip
+        (tmp_path / "bad.py").write_text(line)
+        assert decides_by_name(tmp_path / "bad.py") == [1], line
+
+
 @pytest.mark.parametrize("module", [ebpo_sim, ebpo_sim.estimators], ids=lambda m: m.__name__)
 def test_public_names_are_those_imported(module) -> None:
     """Guards __all__: exactly the names that the package's __init__ imports, each of them there."""
@@ -197,8 +263,7 @@ def test_worlds_export_what_they_import() -> None:
 
 def tracked() -> list[Path]:
     """Text files of the checkout, by folder."""
-    folders = [ROOT / name for name in ("ebpo_sim", "llm", "paper_figures", "tests")]
-    files = [path for folder in folders for path in folder.rglob("*") if "__pycache__" not in path.parts]
+    files = [path for folder in FOLDERS.values() for path in folder.rglob("*") if "__pycache__" not in path.parts]
     kinds = {".py", ".md", ".toml", ".csv", ".json", ".yaml", ".yml", ".cfg", ".sh"}
     return [path for path in (*files, *ROOT.glob("*")) if path.suffix in kinds and path.is_file()]
 
@@ -211,4 +276,4 @@ def test_no_machine_path_in_the_sources() -> None:
     assert not pattern.search("https://example.org/" + "home/page")
     found = [str(path.relative_to(ROOT)) for path in tracked() if pattern.search(path.read_text(encoding="utf-8"))]
     assert found == []
-    assert PACKAGE / "kernels.py" in tracked()
+    assert PACKAGE / "counts" / "kernels.py" in tracked()

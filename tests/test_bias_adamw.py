@@ -26,7 +26,7 @@ def trajectory(adam: bias.Adam, gradients, state: bias.State | None = None) -> n
     path = []
     for g in gradients:
         state = bias.update(adam, state, g)
-        path.append(state.theta_K)
+        path.append(state.theta)
     return np.array(path)
 
 
@@ -116,7 +116,7 @@ def test_q4_kl_breaks_invariance_threshold() -> None:
         assert bias.kl_threshold(reward, kl, beta) == pytest.approx(star)
         for phi, sign in ((star * 1.001, 1), (star * 0.999, -1)):
             state = bias.update(bias.Adam(lr=0.5, eps=0.0), bias.init([0.0]), [phi * reward - beta * kl])
-            assert state.theta_K[0] == pytest.approx(0.5 * sign, rel=1e-12)
+            assert state.theta[0] == pytest.approx(0.5 * sign, rel=1e-12)
 
 
 @given(st.integers(-12, 12), st.floats(0.001, 1), st.integers(0, 99))
@@ -221,7 +221,7 @@ def test_eps_to_zero_is_not_eps_zero_in_floating_point() -> None:
         (lambda: bias.update(bias.Adam(lr=0.0), bias.init([0.0]), [1.0]), "lr must be positive, got 0.0"),
         (lambda: bias.update(bias.Adam(beta1=1.0), bias.init([0.0]), [1.0]), r"beta1 must be in \[0, 1\), got 1.0"),
         (lambda: bias.update(bias.Adam(eps=-1.0), bias.init([0.0]), [1.0]), "eps must not be negative, got -1.0"),
-        (lambda: bias.update(ADAM, bias.init([0.0]), [1.0, 2.0]), "gradient_K must have the parameters' shape"),
+        (lambda: bias.update(ADAM, bias.init([0.0]), [1.0, 2.0]), "gradient must have the parameters' shape"),
         (lambda: bias.update_ratio(-1.0, 1.0, 1e-8), "scale must be positive, got -1.0"),
         (lambda: bias.run_bandit(ADAM, steps=0), "steps must be >= 1"),
         (lambda: bias.run_bandit(ADAM, scale=-2.0), "scale must be positive, got -2.0"),

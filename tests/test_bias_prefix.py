@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from ebpo_sim import bias
 from ebpo_sim.errors import InputError
+from ebpo_sim.objectives import Clip
 
 LENGTHS = (20, 21, 30, 38, 4, 8, 33, 38)
 REWARDS = (1, 1, 1, 0, 0, 0, 0, 0)
@@ -149,9 +150,9 @@ def test_p5_clipping_breaks_cancellation(group, above: float, below: float) -> N
     _, r = group
     size, p = len(r), sum(r) / len(r)
     for s, sign in ((above, -1), (below, 1)):
-        W = bias.aggregate_weight(np.full(size, 1 / size), bias.advantages(r), s, (0.2, 0.2))
+        W = bias.aggregate_weight(np.full(size, 1 / size), bias.advantages(r), s, Clip())
         assert float(W) == pytest.approx(sign * s * p * (1 - p), rel=RELATIVE)
-    inside = bias.aggregate_weight(np.full(size, 1 / size), bias.advantages(r), 1.1, (0.2, 0.2))
+    inside = bias.aggregate_weight(np.full(size, 1 / size), bias.advantages(r), 1.1, Clip())
     assert abs(float(inside)) < 1e-15
 
 

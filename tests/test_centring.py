@@ -40,9 +40,9 @@ def moved(name: str, now: Groups, by: float) -> np.ndarray:
     """Advantages when only the tracked global mean is moved, every variance (so S and the order) untouched."""
     estimator = make(name, order="score_then_update")
     state = estimator.update(estimator.init(), group_rewards([[1.0, 0.0, 0.0], [1.0, 1.0, 0.0]]))
-    known = state[""]
+    known = state[0][""]
     rewards, means = (m._replace(mean=m.mean + by) for m in (known.rewards, known.means))
-    return np.asarray(estimator.score({"": known._replace(rewards=rewards, means=means)}, now)[0])
+    return np.asarray(estimator.score(({"": known._replace(rewards=rewards, means=means)}, *state[1:]), now)[0])
 
 
 @pytest.mark.parametrize("by", [0.3, -5.0, 100.0])

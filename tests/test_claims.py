@@ -29,13 +29,13 @@ from ebpo_sim.claims.__main__ import main
 from ebpo_sim.claims.base import Context
 from ebpo_sim.claims.family import search_worlds
 from ebpo_sim.claims.ledger import markdown, rows
+from ebpo_sim.counts.exact import limit_risk
+from ebpo_sim.counts.updates import advantage_gap, raw_table
 from ebpo_sim.errors import InputError
-from ebpo_sim.estimators import Estimator, Normalise
-from ebpo_sim.estimators.base import Evaluation, StatelessBaseline
-from ebpo_sim.exact import limit_risk
+from ebpo_sim.estimators import Estimator, Subtract
+from ebpo_sim.estimators.transforms import Evaluation, StatelessBaseline
 from ebpo_sim.groups import Groups
-from ebpo_sim.mixing import Prior
-from ebpo_sim.policy_gradient import advantage_gap, raw_table
+from ebpo_sim.numbers.mixing import Prior
 from ebpo_sim.worlds import parse_world
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
@@ -236,7 +236,7 @@ def test_a_gradient_must_be_right_at_every_p() -> None:
     """Guards O2's grid: a baseline whose bias vanishes by symmetry at p = 1/2 alone fails in every cell."""
 
     def symmetric(prior: Prior) -> Estimator:
-        return Estimator("mixed groups", MixedGroups(), Normalise(), "score_then_update")
+        return Estimator("mixed groups", (Subtract(MixedGroups()),))
 
     found = {f.variant: f for f in claims()["O2"].check(small(symmetric=symmetric))}
     assert found["symmetric"].verdict.word == "fails"

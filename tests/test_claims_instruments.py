@@ -14,14 +14,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ebpo_sim import montecarlo
-from ebpo_sim.bias import adamw
 from ebpo_sim.claims import __main__ as program
 from ebpo_sim.claims import calibration, history, instruments, plain
 from ebpo_sim.claims.__main__ import main
 from ebpo_sim.claims.instruments import Instrument, instrument_checks, summary, text
-from ebpo_sim.estimators import Estimator, components, nonparametric, normalise
-from ebpo_sim.moments import Moments
+from ebpo_sim.counts import streams as montecarlo
+from ebpo_sim.estimators import Estimator, components, nonparametric
+from ebpo_sim.estimators.transforms import whiten
+from ebpo_sim.numbers import adam
+from ebpo_sim.numbers.moments import Moments
 from strategies import UNIT, groups_of
 
 SMALL_STREAMS = st.lists(
@@ -116,16 +117,16 @@ def worse(whole: Callable[..., Any]) -> Callable[..., Any]:
 
 FAULTS: dict[str, tuple[Any, str, Callable[[Any], Any], str]] = {
     "order": (
-        Estimator, "step",
-        lambda whole: lambda self, s, g: (*self.score(s, g), self.update(s, g)), "Algorithm 1 by hand",
+        Estimator, "turn",
+        lambda whole: lambda self, s, g: (s, whole(self, s, g)[1]), "Algorithm 1 by hand",
     ),
     "simulated order": (
         montecarlo, "walk",
-        lambda whole: lambda e, *rest: whole(Estimator(e.name, e.baseline, e.normalise, "update_then_score"), *rest),
+        lambda whole: lambda e, *rest: whole(Estimator(e.name, e.chain, "update_then_score"), *rest),
         "ebpo_debiased, simulated by hand",
     ),
     "scale": (
-        normalise, "_batch_moments",
+        whiten, "moments",
         lambda whole: lambda v, w, ddof: whole(v, w, 0), "Algorithm 1 by hand",
     ),
     "merge": (
@@ -146,7 +147,7 @@ FAULTS: dict[str, tuple[Any, str, Callable[[Any], Any], str]] = {
     ),
     "rate": (history, "own_weight", worse, "own-batch weight"),
     "split": (instruments, "split_ratio", lambda whole: lambda e, c, g, folds: whole(e, c, g, folds=2), "split check"),
-    "AdamW": (adamw, "direction", worse, "AdamW"),
+    "AdamW": (adam, "direction", worse, "AdamW"),
     "Adam": (instruments, "adam_directions", worse, "Adam's direction"),
 }  # fmt: skip
 

@@ -11,7 +11,7 @@ import pytest
 
 from ebpo_sim import cli, report
 from ebpo_sim.errors import InputError, unknown_name
-from ebpo_sim.mse_study import main
+from ebpo_sim.studies.mse.study import main
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -90,8 +90,9 @@ def test_help_runs_nothing_and_refusals_are_one_line(
     program: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Guards every program's front door: --help explains and ends with 0, an unknown option is one line and 2."""
-    name = f"{program}.__main__" if program in ("ebpo_sim.claims", "ebpo_sim.diagnose", "paper_figures") else program
-    module = importlib.import_module(name)
+    module = importlib.import_module(program)
+    if not hasattr(module, "main"):
+        module = importlib.import_module(f"{program}.__main__")
     monkeypatch.chdir(tmp_path)
     for arguments, code in ((["--help"], 0), (["--no-such\noption"], 2), (["--seed", "x"], 2), (["--seed", "-1"], 2)):
         monkeypatch.setattr(sys, "argv", [program, *(["none.csv"] if "diagnose" in program else []), *arguments])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import subprocess
 import sys
@@ -12,8 +11,12 @@ import numpy as np
 import pytest
 from scipy.stats import t as student
 
-from ebpo_sim.clustering_simulation import MEMORIES, Keep, prior_error_exact, remember, simulate_epochs, walk
-from ebpo_sim.clustering_study import (
+from ebpo_sim.counts.streams import Design, mean_with_error
+from ebpo_sim.errors import InputError
+from ebpo_sim.estimators import Estimator
+from ebpo_sim.groups import group_rewards
+from ebpo_sim.studies.clustering.simulation import MEMORIES, Keep, prior_error_exact, remember, simulate_epochs, walk
+from ebpo_sim.studies.clustering.study import (
     FAMILY_WISE,
     QUICK,
     SETTINGS,
@@ -26,10 +29,6 @@ from ebpo_sim.clustering_study import (
     table,
     verdict,
 )
-from ebpo_sim.errors import InputError
-from ebpo_sim.estimators import Estimator
-from ebpo_sim.groups import group_rewards
-from ebpo_sim.montecarlo import Design, mean_with_error
 from ebpo_sim.worlds.topics import ORDERS, Topics, beta_topics, parse_topics, prior_exact
 
 TINY = ["--prompts", "40", "--steps", "6", "--replicates", "3", "--group-size", "4"]
@@ -185,27 +184,14 @@ def study(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
 
-def test_files_table_and_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Guards the outputs: four files, numbers that read back, a text table, the JSON alone with --json."""
+def test_files_rows_and_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Guards the outputs: four files, rows for every order and memory of both kinds of world, and the text."""
     worlds = ["--world", "topics:0.3,0.7@10", "--world", "drift:0.3,0.01@10"]
-    main([*worlds, *TINY, "--out", str(tmp_path / "a")])
+    main([*worlds, *TINY, "--out", str(tmp_path)])
     shown = capsys.readouterr().out
-    assert "gain of the prior" in shown
-    assert str(tmp_path / "a" / "path.csv") in shown
-    assert {p.name for p in (tmp_path / "a").iterdir()} == FILES
-    main([*worlds, *TINY, "--out", str(tmp_path / "b"), "--json", "--threads", "2"])
-    found = json.loads(capsys.readouterr().out)
-    for file in FILES:  # same seed, same bytes, for any number of threads
-        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes(), file
-    assert found["settings"]["design"]["seed"] == 0
-    with (tmp_path / "b" / "table.csv").open(newline="", encoding="utf-8") as file:
-        lines = list(csv.DictReader(file))
-    assert len(lines) == len(found["rows"]) == 2 * (5 * 5 + 3 * 2)
-    for line, row in zip(lines, found["rows"], strict=True):
-        for column, value in row.items():
-            assert (line[column] == "") if value is None else (type(value)(line[column]) == value), column
-    main([*worlds, *TINY, "--out", str(tmp_path / "c"), "--seed", "1", "--json"])
-    assert (tmp_path / "c" / "table.csv").read_bytes() != (tmp_path / "a" / "table.csv").read_bytes()
+    assert "gain of the prior" in shown and str(tmp_path / "path.csv") in shown
+    assert {p.name for p in tmp_path.iterdir()} == FILES
+    assert len(json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))["rows"]) == 2 * (5 * 5 + 3 * 2)
 
 
 def test_one_topic_has_nothing_to_gain(tmp_path: Path) -> None:
@@ -223,10 +209,7 @@ BAD = [
     (["--world", "drift:0.3,0.5@3"], "drift more slowly"),
     (["--estimator", "grpo"], "'grpo' has no running prior"),
     (["--estimator", "oracle_linear"], "'oracle_linear' has no running prior"),
-    (["--estimator", "epbo"], "unknown estimator 'epbo': did you mean 'ebpo'"),
     (["--steps", "1"], "steps must be at least 2, got 1"),
-    (["--replicates", "1"], "replicates must be at least 2"),
-    (["--group-size", "0"], "--group-size must be at least 1"),
 ]
 
 
@@ -237,14 +220,6 @@ def test_bad_input_is_refused_before_anything_is_written(arguments: list[str], m
         main([*arguments, "--out", str(tmp_path / "out")])
     assert "\n" not in str(refusal.value)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_refusal_on_the_command_line(tmp_path: Path) -> None:
-    """Guards the real exit: code 2, one line "error: ...", nothing on stdout."""
-    run = study("--world", "topics:0.2", "--out", str(tmp_path / "out"))
-    assert (run.returncode, run.stdout) == (2, "")
-    assert run.stderr.startswith("error: topic world 'topics:0.2' is not complete")
-    assert run.stderr.count("\n") == 1
 
 
 def test_exact_error_for_the_ledger(rows) -> None:

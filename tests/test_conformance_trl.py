@@ -24,7 +24,7 @@ import torch  # noqa: E402
 from trl import GRPOTrainer, RLOOConfig, RLOOTrainer  # noqa: E402
 
 from ebpo_sim import make  # noqa: E402
-from ebpo_sim.estimators import Estimator, Normalise  # noqa: E402
+from ebpo_sim.estimators import Estimator, Subtract, Whiten  # noqa: E402
 from ebpo_sim.estimators.group_mean import GroupMean  # noqa: E402
 from ebpo_sim.integrations.trl import EBPOTrainer  # noqa: E402
 from strategies import UNIT  # noqa: E402
@@ -33,7 +33,7 @@ from trl_toy import NEWS, trainer  # noqa: E402
 pytestmark = [pytest.mark.filterwarnings(line) for line in NEWS]
 NAN = float("nan")
 ABSOLUTE = 1e-6
-RLOO_Z = Estimator("rloo_z", GroupMean(leave_one_out=True), Normalise("batch", "batch", 1, 1e-4), "score_then_update")
+RLOO_Z = Estimator("rloo_z", (Subtract(GroupMean(leave_one_out=True)), Whiten(1, 1e-4)))
 CASES: dict[str, tuple[Any, Any, dict[str, Any]]] = {  # TRL's trainer and its options, and our estimator
     "grpo": (make("grpo", eps=1e-4), GRPOTrainer, {"scale_rewards": "group"}),
     "grpo_batch_norm": (

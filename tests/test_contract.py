@@ -17,7 +17,7 @@ from ebpo_sim.groups import binary_groups
 from strategies import BINARY, UNIT, Batch, batches
 
 every = pytest.mark.parametrize("estimator", CASES.values(), ids=CASES.keys())
-COUNTED = {n: e for n, e in CASES.items() if not getattr(e.baseline, "per_cluster", False)}  # counts have no cluster
+COUNTED = {n: e for n, e in CASES.items() if e.exchangeable}
 LEARNT = {n: e for n, e in CASES.items() if isinstance(e.baseline, Shrinkage) and e.baseline.prior is None}
 
 
@@ -31,12 +31,13 @@ def scored(estimator: Estimator, state: Any, **arguments: Any) -> np.ndarray:
 @given(data=st.data())
 def test_row_order_does_not_matter(estimator: Estimator, data: st.DataObject) -> None:
     """Permuting rows together with their ids permutes the advantages and leaves the next state alone."""
-    past, now = (data.draw(batches(BINARY if estimator.baseline.domain == "binary" else UNIT)) for _ in range(2))
+    past, now = (data.draw(batches(BINARY if estimator.domain == "binary" else UNIT)) for _ in range(2))
     order = np.array(data.draw(st.permutations(range(len(now.rewards)))))
     clusters = {f"p{i}": f"c{i % 2}" for i in range(5)}
 
     def arranged(b: Batch) -> Any:
-        return group_rewards(b.rewards, b.ids, clusters=[clusters[i] for i in b.ids.tolist()])
+        lengths = np.ones(len(b.rewards))
+        return group_rewards(b.rewards, b.ids, clusters=[clusters[i] for i in b.ids.tolist()], lengths=lengths)
 
     state = estimator.update(estimator.init(), arranged(past))
     plain, _, after = estimator.step(state, arranged(now))
@@ -85,14 +86,16 @@ def test_masked_cluster_leaves_no_trace(estimator: Estimator) -> None:
 def test_replicates_are_separate_runs(estimator: Estimator) -> None:
     """A leading axis advances independent replicates: each slice is the run it would have been alone."""
     rng = np.random.default_rng(3)
-    values = (0.0, 1.0) if estimator.baseline.domain == "binary" else (0.0, 0.1, 0.35, 0.95, 1.0)
+    values = (0.0, 1.0) if estimator.domain == "binary" else (0.0, 0.1, 0.35, 0.95, 1.0)
     clusters = ["a", "b", "b", "a", "a"]
     seen = [(rng.choice(values, (3, 5, 4)), rng.random((3, 5, 4)) < 0.8) for _ in range(3)]
     state, alone = estimator.init(), [estimator.init() for _ in range(3)]
     for rewards, mask in seen:
-        together, _, state = estimator.step(state, group_rewards(rewards, mask=mask, clusters=clusters))
+        together, _, state = estimator.step(
+            state, group_rewards(rewards, mask=mask, clusters=clusters, lengths=0 * rewards + 1)
+        )
         for r in range(3):
-            single = group_rewards(rewards[r], mask=mask[r], clusters=clusters)
+            single = group_rewards(rewards[r], mask=mask[r], clusters=clusters, lengths=np.ones(rewards[r].shape))
             expected, _, alone[r] = estimator.step(alone[r], single)
             np.testing.assert_allclose(together[r], expected, rtol=1e-9, atol=1e-9)
 
@@ -169,7 +172,7 @@ def test_thin_batches_are_defined(estimator: Estimator, shape: str) -> None:
         "all fail": ([0.0, 0.0, 0.0, 0.0], [0, 1, 1, 1]),
         "all pass": ([1.0, 1.0, 1.0, 1.0], [0, 1, 1, 1]),
     }[shape]
-    groups = group_rewards(rewards, ids, clusters=["new"] * len(ids))
+    groups = group_rewards(rewards, ids, clusters=["new"] * len(ids), lengths=np.ones(len(ids)))
     for state in (estimator.init(), history(estimator, 1, 2), estimator.update(estimator.init(), groups)):
         advantages, info, after = estimator.step(state, groups)
         assert np.all(np.isfinite(advantages))
@@ -193,12 +196,12 @@ def test_unknown_names_and_settings_are_explained() -> None:
     assert {"grpo", "rloo", "ebpo", "ebpo_debiased", "oracle_linear"} <= set(names())
 
 
-@pytest.mark.parametrize("name", [n for n in names() if build(n).baseline.domain != "real"])
+@pytest.mark.parametrize("name", [n for n in names() if build(n).domain != "real"])
 def test_rewards_outside_the_domain_are_refused(name: str) -> None:
     """By scoring and by learning, naming the estimator, the value and a way out; masked values may be anything."""
     estimator = build(name)
-    bad = 0.5 if estimator.baseline.domain == "binary" else 1.5
-    needs = r"\{0, 1\}" if estimator.baseline.domain == "binary" else r"\[0, 1\]"
+    bad = 0.5 if estimator.domain == "binary" else 1.5
+    needs = r"\{0, 1\}" if estimator.domain == "binary" else r"\[0, 1\]"
     for method in (estimator.score, estimator.update):
         with pytest.raises(InputError, match=rf"{name} needs rewards in {needs}, got .*{bad}.*: .* ebpo_debiased"):
             method(estimator.init(), group_rewards([[1.0, bad]]))
@@ -207,5 +210,5 @@ def test_rewards_outside_the_domain_are_refused(name: str) -> None:
 
 def test_the_battery_covers_every_domain() -> None:
     """The skips and parameter lists above are not empty by accident."""
-    assert {e.baseline.domain for e in CASES.values()} == {"real", "unit", "binary"}
+    assert {e.domain for e in CASES.values()} == {"real", "unit", "binary"}
     assert PRIOR.between > 0

@@ -13,20 +13,18 @@ from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
-from ebpo_sim import (
-    budget,
-    clustering_study,
-    costs,
-    entropy_study,
-    failure_study,
-    mse_study,
-    training_study,
-)
+from ebpo_sim import budget
+from ebpo_sim.chains.population import parse_population
+from ebpo_sim.chains.rung import TrainingConfig, train
+from ebpo_sim.counts.streams import Design
 from ebpo_sim.errors import InputError
-from ebpo_sim.montecarlo import Design
-from ebpo_sim.study import Settings, Study
-from ebpo_sim.training import TrainingConfig, train
-from ebpo_sim.worlds.prompts import parse_population
+from ebpo_sim.studies import costs
+from ebpo_sim.studies.base import Settings, Study
+from ebpo_sim.studies.clustering import study as clustering_study
+from ebpo_sim.studies.entropy import study as entropy_study
+from ebpo_sim.studies.failure import study as failure_study
+from ebpo_sim.studies.mse import study as mse_study
+from ebpo_sim.studies.training import study as training_study
 
 STUDIES = (mse_study, failure_study, entropy_study, clustering_study)
 NAMES = [module.STUDY.name for module in STUDIES]
@@ -86,7 +84,7 @@ def test_memory_of_a_training_run(population: int, group_size: int, prompts: int
         if steps < 1000:
             train(crowd, config)
         else:  # the steps themselves would take a minute; the order of the stream is what grows with them
-            from ebpo_sim.training import stream
+            from ebpo_sim.chains.rung import stream
 
             stream(crowd, config)
 

@@ -12,6 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom
 
+from ebpo_sim.counts.exact import limit_risk
+from ebpo_sim.counts.splits import split_ratio
 from ebpo_sim.diagnose import coverage
 from ebpo_sim.diagnose.__main__ import main, read
 from ebpo_sim.diagnose.advice import advise
@@ -23,9 +25,7 @@ from ebpo_sim.diagnose.ratios import selection
 from ebpo_sim.diagnose.shape import zero_signal
 from ebpo_sim.diagnose.splits import split
 from ebpo_sim.estimators import make, names, needs_prior
-from ebpo_sim.exact import limit_risk
-from ebpo_sim.mixing import Prior
-from ebpo_sim.splitcheck import split_ratio
+from ebpo_sim.numbers.mixing import Prior
 from ebpo_sim.worlds import Counts, observed_counts, parse_world, variance_components
 
 LEARNT = [n for n in names() if not needs_prior(n)]
@@ -55,7 +55,7 @@ def test_lines_agree_with_the_exact_limit(world: str, group_size: int) -> None:
     prior = truth.quadrature(4)
     for name in LEARNT:
         line = long_run_line(make(name), prior.mean, prior.within, prior.between, group_size)
-        assert (line is None) == (make(name).baseline.domain == "binary")
+        assert (line is None) == (make(name).domain == "binary")
         if line is not None:
             found = linear_ratio(line, prior.mean, prior.within, prior.between, group_size)
             exact = limit_risk(make(name), truth, group_size).mse / (prior.within / group_size)

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from scipy.integrate import quad
 
-from ebpo_sim import formulas
+from ebpo_sim.counts.exact import count_distribution, limit_risk, rule, table_risk
 from ebpo_sim.errors import InputError
 from ebpo_sim.estimators import make
-from ebpo_sim.exact import count_distribution, limit_risk, rule, table_risk
-from ebpo_sim.mixing import Prior
+from ebpo_sim.numbers import formulas
+from ebpo_sim.numbers.mixing import Prior
 from ebpo_sim.worlds import Beta, LogitNormal, Mixture, Points, World, parse_world
 
 SIZES = (1, 2, 3, 4, 8, 16, 32, 64)

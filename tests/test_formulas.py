@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ebpo_sim import formulas
+from ebpo_sim.numbers import formulas
 
 
 @given(st.fractions(0, 1, max_denominator=50), st.integers(1, 8))

@@ -20,20 +20,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ebpo_sim import (
-    bench,
-    cli,
-    clustering_study,
-    entropy_study,
-    failure_study,
-    hidden_bias_study,
-    mse_study,
-    names,
-    training_study,
-)
+from ebpo_sim import cli, names
+from ebpo_sim.bench import engine as bench
 from ebpo_sim.claims import __main__ as claims
 from ebpo_sim.diagnose import __main__ as diagnose
 from ebpo_sim.diagnose import coverage
+from ebpo_sim.studies.clustering import study as clustering_study
+from ebpo_sim.studies.entropy import study as entropy_study
+from ebpo_sim.studies.failure import study as failure_study
+from ebpo_sim.studies.hidden_bias import study as hidden_bias_study
+from ebpo_sim.studies.mse import study as mse_study
+from ebpo_sim.studies.training import study as training_study
 from paper_figures import __main__ as figures
 
 Main = Callable[[Sequence[str]], None]
@@ -138,7 +135,7 @@ COMMANDS = {
     "bench": Command(bench.main, ("--quick",), FEW, ((bench, "measure"),)),
     "coverage": Command(coverage.main, ("--quick",), FEW, ((coverage, "study"),)),
     "paper_figures": Command(figures.main, ("--quick",), {**FEW, "figure2": st.just("figure1"), "": NUMBER},
-                             ((figures.data, "load"),)),
+                             ((figures.loading, "load"),)),
 }  # fmt: skip
 
 

@@ -23,7 +23,7 @@ def spread(*pairs: tuple[float, float]) -> np.ndarray:
 def first_step(name: str, **settings: Any) -> tuple[np.ndarray, Any]:
     """Advantages and info of the golden batch, seen first."""
     estimator = make(name, **settings)
-    advantages, info, _ = estimator.step(estimator.init(), group_rewards(GOLDEN))
+    advantages, info, _ = estimator.step(estimator.init(), group_rewards(GOLDEN, lengths=np.ones_like(GOLDEN)))
     return advantages, info
 
 

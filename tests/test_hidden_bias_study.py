@@ -9,9 +9,10 @@ import sys
 
 import pytest
 
-from ebpo_sim import bias, hidden_bias_study
+from ebpo_sim import bias
 from ebpo_sim.bias.record import prediction
 from ebpo_sim.errors import InputError
+from ebpo_sim.studies.hidden_bias import study as hidden_bias_study
 
 FILES = ("table.csv", "summary.json", "prefix.png", "adamw.png", "overshoot.png")
 

@@ -33,7 +33,7 @@ def replay(name: str, calls: list[dict[str, list[Any]]], tokens: bool = True, un
         rewards = np.float32(call["rewards"]).astype(np.float64).reshape(-1, GROUP)
         lengths = [len(ids) * (unfinished or ids[-1] in last) for ids in call["completion_ids"]]
         clusters = call["topic"][::GROUP]
-        groups = group_rewards(rewards, lengths=np.reshape(lengths, (-1, GROUP)) if tokens else None, clusters=clusters)
+        groups = group_rewards(rewards, lengths=np.reshape(lengths, (-1, GROUP)) ** int(tokens), clusters=clusters)
         advantages, info, state = estimator.step(state, groups)
         found.append((advantages.ravel().tolist(), info, state))
     return found
@@ -78,7 +78,7 @@ def test_one_generation_batch_is_one_step_of_the_estimator(
     slices = slices or micro
     expected = math.ceil(4 * micro / (slices * reuse))
     assert [batch["learnt"] for batch in made.batches] == [True] * expected
-    assert made.estimator_state[""].means.n == expected * 16 * slices / GROUP
+    assert made.estimator_state[0][""].means.n == expected * 16 * slices / GROUP
     buffered = torch.cat([part["advantages"] for part in made._buffered_inputs])
     assert sorted(buffered.tolist()) == sorted(made.batches[-1]["advantages"])
     for call in made.reward_funcs[0].calls:
@@ -149,8 +149,8 @@ def test_weights_and_rollouts_without_a_reward(tmp_path: Path) -> None:
     assert [made.batches[0]["table"][i] for i in (3, 8, 9, 10, 11)] == [0.0] * 5
     assert len(set(made.batches[0]["table"][12:])) == 1  # equal reward vectors stay exactly equal
     assert made.batches[1] == {"advantages": [0.0] * 16, "table": [0.0] * 16, "learnt": False}
-    assert made.estimator_state[""].means.n == state[""].means.n == 3
-    assert made.estimator_state[""].rewards.mean == pytest.approx(float(total[scored == 1].mean()), abs=1e-6)
+    assert made.estimator_state[0][""].means.n == state[0][""].means.n == 3
+    assert made.estimator_state[0][""].rewards.mean == pytest.approx(float(total[scored == 1].mean()), abs=1e-6)
 
 
 @pytest.mark.parametrize("truncated", [False, True])
@@ -191,7 +191,7 @@ def test_columns_reach_the_estimator(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert [call["clusters"] for call in given] == [call["topic"] for call in reward.calls]
     assert [call["prompt_ids"] for call in given] == [call["number"] for call in reward.calls]
     assert [batch["table"] for batch in made.batches] == [found[0] for found in replay(name, reward.calls)]
-    assert set(made.estimator_state) == {"even", "odd"}
+    assert set(made.estimator_state[0]) == {"even", "odd"}
 
 
 @pytest.mark.parametrize(

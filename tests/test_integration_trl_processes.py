@@ -77,7 +77,7 @@ def test_two_processes_are_one(jobs: tuple[Path, list[list[dict[str, Any]]]], tm
     assert [call["number"] for call in alone["calls"]] == gathered(jobs[1], 0, "number")
     assert [batch["table"] for batch in alone["batches"]] == [batch["table"] for batch in jobs[1][0][0]["batches"]]
     assert alone["state"] == jobs[1][0][0]["state"]
-    assert set(json.loads(alone["state"])["state"]["dict"]) == {"even", "odd"}
+    assert set(json.loads(alone["state"])["state"]["fields"][0]["dict"]) == {"even", "odd"}
 
 
 def test_resumed_in_two_processes(jobs: tuple[Path, list[list[dict[str, Any]]]]) -> None:

@@ -119,7 +119,7 @@ def test_checkpoints_of_the_model_alone_hold_the_state(tmp_path: Path) -> None:
     again = trainer(tmp_path, max_steps=4, **changes)
     again.train(resume_from_checkpoint=True)
     assert len(again.batches) == 2
-    assert again.estimator_state[""].means.n == 16  # four prompts a step
+    assert again.estimator_state[0][""].means.n == 16  # four prompts a step
 
 
 def test_a_push_to_the_hub_finds_the_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,7 +205,7 @@ def test_without_the_refusal_groups_count_twice(tmp_path: Path, monkeypatch: pyt
     whole.train()
     resumed = trainer(tmp_path, **changes)
     resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
-    assert whole.estimator_state[""].means.n == 16
-    assert resumed.estimator_state[""].means.n == 32
+    assert whole.estimator_state[0][""].means.n == 16
+    assert resumed.estimator_state[0][""].means.n == 32
     assert resumed.reward_funcs[0].calls[0]["number"] == whole.reward_funcs[0].calls[0]["number"]
     assert torch.is_tensor(resumed._buffered_inputs[0]["advantages"])

@@ -112,7 +112,8 @@ def test_hosts_agree(estimator: Estimator, layout: str, host: str) -> None:
     state = history(estimator, 1)
     flat = {**rows(estimator, 2), "rewards": np.random.default_rng(0).integers(0, 2, 20).astype(float)}
     if layout == "rectangular":
-        flat = {"rewards": flat["rewards"].reshape(5, 4), "clusters": ["algebra", "geometry"] * 2 + ["algebra"]}
+        flat = {"rewards": flat["rewards"].reshape(5, 4), "clusters": ["algebra", "geometry"] * 2 + ["algebra"],
+                "lengths": flat["lengths"].reshape(5, 4)}  # fmt: skip
     expected, _ = estimator.score(state, group_rewards(**flat))
     ours, _ = estimator.score(state, group_rewards(**{**flat, "rewards": convert(flat["rewards"])}))
     assert ours.dtype == dtype

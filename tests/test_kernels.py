@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.stats import chi2
 
 import naive
-from ebpo_sim.kernels import (
+from ebpo_sim.counts.kernels import (
     BLOCK,
     LANES,
     STATE_WORDS,

@@ -20,7 +20,8 @@ import torch  # noqa: E402
 from ebpo_sim import InputError, group_rewards, make  # noqa: E402
 from ebpo_sim.estimators import dump_state  # noqa: E402
 from llm import backend_trl, evaluate, train  # noqa: E402
-from llm.run import curriculum_of, prepare, ranking_from, task  # noqa: E402
+from llm.problems import task  # noqa: E402
+from llm.run import curriculum_of, prepare, ranking_from  # noqa: E402
 from llm.settings import PRESETS, Settings  # noqa: E402
 from llm.tasks import load_problems, make_verifier  # noqa: E402
 from llm_toys import save_model  # noqa: E402
@@ -216,8 +217,8 @@ def test_the_papers_batches_on_eight_processes(tmp_path: Path) -> None:
 def test_every_name_reaches_trl(tmp_path: Path) -> None:
     """Guards the mapping of names: settings that all differ from each other and from TRL's defaults."""
     settings = replace(
-        TINY, prompts=8, mini_batch=4, updates=3, clip_low=0.11, clip_high=0.33, kl_coef=0.07, lr=0.05, warmup=5,
-        weight_decay=0.02, grad_clip=0.9, temperature=0.8, aggregation="sequence_mean", dtype="bf16",
+        TINY, prompts=8, mini_batch=4, updates=3, clip_low=0.11, clip_high=0.33, clip_dual=3.0, kl_coef=0.07, lr=0.05,
+        warmup=5, weight_decay=0.02, grad_clip=0.9, temperature=0.8, aggregation="sequence_mean", dtype="bf16",
         gradient_checkpointing=True, max_new=7,
     )  # fmt: skip
     found = backend_trl.arguments(settings, tmp_path, 7, 2)
@@ -226,7 +227,7 @@ def test_every_name_reaches_trl(tmp_path: Path) -> None:
         "gradient_accumulation_steps": 1, "steps_per_generation": 2, "num_iterations": 3, "max_steps": 4 * 6,
         "max_completion_length": 7, "temperature": 0.8, "learning_rate": 0.05, "lr_scheduler_type": "linear",
         "warmup_steps": 30, "adam_beta2": 0.99, "weight_decay": 0.02, "max_grad_norm": 0.9, "beta": 0.07,
-        "epsilon": 0.11, "epsilon_high": 0.33, "loss_type": "grpo", "disable_dropout": True,
+        "epsilon": 0.11, "epsilon_high": 0.33, "delta": 3.0, "loss_type": "grpo", "disable_dropout": True,
         "use_bias_correction_kl": False, "shuffle_dataset": False, "remove_unused_columns": False, "seed": 3,
         "use_cpu": True, "bf16": True, "gradient_checkpointing": True, "use_vllm": False, "logging_steps": 1,
         "save_steps": 12, "report_to": "none",
@@ -258,7 +259,7 @@ def test_what_trl_cannot_do_is_refused(cache: Path, tmp_path: Path, monkeypatch:
         ({"temperature": 0.0}, "positive --temperature"),
         ({"group_size": 1}, "--group-size of at least 2"),
         ({"device": "cuda:77"}, "is not there"),
-        ({"clip_low": 2.0}, "clip widths"),
+        ({"clip_low": 2.0}, "clip low"),
         ({"model": str(tmp_path), "engine": "vllm"}, "pip install vllm"),
     ):
         with pytest.raises(InputError, match=said):

@@ -19,6 +19,7 @@ import torch  # noqa: E402
 
 from ebpo_sim import InputError  # noqa: E402
 from llm import benchmark_trl  # noqa: E402
+from llm.objectives import Loss  # noqa: E402
 from trl_toy import NEWS  # noqa: E402
 
 pytestmark = [pytest.mark.filterwarnings(line) for line in NEWS]
@@ -33,7 +34,7 @@ def test_both_sides_do_the_same_work(
 
     def spy(run, problems, number):
         seconds, metrics = whole(run, problems, number)
-        steps.append((type(run.objective).__name__, [p.id for p in problems], metrics))
+        steps.append(("every row" if run.objective.every_row else "needed", [p.id for p in problems], metrics))
         return seconds, metrics
 
     drawn = []
@@ -48,11 +49,11 @@ def test_both_sides_do_the_same_work(
     assert len(drawn) == 4 and len(steps) == 8
     for number, prompts in enumerate(drawn):
         pair = steps[2 * number : 2 * number + 2]
-        assert {kind for kind, _, _ in pair} == {"Objective", "EveryRow"}
+        assert {kind for kind, _, _ in pair} == {"needed", "every row"}
         assert [ids for _, ids, _ in pair] == [prompts[::4]] * 2
-    assert [kind for kind, _, _ in steps[::2]] == ["EveryRow", "Objective"] * 2  # each goes first half of the time
-    assert all(metrics["rows_trained"] == 1 for kind, _, metrics in steps if kind == "EveryRow")
-    assert any(metrics["rows_trained"] < 1 for kind, _, metrics in steps if kind == "Objective")
+    assert [kind for kind, _, _ in steps[::2]] == ["every row", "needed"] * 2  # each goes first half of the time
+    assert all(metrics["rows_trained"] == 1 for kind, _, metrics in steps if kind == "every row")
+    assert any(metrics["rows_trained"] < 1 for kind, _, metrics in steps if kind == "needed")
     found = json.loads((tmp_path / "out" / "benchmark.json").read_text())
     (cell,) = found["cells"]
     assert (cell["prompts"], cell["group_size"], len(cell["rounds"])) == (8, 4, 3)
@@ -75,8 +76,8 @@ def test_the_ratio_is_paired() -> None:
 def test_every_row_is_every_row() -> None:
     """Guards the arm without skipping: rows of advantage 0 are computed there and only there."""
     advantage = torch.tensor([0.0, 1.0, 0.0])
-    assert benchmark_trl.EveryRow().needed_rows(advantage).tolist() == [0, 1, 2]
-    assert benchmark_trl.Objective().needed_rows(advantage).tolist() == [1]
+    assert Loss(every_row=True).needed_rows(advantage).tolist() == [0, 1, 2]
+    assert Loss().needed_rows(advantage).tolist() == [1]
 
 
 @pytest.mark.parametrize(

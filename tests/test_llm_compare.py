@@ -19,7 +19,7 @@ sys.path.insert(0, str(ROOT))  # llm runs from the checkout; it is not installed
 
 from scipy.stats import ttest_rel  # noqa: E402
 
-from ebpo_sim import InputError, cli, report  # noqa: E402
+from ebpo_sim import InputError, cli, labels, report  # noqa: E402
 from llm import compare, compare_plots, compare_runs, compare_text  # noqa: E402
 from llm import compare_analysis as analysis  # noqa: E402
 from llm.compare_plan import TUNING_SEED, Job, Plan, progress, rates, wanted  # noqa: E402
@@ -31,7 +31,7 @@ TINY = {
 }  # fmt: skip
 SMALL = ["--budget", "32", "--group-size", "4", "--steps", "4", *(x for k in TINY for x in ("--set", f"{k}={TINY[k]}"))]
 PLAN = Plan(
-    ("grpo", "ebpo", analysis.NO_SHRINKAGE, analysis.FULL_SHRINKAGE), (2, 4, 8), ("shuffled", "topic"), (1e-4, 1e-3),
+    ("grpo", "ebpo", labels.NO_SHRINKAGE, labels.FULL_SHRINKAGE), (2, 4, 8), ("shuffled", "topic"), (1e-4, 1e-3),
     seeds=3, tuning_seeds=2, base=Settings(steps=40, eval_every=10),
 )  # fmt: skip
 
@@ -75,8 +75,8 @@ def test_the_plan_is_paired_and_complete() -> None:
     assert compare.complete(["ebpo", "rloo"]) == (
         "grpo",
         "ebpo",
-        analysis.NO_SHRINKAGE,
-        analysis.FULL_SHRINKAGE,
+        labels.NO_SHRINKAGE,
+        labels.FULL_SHRINKAGE,
         "rloo",
     )
     assert compare.complete(["rloo"]) == ("grpo", "rloo")
@@ -94,13 +94,13 @@ def test_evaluation_waits_for_tuning_and_equal_time_for_evaluation() -> None:
     assert {j.rate for j in listed} == {1e-3}
     done[lacking] = record(0.2)
     small = [job for stage, job in wanted(PLAN, done) if stage == "evaluation" and job.group_size == 2]
-    pace = {"grpo": 4.0, "ebpo": 10.0, analysis.NO_SHRINKAGE: 9.5, analysis.FULL_SHRINKAGE: 12.0}
+    pace = {"grpo": 4.0, "ebpo": 10.0, labels.NO_SHRINKAGE: 9.5, labels.FULL_SHRINKAGE: 12.0}
     done |= {job: record(0.3, seconds=pace[job.arm] * (1 + 8 * (job.seed == 1))) for job in small[:-1]}
     assert "evaluation 11 of 48, equal time 0 of 3" in progress(PLAN, done)  # the last arm lacks a run
     done[small[-1]] = record(0.3, seconds=12.0)
     # A disturbed seed does not matter: GRPO took 4 s of EBPO's 10, so 100 steps, validated as often; S = 1 took 12.
     longer = [job for stage, job in wanted(PLAN, done) if stage == "equal_time"]
-    assert {(j.arm, j.steps) for j in longer} == {("grpo", 100), (analysis.FULL_SHRINKAGE, 35)} and len(longer) == 6
+    assert {(j.arm, j.steps) for j in longer} == {("grpo", 100), (labels.FULL_SHRINKAGE, 35)} and len(longer) == 6
     assert PLAN.settings(longer[0]).eval_every == 25
     assert replace(PLAN.settings(longer[0]), steps=40, eval_every=10, checkpoint_every=40) == PLAN.settings(small[0])
     assert not [s for s, _ in wanted(replace(PLAN, equal_time=False), done) if s == "equal_time"]
@@ -223,13 +223,13 @@ def test_arms_have_readable_names() -> None:
     """Guards the tables: known arms by their names, settings after them, unknown presets as they are."""
     arms = (
         "grpo",
-        analysis.NO_SHRINKAGE,
+        labels.NO_SHRINKAGE,
         "ebpo_debiased:memory=0.95,per_cluster=True",
         "ebpo:memory=0.9",
-        "james_stein",
+        "mine:x=1",
     )
     assert [compare_text.name(arm) for arm in arms] == [
-        "GRPO", "EBPO, S = 0", "EBPO debiased, memory 0.95, per_cluster True", "EBPO, memory 0.9", "james_stein",
+        "GRPO", "EBPO, S = 0", "EBPO debiased, memory 0.95, per_cluster True", "EBPO, memory 0.9", "mine, x 1",
     ]  # fmt: skip
 
 
@@ -411,7 +411,7 @@ def test_a_tiny_comparison_from_command_to_figure(
     assert len({r["start"] for r in runs if r["stage"] == "evaluation"}) == 1  # one warm start
     by_arm = {(r["arm"], r["seed"]): r for r in evaluation}
     assert by_arm["ebpo", 0]["rows_trained"] > by_arm["grpo", 0]["rows_trained"]
-    assert by_arm[analysis.FULL_SHRINKAGE, 0]["shrinkage"] == 1.0 and 0 < by_arm["ebpo", 0]["shrinkage"] < 1
+    assert by_arm[labels.FULL_SHRINKAGE, 0]["shrinkage"] == 1.0 and 0 < by_arm["ebpo", 0]["shrinkage"] < 1
     # The first batch is the same for all arms of a seed, so its reward is; another seed's is another.
     first = {(c["arm"], c["seed"]): c for c in curves if c["stage"] == "evaluation" and c["step"] == 1}
     assert len({first[arm, 0]["reward"] for arm, seed in first if seed == 0}) == 1

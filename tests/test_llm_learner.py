@@ -15,7 +15,8 @@ import torch
 
 from ebpo_sim import InputError
 from llm import learner, train
-from llm.run import Run, curriculum_of, prepare, task
+from llm.problems import task
+from llm.run import Run, curriculum_of, prepare
 from llm.settings import Settings
 
 TINY = Settings(

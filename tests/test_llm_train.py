@@ -22,8 +22,9 @@ from ebpo_sim import InputError, cli, group_rewards, make  # noqa: E402
 from ebpo_sim.estimators import dump_state  # noqa: E402
 from llm import checkpoints, train  # noqa: E402
 from llm.curriculum import ORDERS, Curriculum, rank  # noqa: E402
-from llm.objectives import Objective  # noqa: E402
-from llm.run import Run, curriculum_of, prepare, task  # noqa: E402
+from llm.objectives import Loss  # noqa: E402
+from llm.problems import task  # noqa: E402
+from llm.run import Run, curriculum_of, prepare  # noqa: E402
 from llm.settings import Settings  # noqa: E402
 from llm.tasks import CELLS, Problem, pool  # noqa: E402
 
@@ -92,7 +93,7 @@ whole = train.train_step
 def step(run, problems, number):
     found = whole(run, problems, number)
     if number == 2:
-        heavy = {{"numba", "ebpo_sim.kernels"}} & set(sys.modules)
+        heavy = {{"numba", "ebpo_sim.counts.kernels", "ebpo_sim.chains.kernels"}} & set(sys.modules)
         pathlib.Path({out!r}, "heavy.txt").write_text(str(sorted(heavy)))
         os.kill(os.getpid(), signal.SIGKILL)
     return found
@@ -167,7 +168,7 @@ def test_skipped_rows_leave_the_models_gradient_alone(
     settings, gradients = replace(TINY, estimator="grpo", grad_clip=1e9), []
     for skip in (True, False):
         if not skip:
-            monkeypatch.setattr(Objective, "needed_rows", lambda self, advantage: torch.arange(len(advantage)))
+            monkeypatch.setattr(Loss, "needed_rows", lambda self, advantage: torch.arange(len(advantage)))
         run, batch = started(settings, cache)
         metrics, _ = train.train_step(run, batch, 0)
         assert (metrics["rows_trained"] < 1) == skip
@@ -222,13 +223,13 @@ def test_curriculum(order) -> None:
     ("argv", "said"),
     [
         (["--estimator", "grpoo"], "unknown estimator 'grpoo': did you mean 'grpo'"),
-        (["--estimator", "oracle_bayes"], "an oracle is given the true prior"),
+        (["--estimator", "oracle_bayes"], "needs true_prior"),
         (["--estimator", "ebpo:speed=2"], "unknown setting of ebpo"),
         (["--group-size", "0"], "--group-size must be at least 1"),
         (["--lr", "nan"], "--lr must be positive"),
         (["--prompts", "999999"], "--prompts must be between 1 and"),
         (["--topics", "division"], "unknown topic 'division'"),
-        (["--clip-low", "1.5"], "clip widths"),
+        (["--clip-low", "1.5"], "clip low"),
         (["--hidden", "30"], "hidden 30"),
         (["--resume"], "does not exist"),
     ],

@@ -20,7 +20,7 @@ sys.path.insert(0, str(ROOT))  # llm runs from the checkout; it is not installed
 
 from ebpo_sim import InputError  # noqa: E402
 from llm import checkpoints, evaluate, train, trained_on  # noqa: E402
-from llm.run import endings  # noqa: E402
+from llm.problems import endings  # noqa: E402
 from llm.settings import Settings  # noqa: E402
 from llm.tasks import CELLS, pool  # noqa: E402
 from llm.tasks.splits import content, key_of, split_of  # noqa: E402

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from battery import assert_close, assert_same
 from ebpo_sim import InputError
-from ebpo_sim.moments import Moments, forget, merge, push, push_many, remove_one, variance, zero
+from ebpo_sim.numbers.moments import Moments, forget, merge, push, push_many, remove_one, variance, zero
 
 NUMBERS = st.floats(-1e3, 1e3, allow_nan=False).map(lambda x: round(x, 3))
 STREAMS = st.lists(NUMBERS, min_size=1, max_size=12)

@@ -11,12 +11,8 @@ from scipy.stats import chi2
 from scipy.stats import t as student
 
 import naive
-from ebpo_sim.errors import InputError
-from ebpo_sim.estimators import Estimator, make
-from ebpo_sim.groups import group_rewards
-from ebpo_sim.kernels import STATE_WORDS
-from ebpo_sim.mixing import Prior
-from ebpo_sim.montecarlo import (
+from ebpo_sim.counts.kernels import STATE_WORDS
+from ebpo_sim.counts.streams import (
     CHUNK,
     Design,
     batch_sums,
@@ -27,7 +23,11 @@ from ebpo_sim.montecarlo import (
     stream_errors,
     stream_seed,
 )
-from ebpo_sim.mse_study import FAMILY_WISE, QUICK, agreement, simulate
+from ebpo_sim.errors import InputError
+from ebpo_sim.estimators import Estimator, make
+from ebpo_sim.groups import group_rewards
+from ebpo_sim.numbers.mixing import Prior
+from ebpo_sim.studies.mse.study import FAMILY_WISE, QUICK, agreement, simulate
 from ebpo_sim.worlds import Beta, parse_world
 
 SMALL = Design(prompts=300, steps=3, burn_in=1, replicates=4)

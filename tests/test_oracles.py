@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 
 from ebpo_sim import group_rewards, make
-from ebpo_sim.estimators import Estimator, Normalise
+from ebpo_sim.estimators import Estimator, Subtract, Whiten
 from ebpo_sim.estimators.group_mean import GroupMean
 from strategies import REAL, Batch, batches
 
@@ -63,7 +63,7 @@ def test_verl_contradicts_itself_on_groups_of_one() -> None:
 def test_verl_whitens_over_tokens() -> None:
     """Weighting rollouts by length matters: leaving the lengths out misses verl's numbers by over 0.01."""
     case = CASES[1]
-    plain = group_rewards(case["rewards"], case["index"])
+    plain = group_rewards(case["rewards"], case["index"], lengths=np.ones(len(case["rewards"])))
     estimator = VERL["reinforce_plus_plus_baseline"]
     unweighted = np.asarray(estimator.score((), plain)[0])
     assert np.max(np.abs(unweighted - case["advantages"]["reinforce_plus_plus_baseline"])) > 0.01
@@ -112,9 +112,7 @@ def test_trl_batch_scale_is_not_the_std_of_the_centred_rewards() -> None:
 @given(batch=batches(REAL, min_groups=2))
 def test_trl_rloo_with_normalised_advantages(batch: Batch) -> None:
     """RLOO with normalize_advantages: z-scored over the batch, ddof 1, eps 1e-4; a composition, not a preset."""
-    estimator = Estimator(
-        "rloo_z", GroupMean(leave_one_out=True), Normalise("batch", "batch", 1, 1e-4), "score_then_update"
-    )
+    estimator = Estimator("rloo_z", (Subtract(GroupMean(leave_one_out=True)), Whiten(1, 1e-4)))
     ours, _ = estimator.score((), group_rewards(batch.rewards, batch.ids))
     raw = []
     for n, (r, i) in enumerate(zip(batch.rewards.tolist(), batch.ids, strict=True)):

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from scipy.special import betaln, digamma, softmax
 
 from battery import build
-from ebpo_sim import policy_gradient as pg
-from ebpo_sim.entropy_study import ARMS, SETTINGS
+from ebpo_sim.counts import updates as pg
 from ebpo_sim.errors import InputError
 from ebpo_sim.estimators import make
-from ebpo_sim.mixing import Prior
+from ebpo_sim.numbers.mixing import Prior
+from ebpo_sim.studies.entropy.study import ARMS, SETTINGS
 from ebpo_sim.worlds import Points, parse_world
 
 WORLD = parse_world("points:0.2@0.5,0.7@0.3,0.9@0.2")

@@ -8,16 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from ebpo_sim.errors import InputError
-from ebpo_sim.worlds.grammar import parse_world
-from ebpo_sim.worlds.policies import (
+from ebpo_sim.chains.policy import (
     Prompts,
     log_probabilities,
     right_probabilities,
     step_distributions,
     step_log_probabilities,
 )
-from ebpo_sim.worlds.prompts import (
+from ebpo_sim.chains.population import (
     EDGE,
     SkillChain,
     bandit,
@@ -31,6 +29,8 @@ from ebpo_sim.worlds.prompts import (
     token_entropy,
     token_kl,
 )
+from ebpo_sim.errors import InputError
+from ebpo_sim.worlds.grammar import parse_world
 
 
 @pytest.fixture(scope="module")
@@ -145,8 +145,8 @@ def test_observed_start_has_the_worlds_quantiles(name: str) -> None:
 
 def test_bandit_is_the_one_step_case() -> None:
     """Guards the bandit: its success is p, its gradient policy_gradient's, prompt by prompt."""
-    from ebpo_sim.policy_gradient import policies
-    from ebpo_sim.policy_gradient import success_gradient as of_one
+    from ebpo_sim.counts.updates import policies
+    from ebpo_sim.counts.updates import success_gradient as of_one
 
     p = np.array([0.01, 0.3, 0.5, 0.97])
     population = bandit(p, actions=5)

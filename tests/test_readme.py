@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from ebpo_sim import make
+from ebpo_sim.counts.exact import limit_risk
 from ebpo_sim.estimators import names, registry
-from ebpo_sim.exact import limit_risk
 from ebpo_sim.worlds import intra_class_correlation, parse_world
 
 TEXT = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")

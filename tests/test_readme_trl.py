@@ -25,4 +25,4 @@ def test_the_trl_example_runs(tmp_path: Path) -> None:
         "args": GRPOConfig(**trl_toy.settings(tmp_path, max_steps=1)), "tokenizer": trl_toy.tokenizer(),
     }  # fmt: skip
     exec(code, scope)
-    assert set(scope["trainer"].estimator_state) == {"even", "odd"}
+    assert set(scope["trainer"].estimator_state[0]) == {"even", "odd"}

@@ -9,10 +9,10 @@ from itertools import combinations, product
 import numpy as np
 import pytest
 
+from ebpo_sim.counts.splits import split_ratio
 from ebpo_sim.errors import InputError
 from ebpo_sim.estimators import Estimator, make
-from ebpo_sim.mixing import Prior
-from ebpo_sim.splitcheck import split_ratio
+from ebpo_sim.numbers.mixing import Prior
 from ebpo_sim.worlds import Counts, observed_counts
 
 PRIOR = Prior((0.1, 0.5, 0.8), (0.2, 0.5, 0.3))

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from ebpo_sim import formulas
+from ebpo_sim.counts.exact import limit_risk
 from ebpo_sim.estimators import make
-from ebpo_sim.exact import limit_risk
-from ebpo_sim.mixing import Prior
+from ebpo_sim.numbers import formulas
+from ebpo_sim.numbers.mixing import Prior
 from ebpo_sim.worlds import Beta, Points
 
 RELATIVE = 1e-9

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ebpo_sim import moments
 from ebpo_sim.errors import InputError
+from ebpo_sim.numbers import moments
 from ebpo_sim.worlds import Beta, observed_counts, variance_components
 from ebpo_sim.worlds.topics import (
     ORDERS,

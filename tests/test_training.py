@@ -11,21 +11,17 @@ import torch
 from scipy.stats import binom, chi2
 
 import naive_training as naive
+from ebpo_sim.chains.kernels import distributions, divergence, majority, rollout
+from ebpo_sim.chains.measures import maj_at_n, pass_at_k, quality, sampled_gradients
+from ebpo_sim.chains.policy import step_distributions
+from ebpo_sim.chains.population import SkillChain, bandit, per_token, skill_chain, success, success_gradient, token_kl
+from ebpo_sim.chains.rung import TrainingConfig, advance, build_estimator, start, stream
+from ebpo_sim.chains.update import Learner, gradient, sample
+from ebpo_sim.counts.updates import advantage_gap, advantages_by_count
 from ebpo_sim.errors import InputError
 from ebpo_sim.estimators import make
 from ebpo_sim.groups import count_groups, group_rewards
-from ebpo_sim.kernels_training import distributions, divergence, majority, rollout, surrogate_gradient
-from ebpo_sim.policy_gradient import advantage_gap, advantages_by_count
-from ebpo_sim.training import (
-    TrainingConfig,
-    advance,
-    build_estimator,
-    start,
-    stream,
-)
-from ebpo_sim.training_measures import maj_at_n, pass_at_k, quality, sampled_gradients
-from ebpo_sim.worlds.policies import step_distributions
-from ebpo_sim.worlds.prompts import SkillChain, bandit, per_token, skill_chain, success, success_gradient, token_kl
+from ebpo_sim.objectives import KL, Aggregation, Clip, EntropyBonus
 
 SMALL = TrainingConfig("ebpo", group_size=3, prompts=7, steps=6, learning_rate=0.3, minibatches=3, epochs=2,
                        clip_low=0.1, clip_high=0.15, kl=0.05, record_every=2, gradient_redraws=2, seed=4)  # fmt: skip
@@ -49,7 +45,10 @@ def naive_run(population: SkillChain, config: TrainingConfig, steps: int) -> lis
         batch = population.prompts.take(index)
         old = naive.distributions(theta, batch)
         actions, rewards = naive.rollout(old, batch, rng.random((config.prompts, config.group_size, width)))
-        advantages, _, state = estimator.step(state, group_rewards(rewards, clusters=batch.topic_P))
+        lengths = np.repeat(batch.length_P[:, None], config.group_size, axis=1)
+        advantages, _, state = estimator.step(
+            state, group_rewards(rewards, clusters=batch.topic_P, lengths=lengths, prompt_ids=index.tolist())
+        )
         anchors = [reference[i] for i in index]
         theta, *moments, count, _ = naive.update(
             theta, *moments, count, batch, actions, advantages, old, anchors, config
@@ -79,15 +78,17 @@ def drawn(population: SkillChain, group_size: int, seed: int = 0):
     return arrays, pi, actions, rewards
 
 
-@pytest.mark.parametrize("token_mean", [True, False])
-def test_surrogate_gradient_matches_autograd(chain: SkillChain, token_mean: bool) -> None:
-    """Guards the clipped surrogate with k3, off policy: torch's gradient of the objective written out, to 1e-12."""
-    arrays, old, actions, _ = drawn(chain, 5)
+@pytest.mark.parametrize("rule", ["token_mean", "sequence_mean"])
+def test_the_gradient_matches_autograd(chain: SkillChain, rule: str) -> None:
+    """Guards the clipped surrogate with k3 and an entropy bonus, off policy, through the compiled kernels: torch's
+    gradient of the objective written out, to 1e-12."""
     rng = np.random.default_rng(2)
+    rolled = sample(chain.start_SK, chain.prompts, 5, rng)
+    old, actions = rolled.pi_PLK, rolled.actions_PGL
     theta = chain.start_SK + rng.normal(0, 0.3, chain.start_SK.shape)
-    advantages, reference = rng.normal(size=actions.shape[:2]), old[::-1].copy()
-    reference[:] = np.where(old > 0, 0.8 * old + 0.05, old)
-    low, high, kl = 0.2, 0.1, 0.3
+    advantages = rng.normal(size=actions.shape[:2])
+    reference = step_distributions(theta + 0.5 * rng.normal(size=theta.shape), chain.prompts)
+    low, high, kl, bonus = 0.2, 0.1, 0.3, 0.05
     t = torch.tensor(theta, requires_grad=True)
     prompts, objective, tokens = chain.prompts, torch.zeros((), dtype=torch.float64), 0
     for p, length in enumerate(prompts.length_P):
@@ -95,18 +96,19 @@ def test_surrogate_gradient_matches_autograd(chain: SkillChain, token_mean: bool
             boost = torch.zeros(4, dtype=torch.float64)
             boost[prompts.right_PL[p, s]] = prompts.offset_PL[p, s]
             log_pi = torch.log_softmax(t[prompts.skills_PL[p, s]] + boost, 0)
+            entropy = -(log_pi.exp() * log_pi).sum()
             for g in range(5):
                 a, adv = actions[p, g, s], advantages[p, g]
                 ratio = torch.exp(log_pi[a] - np.log(old[p, s, a]))
                 gap = np.log(reference[p, s, a]) - log_pi[a]
                 term = torch.minimum(ratio * adv, torch.clamp(ratio, 1 - low, 1 + high) * adv)
-                term = term - kl * (torch.exp(gap) - gap - 1)
-                objective = objective + (term if token_mean else term / length)
+                term = term - kl * (torch.exp(gap) - gap - 1) + bonus * entropy
+                objective = objective + (term if rule == "token_mean" else term / length)
                 tokens += 1
-    (objective / (tokens if token_mean else 5 * len(prompts.length_P))).backward()
-    found = np.empty_like(theta)
-    clipped = surrogate_gradient(theta, *arrays, actions, advantages, old, reference, low, high, kl, token_mean, 0,
-                                 len(prompts.length_P), found)  # fmt: skip
+    (objective / (tokens if rule == "token_mean" else 5 * len(prompts.length_P))).backward()
+    parts = (Clip(low, high), KL(kl), EntropyBonus(bonus))
+    learner = Learner(parts, Aggregation(rule), adam=False, learning_rate=0.0)  # type: ignore[arg-type]
+    found, clipped = gradient(theta, rolled, advantages, learner, reference)
     assert clipped > 10
     assert t.grad is not None
     np.testing.assert_allclose(found, t.grad.numpy(), rtol=0, atol=1e-12)
@@ -128,7 +130,7 @@ def test_expected_step_is_the_predicted_one(name: str) -> None:
         gap_P = advantage_gap(table, success(theta, prompts))
         predicted = success_gradient(theta, prompts, gap_P / prompts.length_P.sum())
         rng = np.random.default_rng([7, i])
-        g = sampled_gradients(theta, prompts, estimator, estimator.init(), group_size, True, 2000, rng)
+        g = sampled_gradients(theta, prompts, estimator, estimator.init(), group_size, Aggregation(), 2000, rng)
         if i == 0:
             along = np.sum((g - predicted) * predicted, axis=-1)  # (redraws, prompts): a prompt is a row of theta
         else:
@@ -163,9 +165,9 @@ def test_quality_is_unbiased(redraws: int) -> None:
     drawn = np.concatenate([np.full((3, 1), along), across], axis=1).reshape(3, 1, 3)
     exact = np.array([[3.0, 0.0, 0.0]])
     noise = square = 0.0
-    for sample in itertools.product(range(3), repeat=redraws):
-        found = quality(drawn[list(sample)], exact)
-        weight = float(np.prod(chance[list(sample)]))
+    for chosen in itertools.product(range(3), repeat=redraws):
+        found = quality(drawn[list(chosen)], exact)
+        weight = float(np.prod(chance[list(chosen)]))
         assert 0 < found.cosine < 0.9
         noise += weight * found.variance * along**2
         square += weight * along**2 * (1 / found.cosine**2 - 1)

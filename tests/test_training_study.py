@@ -11,13 +11,12 @@ import numpy as np
 import pytest
 
 from ebpo_sim import cache
-from ebpo_sim import training_cells as cells
-from ebpo_sim import training_study as study
+from ebpo_sim.chains.population import parse_population
+from ebpo_sim.chains.rung import METRICS, train
 from ebpo_sim.errors import InputError
-from ebpo_sim.training import METRICS, train
-from ebpo_sim.training_findings import findings
-from ebpo_sim.training_plots import plot
-from ebpo_sim.worlds.prompts import parse_population
+from ebpo_sim.studies.training import cells, study
+from ebpo_sim.studies.training.findings import findings
+from ebpo_sim.studies.training.plots import plot
 
 TINY = replace(
     study.QUICK, worlds=("chain",), estimators=("grpo", "ebpo"), group_sizes=(2, 16), optimisers=("sgd",),
@@ -230,9 +229,3 @@ def test_bad_settings_are_refused_before_any_work(change: dict[str, object], say
     with pytest.raises(InputError, match=says):
         study.rows(replace(TINY, **change), tmp_path / "none")  # type: ignore[arg-type]
     assert not (tmp_path / "none").exists()
-
-
-def test_bad_threads_are_refused() -> None:
-    """Guards the command line's own check."""
-    with pytest.raises(InputError, match="--threads must be at least 1"):
-        study.parse(["--threads", "0"])

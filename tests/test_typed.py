@@ -68,7 +68,7 @@ def of_kind(value: Any, kind: Any) -> bool:
 
 def values(made: Estimator) -> set[Any]:
     """Every setting that an estimator ended with."""
-    parts = (made, made.baseline, made.normalise)
+    parts = (made, made.baseline, *made.chain)
     return {getattr(p, f.name) for p in parts for f in dataclasses.fields(p)}  # type: ignore[arg-type]
 
 
@@ -135,7 +135,7 @@ BOOLEANS = [(n, s) for n, s, kind in SETTINGS if kind is bool]
 def test_false_is_false(name: str, setting: str, word: str) -> None:
     """The text false switches off whatever the default is; what only looks like it is refused."""
     plain, spelt = build(name, **{setting: False}), make(f"{name}:{setting}={word}")
-    assert (plain.baseline, plain.normalise, plain.order) == (spelt.baseline, spelt.normalise, spelt.order)
+    assert (plain.chain, plain.order) == (spelt.chain, spelt.order)
     assert plain != build(name, **{setting: True})
     for other in ("no", "off", "0", "", "fals"):
         with pytest.raises(InputError, match="true or false"):

@@ -10,12 +10,12 @@ import torch
 from scipy.stats import t as student
 
 from battery import build
+from ebpo_sim.counts.sampled_updates import Path, entropy_at_reward, one_step_changes, train
+from ebpo_sim.counts.streams import Design
+from ebpo_sim.counts.updates import rates
 from ebpo_sim.errors import InputError
 from ebpo_sim.estimators import make
 from ebpo_sim.groups import group_rewards
-from ebpo_sim.montecarlo import Design
-from ebpo_sim.policy_gradient import rates
-from ebpo_sim.update_simulation import Path, entropy_at_reward, one_step_changes, train
 from ebpo_sim.worlds import parse_world
 
 FAMILY_WISE = 1e-3

@@ -1,6 +1,6 @@
 """Finding (ii): what Adam(W) does to the scale of rewards, on a softmax bandit.
 
-Optimisers are pure functions state -> state on NumPy arrays; gradients are of the objective J, which is climbed.
+Gradients are of the objective J, which is climbed.
 Source: arXiv 2601.05002, Propositions 2, 5 and 6, with standard Adam (Appendices C and D).
 """
 
@@ -12,21 +12,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ebpo_sim import formulas
-from ebpo_sim.bias.prefix import advantages, softmax
+from ebpo_sim.bias.prefix import advantages
 from ebpo_sim.errors import InputError
+from ebpo_sim.numbers import adam, formulas
+from ebpo_sim.numbers.adam import Adam, State
+from ebpo_sim.numbers.softmax import softmax
 
 Array = NDArray[np.float64]
-
-
-class Adam(NamedTuple):
-    """Settings of Adam(W): theta <- theta + lr m-hat/(sqrt(v-hat) + eps) - lr weight_decay theta."""
-
-    lr: float = 1e-2
-    beta1: float = 0.9
-    beta2: float = 0.999
-    eps: float = 1e-8
-    weight_decay: float = 0.0
 
 
 class Sgd(NamedTuple):
@@ -38,55 +30,24 @@ class Sgd(NamedTuple):
 Optimiser = Adam | Sgd
 
 
-class State(NamedTuple):
-    """Parameters and raw (not bias-corrected) moments after `step` updates."""
-
-    theta_K: Array
-    m_K: Array
-    v_K: Array
-    step: int
-
-
 def check_optimiser(optimiser: Optimiser) -> None:
     """Raises InputError unless lr > 0 and, for Adam, betas in [0, 1), eps >= 0, weight_decay >= 0."""
-    if not optimiser.lr > 0:
-        raise InputError(f"lr must be positive, got {optimiser.lr}")
     if isinstance(optimiser, Adam):
-        for name in ("beta1", "beta2"):
-            if not 0 <= getattr(optimiser, name) < 1:
-                raise InputError(f"{name} must be in [0, 1), got {getattr(optimiser, name)}: 0.9 and 0.999 are usual")
-        for name in ("eps", "weight_decay"):
-            if not getattr(optimiser, name) >= 0:
-                raise InputError(f"{name} must not be negative, got {getattr(optimiser, name)}")
+        adam.check(optimiser)
+    elif not optimiser.lr > 0:
+        raise InputError(f"lr must be positive, got {optimiser.lr}")
 
 
-def init(theta_K: ArrayLike) -> State:
-    """Zero moments at step 0: Proposition 6 needs them."""
-    theta = np.array(theta_K, dtype=np.float64, ndmin=1)
-    return State(theta, np.zeros_like(theta), np.zeros_like(theta), 0)
-
-
-def direction(optimiser: Adam, state: State) -> Array:
-    """u = m-hat / (sqrt(v-hat) + eps), both moments bias-corrected; 0 where m and the denominator are 0 (eps = 0)."""
-    mean = state.m_K / (1 - optimiser.beta1**state.step)
-    root = np.sqrt(state.v_K / (1 - optimiser.beta2**state.step)) + optimiser.eps
-    return np.divide(mean, root, out=np.zeros_like(mean), where=(mean != 0) | (root != 0))
-
-
-def update(optimiser: Optimiser, state: State, gradient_K: ArrayLike, lr_factor: float = 1.0) -> State:
+def update(optimiser: Optimiser, state: State, gradient: ArrayLike, lr_factor: float = 1.0) -> State:
     """One step with the gradient of J; `lr_factor` multiplies the learning rate (a schedule). The moments of an
     Adam state pass through SGD unchanged."""
     check_optimiser(optimiser)
-    g, lr = np.array(gradient_K, dtype=np.float64, ndmin=1), optimiser.lr * lr_factor
-    if g.shape != state.theta_K.shape:
-        raise InputError(f"gradient_K must have the parameters' shape {state.theta_K.shape}, got {g.shape}")
-    if isinstance(optimiser, Sgd):
-        return state._replace(theta_K=state.theta_K + lr * g, step=state.step + 1)
-    m = optimiser.beta1 * state.m_K + (1 - optimiser.beta1) * g
-    v = optimiser.beta2 * state.v_K + (1 - optimiser.beta2) * g**2
-    moved = State(state.theta_K, m, v, state.step + 1)
-    shift = lr * direction(optimiser, moved) - lr * optimiser.weight_decay * state.theta_K
-    return moved._replace(theta_K=state.theta_K + shift)
+    g = np.array(gradient, dtype=np.float64, ndmin=1)
+    if g.shape != state.theta.shape:
+        raise InputError(f"gradient must have the parameters' shape {state.theta.shape}, got {g.shape}")
+    if isinstance(optimiser, Adam):
+        return adam.update(optimiser, state, g, lr_factor)
+    return state._replace(theta=state.theta + optimiser.lr * lr_factor * g, step=state.step + 1)
 
 
 def clip_by_norm(gradient_K: ArrayLike, limit: float) -> Array:
@@ -195,10 +156,10 @@ def run_bandit(
         raise InputError(f"scale must be positive, got {scale}: a negative scale turns the objective round")
     rng, size, arms = np.random.default_rng(seed), bandit.group_size, len(bandit.rewards_K)
     rewards_K, reference = np.array(bandit.rewards_K), softmax(bandit.reference_K)
-    state = init(np.zeros(arms))
+    state = adam.init(np.zeros(arms))
     theta_TK, root_v_TK = np.zeros((steps + 1, arms)), np.zeros((steps, arms))
     for t in range(steps):
-        pi = softmax(state.theta_K)
+        pi = softmax(state.theta)
         arm_G = rng.choice(arms, size=size, p=pi)
         r = scale * rewards_K[arm_G] + shift
         A = advantages(r) if prior is None else shrinkage_advantages(r, prior)
@@ -210,7 +171,7 @@ def run_bandit(
             log_ratio = np.log(pi / reference)
             gradient = gradient - kl * (pi * (log_ratio - pi @ log_ratio))
         state = update(optimiser, state, clip_by_norm(gradient, clip_norm), min(1.0, (t + 1) / max(1, warmup)))
-        theta_TK[t + 1] = state.theta_K
+        theta_TK[t + 1] = state.theta
         if isinstance(optimiser, Adam):
-            root_v_TK[t] = np.sqrt(state.v_K / (1 - optimiser.beta2**state.step))
+            root_v_TK[t] = np.sqrt(state.second / (1 - optimiser.beta2**state.step))
     return BanditRun(theta_TK, root_v_TK)

@@ -9,8 +9,9 @@ import numpy as np
 
 from ebpo_sim.bias import adamw as aw
 from ebpo_sim.bias.record import Prediction, prediction
+from ebpo_sim.numbers.adam import Adam, State, direction, init
 
-ADAM, SGD = aw.Adam(), aw.Sgd()
+ADAM, SGD = Adam(), aw.Sgd()
 ROUNDED = 1e-12
 
 
@@ -19,12 +20,12 @@ def apart(a: aw.BanditRun, b: aw.BanditRun) -> float:
     return float(np.abs(a.theta_TK[-1] - b.theta_TK[-1]).max())
 
 
-def last_direction(adam: aw.Adam, gradients: tuple[float, ...], state: aw.State | None = None) -> float:
+def last_direction(adam: Adam, gradients: tuple[float, ...], state: State | None = None) -> float:
     """The preconditioned last step of a one-parameter run over `gradients`."""
-    state = aw.init([0.0]) if state is None else state
+    state = init([0.0]) if state is None else state
     for g in gradients:
         state = aw.update(adam, state, [g])
-    return float(aw.direction(adam, state)[0])
+    return float(direction(adam, state)[0])
 
 
 def turning_point(gradient: Callable[[float], float]) -> float:
@@ -32,23 +33,23 @@ def turning_point(gradient: Callable[[float], float]) -> float:
     low, high = 1e-3, 1e3
     for _ in range(80):
         middle = math.sqrt(low * high)
-        step = last_direction(aw.Adam(eps=0.0), (gradient(middle),))
+        step = last_direction(Adam(eps=0.0), (gradient(middle),))
         low, high = (middle, high) if step < 0 else (low, middle)
     return math.sqrt(low * high)
 
 
 def check_adamw(seed: int) -> tuple[Prediction, ...]:
     """Q1 to Q7; published numbers are of the set-up in `aw.Bandit`, 200 steps, seed 3."""
-    base, decayed = aw.run_bandit(ADAM), aw.Adam(weight_decay=0.1)
+    base, decayed = aw.run_bandit(ADAM), Adam(weight_decay=0.1)
     rng = np.random.default_rng(seed)
     history = tuple(rng.normal(size=40))
-    tenfold = last_direction(aw.Adam(eps=1e-3), tuple(10 * g for g in history))
+    tenfold = last_direction(Adam(eps=1e-3), tuple(10 * g for g in history))
     found = [
         prediction("Q1", "phi = 1024, eps scaled: largest difference of any step, bit for bit", 0,
                    float(np.abs(aw.run_bandit(decayed._replace(eps=1024e-8), scale=1024.0).theta_TK
                                 - aw.run_bandit(decayed).theta_TK).max()), 0, "phi a power of 2"),
         prediction("Q1", "phi = 10: Adam(phi g, eps) = Adam(g, eps/phi), step 40", last_direction(
-            aw.Adam(eps=1e-4), history), tenfold, ROUNDED, "one gradient history, zero initial moments"),
+            Adam(eps=1e-4), history), tenfold, ROUNDED, "one gradient history, zero initial moments"),
     ]  # fmt: skip
     for scale, published, rounding in (
         (10, 1.0891, 5e-5),
@@ -56,7 +57,7 @@ def check_adamw(seed: int) -> tuple[Prediction, ...]:
         (0.01, 0.10, 5e-3),
         (1e-3, 0.01089, 5e-6),
     ):
-        adam, root_v = aw.Adam(eps=1e-5), 1e-4
+        adam, root_v = Adam(eps=1e-5), 1e-4
         ratio = last_direction(adam, (scale * root_v,) * 3) / last_direction(adam, (root_v,) * 3)
         formula = float(aw.update_ratio(scale, root_v, 1e-5))
         found += [
@@ -70,13 +71,13 @@ def check_adamw(seed: int) -> tuple[Prediction, ...]:
         (1e-3, 1e-8, 3.9e-4, 5e-6),
         (1e-3, 1e-5, 0.226, 5e-4),
     ):
-        difference = apart(aw.run_bandit(aw.Adam(eps=eps), scale=scale), aw.run_bandit(aw.Adam(eps=eps)))
+        difference = apart(aw.run_bandit(Adam(eps=eps), scale=scale), aw.run_bandit(Adam(eps=eps)))
         found.append(
             prediction("Q3", f"bandit, phi = {scale:g} against 1, eps = {eps:g}, published", published, difference,
                        rounding, "mean-centred advantages without std, beta = 0")
         )  # fmt: skip
     ten, one = aw.run_bandit(ADAM, scale=10.0, kl=0.1), aw.run_bandit(ADAM, kl=0.1)
-    conjugate = aw.run_bandit(aw.Adam(eps=1e-8 / 1024), kl=0.1 / 1024)
+    conjugate = aw.run_bandit(Adam(eps=1e-8 / 1024), kl=0.1 / 1024)
     found += [
         prediction("Q4", "KL breaks invariance: phi = 10 against 1, published", 0.435, apart(ten, one), 5e-4,
                    "beta = 0.1", "softmax bandit, 6 arms, beta = 0.1, phi = 10 against 1"),
@@ -102,7 +103,7 @@ def check_adamw(seed: int) -> tuple[Prediction, ...]:
 
 def _extra_conditions(base: aw.BanditRun) -> list[Prediction]:
     """Q6: two gradients (1, 4) and a clip at 2 leave (1, 2) at phi = 1 and (2, 2) at phi = 10."""
-    adam, b1, b2 = aw.Adam(eps=0.0), 0.9, 0.999
+    adam, b1, b2 = Adam(eps=0.0), 0.9, 0.999
 
     def second(x: float, y: float) -> float:
         return (b1 * x + y) / (1 + b1) / math.sqrt((b2 * x * x + y * y) / (1 + b2))
@@ -111,7 +112,7 @@ def _extra_conditions(base: aw.BanditRun) -> list[Prediction]:
         return last_direction(adam, tuple(float(aw.clip_by_norm([scale * g], limit)[0]) for g in (1.0, 4.0)))
 
     def warm(scale: float, m: float = 0.0) -> float:
-        return last_direction(adam, (scale,), aw.State(np.zeros(1), np.array([m]), np.zeros(1), 0))
+        return last_direction(adam, (scale,), State(np.zeros(1), np.array([m]), np.zeros(1), 0))
 
     warmed = aw.run_bandit(ADAM._replace(eps=1024e-8), scale=1024.0, warmup=50).theta_TK
     return [

@@ -9,27 +9,32 @@ from ebpo_sim.bias import adamw as aw
 from ebpo_sim.bias import overshoot as ov
 from ebpo_sim.bias.prefix import numerical_gradient
 from ebpo_sim.bias.record import Prediction, prediction
+from ebpo_sim.bias.tokens import coefficient, worth
+from ebpo_sim.numbers.adam import Adam, direction, init
+from ebpo_sim.objectives import CISPO, DPPO, MHPO, SAPO, Objective, R2VPOFixed
 
 Array = NDArray[np.float64]
 EXACT = 2e-15  # simulated error the reference reports
 ROUNDED = 1e-12
+PENALTY = R2VPOFixed(2.5)
+GATES: dict[str, Objective] = {"soft_gate": SAPO(), "hazard_gate": MHPO(), "capped_weight": CISPO()}
 FAST, SLOW = (0.9, 0.95), (0.9, 0.999)
 
 
-def measured_ratios(adam: aw.Adam, history_TK: Array, clipped: int) -> Array:
+def measured_ratios(adam: Adam, history_TK: Array, clipped: int) -> Array:
     """|step T+k| / |step T-1| coordinate by coordinate for k < clipped, gradients `history_TK` then zeros."""
-    state = aw.init(np.zeros(history_TK.shape[1]))
+    state = init(np.zeros(history_TK.shape[1]))
     for gradient_K in history_TK:
         state = aw.update(adam, state, gradient_K)
-    last, ratios = aw.direction(adam, state), []
+    last, ratios = direction(adam, state), []
     for _ in range(clipped):
         state = aw.update(adam, state, np.zeros_like(last))
-        ratios.append(aw.direction(adam, state) / last)
+        ratios.append(direction(adam, state) / last)
     return np.array(ratios)
 
 
-def _adam(betas: tuple[float, float], eps: float = 0.0) -> aw.Adam:
-    return aw.Adam(0.01, *betas, eps)
+def _adam(betas: tuple[float, float], eps: float = 0.0) -> Adam:
+    return Adam(0.01, *betas, eps)
 
 
 def check_overshoot(seed: int) -> tuple[Prediction, ...]:
@@ -113,32 +118,29 @@ def _mirror(history: Array) -> list[Prediction]:
 
 def _contrast() -> list[Prediction]:
     found, adam = [], _adam(FAST)
-    penalty = ov.Objective("variance_penalty")
-    fixed = ov.run_logit(aw.Sgd(0.05), ov.start(0.3), objective=penalty, steps=400).ratio_T[-1]
+    fixed = ov.run_logit(aw.Sgd(0.05), ov.start(0.3), objective=PENALTY, steps=400).ratio_T[-1]
     found.append(prediction("R7", "ratio-variance penalty: fixed point 1 + A/(2 lambda)", 1.2, fixed, ROUNDED,
                             "A = 1, lambda = 2.5, SGD; reachable: 1 + A/(2 lambda) < 1/pi_old"))  # fmt: skip
-    run, mask = ov.run_logit(adam, ov.start(0.3)), ov.Objective("divergence_mask", divergence=0.06)
-    masked = ov.run_logit(adam, ov.start(0.3), objective=mask).logit_T
+    run = ov.run_logit(adam, ov.start(0.3))
+    masked = ov.run_logit(adam, ov.start(0.3), objective=DPPO(0.06)).logit_T
     found.append(prediction("R7", "divergence mask, delta = eps pi_old: largest difference from PPO's run", 0,
                             float(np.abs(masked - run.logit_T).max()), 0, "one logit", "DPPO, delta 0.06"))  # fmt: skip
-    for kind, s in (("variance_penalty", 1.3), ("soft_gate", 1.3), ("hazard_gate", 1.3), ("capped_weight", 1.3)):
-        objective = ov.Objective(kind)
+    for name, objective in {"variance_penalty": PENALTY, **GATES}.items():
 
-        def value(x: Array, objective: ov.Objective = objective, s: float = s) -> float:
-            return ov.objective_value(objective, float(np.exp(x[0])), 0.3, 1.0, s)
+        def value(x: Array, objective: Objective = objective) -> float:
+            return float(worth(objective, np.exp(x[0]), 1.0, 1.3, 0.3))
 
-        slope = numerical_gradient(value, [np.log(s)])
-        what = "pulls back" if kind == "variance_penalty" else "goes on"
-        found.append(prediction("R7", f"{kind}: d J/d log pi at s = 1.3, {what}",
-                                ov.gradient_coefficient(objective, s, 0.3, 1.0), slope[0], 1e-10, "A = 1"))  # fmt: skip
-    s_S = np.linspace(0.5, 3, 25001)
-    hazard_S = [ov.gradient_coefficient(ov.Objective("hazard_gate"), s, 0.3, 1.0) for s in s_S]
+        slope = numerical_gradient(value, [np.log(1.3)])
+        what = "pulls back" if name == "variance_penalty" else "goes on"
+        found.append(prediction("R7", f"{name}: d J/d log pi at s = 1.3, {what}",
+                                float(coefficient(objective, 1.3, 1.0, 0.3)), slope[0], 1e-10, "A = 1"))  # fmt: skip
+    hazard_S = coefficient(MHPO(), np.linspace(0.5, 3, 25001), 1.0, 0.3)
     found.append(prediction("R7", "hazard_gate: largest coefficient, at s = 1.78 (0.265 at s = 1), published", 0.3958,
-                            max(hazard_S), 5e-5, "MHPO's defaults",
+                            float(hazard_S.max()), 5e-5, "MHPO's defaults",
                             "MHPO, one sample: above s = 1 the coefficient first grows"))  # fmt: skip
     stopped = [
-        float((ov.run_logit(adam, ov.start(0.3), objective=ov.Objective(kind)).gradient_T == 0).sum())
-        for kind in ("soft_gate", "hazard_gate", "capped_weight")
+        float((ov.run_logit(adam, ov.start(0.3), objective=objective).gradient_T == 0).sum())
+        for objective in GATES.values()
     ]
     found.append(prediction("R7", "soft and hazard gates, CISPO: steps with zero gradient", 0, max(stopped), 0, "A = 1",
                             "CISPO, one logit: never stops"))  # fmt: skip
@@ -160,7 +162,7 @@ def _others() -> list[Prediction]:
     kl_slope = numerical_gradient(minus_kl, pulled.logit_T[clipped : clipped + 1])[0]
     group = ov.run_logit(adam, ov.start(0.3), steps=29)
     again = ov.run_logit(adam, group.state, advantages_G=(0.0,) * 8, steps=52)
-    reset = ov.run_logit(adam, aw.init(group.state.theta_K), advantages_G=(0.0,) * 8, steps=52)
+    reset = ov.run_logit(adam, init(group.state.theta), advantages_G=(0.0,) * 8, steps=52)
     last = group.direction_T[27]
     inherited = adam.lr * last * ov.step_ratio(*FAST, 29, np.arange(1, 53)).sum()
     shared_example = "3 right and 1 wrong of 8 share the token, p = 1/2: the ratio comes back to 1.2"

@@ -10,6 +10,8 @@ from numpy.typing import ArrayLike, NDArray
 from ebpo_sim.bias import control
 from ebpo_sim.bias import prefix as px
 from ebpo_sim.bias.record import Prediction, prediction
+from ebpo_sim.numbers.softmax import softmax
+from ebpo_sim.objectives import Clip
 
 Array = NDArray[np.float64]
 LENGTHS = (20, 21, 30, 38, 4, 8, 33, 38)  # the reference's example group, p = 3/8
@@ -27,7 +29,7 @@ def numeric_gradient(
     new: Array = OLD,
     suffix_ratio_G: ArrayLike = 1.0,
     root_G: ArrayLike = 1.0,
-    clip: px.Clip = (0.2, 0.2),
+    clip: Clip = px.CLIP,
 ) -> Array:
     """The surrogate's gradient in the shared position's logits, by finite differences."""
     return px.numerical_gradient(lambda z: px.surrogate(z, OLD, TOKEN, alpha_G, A_G, clip, suffix_ratio_G, root_G), new)
@@ -39,16 +41,16 @@ def numeric_weight(
     new: Array = OLD,
     suffix_ratio_G: ArrayLike = 1.0,
     root_G: ArrayLike = 1.0,
-    clip: px.Clip = (0.2, 0.2),
+    clip: Clip = px.CLIP,
 ) -> float:
     """W_agg measured: that gradient over (e_y - pi), at y."""
     gradient = numeric_gradient(alpha_G, A_G, new, suffix_ratio_G, root_G, clip)
-    return float(gradient[TOKEN] / (1 - px.softmax(new)[TOKEN]))
+    return float(gradient[TOKEN] / (1 - softmax(new)[TOKEN]))
 
 
 def _moved(ratio: float) -> Array:
     """Logits at which the shared token has pi = ratio pi_old."""
-    old = float(px.softmax(OLD)[TOKEN])
+    old = float(softmax(OLD)[TOKEN])
     new = OLD.copy()
     new[TOKEN] += math.log(ratio * (1 - old) / (1 - ratio * old))
     return new
@@ -60,7 +62,7 @@ def check_prefix(seed: int) -> tuple[Prediction, ...]:
     rng = np.random.default_rng(seed)
     alpha = {m: px.token_weights(m, LENGTHS, REWARDS) for m in px.METHODS}
     new = _moved(1.1)
-    pi = px.softmax(new)
+    pi = softmax(new)
     worst = 0.0
     for m in px.METHODS:
         closed = px.aggregate_weight(alpha[m], A) * 1.1 * (np.eye(5)[TOKEN] - pi)
@@ -110,7 +112,7 @@ def check_prefix(seed: int) -> tuple[Prediction, ...]:
     u = np.exp(rng.normal(0, 0.02, 8))
     for m, root, s_G in (("gcpo", 1.0, u), ("gspo", equal, u ** (1 / equal))):
         flat = px.token_weights(m, equal, REWARDS)
-        numeric = numeric_weight(flat, A, suffix_ratio_G=u, root_G=root, clip=(9.0, 9.0))
+        numeric = numeric_weight(flat, A, suffix_ratio_G=u, root_G=root, clip=px.UNCLIPPED)
         covariance = 8 * np.cov(flat * s_G, A, ddof=0)[0, 1]
         found.append(
             prediction(

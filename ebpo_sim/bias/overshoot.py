@@ -12,10 +12,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ebpo_sim.bias.adamw import Adam, Optimiser, State, direction, init, update
-from ebpo_sim.errors import InputError, unknown_name
+from ebpo_sim.bias.adamw import Optimiser, update
+from ebpo_sim.bias.tokens import coefficient
+from ebpo_sim.errors import InputError
+from ebpo_sim.numbers.adam import Adam, State, direction, init
+from ebpo_sim.objectives import Clip, Objective
 
 Array = NDArray[np.float64]
+CLIP = Clip()
 
 
 def _decay(beta: float, stop: int, k: NDArray[np.int64]) -> Array:
@@ -82,85 +86,6 @@ def limit_overshoot(optimiser: Adam) -> float:
     return rho / (1 - rho)
 
 
-class Objective(NamedTuple):
-    """A token objective of the ratio s and advantage A; only the fields of its kind are read."""
-
-    kind: str = "clip"
-    eps_low: float = 0.2
-    eps_up: float = 0.2
-    penalty: float = 2.5  # lambda of variance_penalty
-    divergence: float = 0.06  # delta of divergence_mask, on |pi - pi_old|
-    temperature: float = 1.0  # tau of soft_gate
-
-
-CLIP = Objective()
-HAZARD = (1.5, (1.5, 1.0), (2.0, 0.8))  # MHPO (2603.16929): c, (k+, lambda+), (k-, lambda-)
-
-
-def _sigmoid(x: float) -> float:
-    return 1 / (1 + math.exp(-x))
-
-
-def _hazard(s: float) -> float:
-    c, (k_up, scale_up), (k_low, scale_low) = HAZARD
-    psi = c * math.tanh(math.log(s) / c)
-    return math.pow(math.log1p(math.exp(psi)) / scale_up, k_up) + math.pow(
-        math.log1p(math.exp(-psi)) / scale_low, k_low
-    )
-
-
-def _kept(objective: Objective, s: float, old: float, A: float) -> bool:
-    if objective.kind == "divergence_mask":
-        return not (A * (s - 1) > 0 and abs(s * old - old) > objective.divergence)
-    return not ((A > 0 and s > 1 + objective.eps_up) or (A < 0 and s < 1 - objective.eps_low))
-
-
-def objective_value(objective: Objective, ratio: float, old: float, advantage: float, held: float) -> float:
-    """The objective at s = `ratio`, whatever it detaches (masks, hazards, weights) taken at s = `held`.
-
-    clip: min(sA, clip(s)A). variance_penalty: sA - lambda (s-1)^2. divergence_mask (DPPO): M sA.
-    soft_gate (SAPO): (4/tau) sigmoid(tau (s-1)) A. hazard_gate (MHPO): exp(psi(s) - zeta) A.
-    capped_weight (CISPO): min(held, 1+eps_up) A log s.
-    """
-    s, A = ratio, advantage
-    if objective.kind == "clip":
-        return min(s * A, min(max(s, 1 - objective.eps_low), 1 + objective.eps_up) * A)
-    if objective.kind == "variance_penalty":
-        return s * A - objective.penalty * (s - 1) ** 2
-    if objective.kind == "divergence_mask":
-        return s * A * _kept(objective, held, old, A)
-    if objective.kind == "soft_gate":
-        return 4 / objective.temperature * _sigmoid(objective.temperature * (s - 1)) * A
-    if objective.kind == "hazard_gate":
-        return math.exp(HAZARD[0] * math.tanh(math.log(s) / HAZARD[0]) - _hazard(held)) * A
-    if objective.kind == "capped_weight":
-        return min(held, 1 + objective.eps_up) * A * math.log(s)
-    raise unknown_name("objective", objective.kind, KINDS)
-
-
-KINDS = ("clip", "variance_penalty", "divergence_mask", "soft_gate", "hazard_gate", "capped_weight")
-
-
-def gradient_coefficient(objective: Objective, ratio: float, old: float, advantage: float) -> float:
-    """w(s): the factor of grad log pi in the objective's gradient, s = pi/pi_old > 0, `old` = pi_old.
-
-    clip, divergence_mask: A s or 0. variance_penalty: s (A - 2 lambda (s-1)), 0 at s = 1 + A/(2 lambda).
-    soft_gate: A s sech^2(tau (s-1)/2). hazard_gate: A exp(psi - zeta) sech^2(log(s)/c). capped_weight: A min(s, 1+eps).
-    """
-    s, A = ratio, advantage
-    if objective.kind in ("clip", "divergence_mask"):
-        return A * s * _kept(objective, s, old, A)
-    if objective.kind == "variance_penalty":
-        return s * (A - 2 * objective.penalty * (s - 1))
-    if objective.kind == "soft_gate":
-        return A * s / math.cosh(objective.temperature * (s - 1) / 2) ** 2
-    if objective.kind == "hazard_gate":
-        return objective_value(objective, s, old, A, s) / math.cosh(math.log(s) / HAZARD[0]) ** 2
-    if objective.kind == "capped_weight":
-        return A * min(s, 1 + objective.eps_up)
-    raise unknown_name("objective", objective.kind, KINDS)
-
-
 class LogitRun(NamedTuple):
     """Inner steps on one logit. The first entry of `logit_T` and `ratio_T` is the start, so they are one longer."""
 
@@ -170,6 +95,10 @@ class LogitRun(NamedTuple):
     direction_T: Array  # step / lr
     stop: int | None  # T: the first step with zero gradient, None if there is none
     state: State
+
+
+def _sigmoid(x: float) -> float:
+    return 1 / (1 + math.exp(-x))
 
 
 def start(probability: float) -> State:
@@ -195,16 +124,16 @@ def run_logit(
     """
     if steps < 1:
         raise InputError(f"steps must be at least 1, got {steps}")
-    origin = float(state.theta_K[0])
+    origin = float(state.theta[0])
     old = _sigmoid(origin)
     logits, gradients, directions = [origin], [], []
     for _ in range(steps):
         pi = _sigmoid(logits[-1])
         pull = kl * pi * (1 - pi) * (logits[-1] - origin)
-        total = sum(gradient_coefficient(objective, pi / old, old, A) for A in advantages_G)
+        total = float(coefficient(objective, pi / old, advantages_G, old).sum())
         gradients.append(weight * total * (1 - pi) - pull)
         state = update(optimiser, state, gradients[-1])
-        logits.append(float(state.theta_K[0]))
+        logits.append(float(state.theta[0]))
         directions.append(float(direction(optimiser, state)[0]) if isinstance(optimiser, Adam) else gradients[-1])
     ratio_T = np.array([_sigmoid(x) / old for x in logits])
     stop = next((t for t, g in enumerate(gradients, start=1) if g == 0), None)

@@ -12,38 +12,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ebpo_sim.bias.tokens import coefficient, worth
 from ebpo_sim.errors import InputError, unknown_name
+from ebpo_sim.numbers.softmax import softmax
+from ebpo_sim.objectives import PUBLISHED, Aggregation, Clip
 
 Array = NDArray[np.float64]
-Clip = tuple[float, float]
-Weights = Callable[[Array, Array, Array, float], Array]
-
-
-def _scale(sigma: Array) -> Array:
-    # A group of equal rewards has A = 0: any finite weight gives the same gradient, 0 keeps it finite.
-    return np.divide(1.0, sigma, out=np.zeros_like(sigma), where=sigma > 0)
-
-
-def _sequence(L: Array, A: Array, sigma: Array, gamma: float) -> Array:
-    return np.asarray(_scale(sigma) / (L.shape[-1] * L))
-
-
-def _per_token(L: Array, A: Array, sigma: Array, gamma: float) -> Array:
-    return np.broadcast_to(1 / L.sum(axis=-1, keepdims=True), L.shape)
-
-
-WEIGHTS: dict[str, Weights] = {
-    "grpo": _sequence,
-    "grpo_v3.2": lambda L, A, sigma, gamma: 1 / (L.shape[-1] * L),
-    "gspo": _sequence,
-    "dapo": lambda L, A, sigma, gamma: _per_token(L, A, sigma, gamma) * _scale(sigma),
-    "cppo": lambda L, A, sigma, gamma: _sequence(L, A, sigma, gamma) * (np.abs(A) > gamma),
-    "dr_grpo": lambda L, A, sigma, gamma: np.full(L.shape, 1 / L.shape[-1]),
-    "gpg": _per_token,
-    "cispo": lambda L, A, sigma, gamma: _per_token(L, A, sigma, gamma) * _scale(sigma),
-    "gcpo": lambda L, A, sigma, gamma: np.broadcast_to(_scale(sigma) / L.shape[-1], L.shape),
-}
-METHODS = tuple(WEIGHTS)
+METHODS = tuple(PUBLISHED)
+CLIP, UNCLIPPED = Clip(), Clip(None, None)
 
 
 def advantages(rewards_G: ArrayLike) -> Array:
@@ -60,7 +36,7 @@ def token_weights(method: str, lengths_G: ArrayLike, rewards_G: ArrayLike, gamma
     the masks M of GRPO v3.2 and CISPO, and GPG's alpha-hat / F_norm. GTPO is left out, all of its factors are
     undefined. Raises InputError for an unknown method, shapes that differ, or a length that is not positive.
     """
-    if method not in WEIGHTS:
+    if method not in PUBLISHED:
         raise unknown_name("method", method, METHODS)
     L, r = np.asarray(lengths_G, dtype=np.float64), np.asarray(rewards_G, dtype=np.float64)
     if L.shape != r.shape or L.ndim == 0 or L.shape[-1] == 0:
@@ -69,27 +45,24 @@ def token_weights(method: str, lengths_G: ArrayLike, rewards_G: ArrayLike, gamma
         raise InputError(f"lengths_G must be positive, got {L.min()}: every output has at least its first token")
     if not np.all(np.isfinite(r)):
         raise InputError("rewards_G must be finite, got a NaN or an infinity: drop that output first")
-    return WEIGHTS[method](L, advantages(r), r.std(axis=-1, keepdims=True), gamma)
-
-
-def unclipped(advantages_G: ArrayLike, ratio_G: ArrayLike, clip: Clip) -> NDArray[np.bool_]:
-    """Where min(sA, clip(s)A) still moves with s: not (A > 0 and s > 1+eps_up), not (A < 0 and s < 1-eps_low)."""
-    A, s = np.asarray(advantages_G), np.asarray(ratio_G)
-    low, up = clip
-    return ~(((A > 0) & (s > 1 + up)) | ((A < 0) & (s < 1 - low)))
+    rule, scaled, prunes = PUBLISHED[method]
+    alpha = np.asarray(Aggregation(rule).rows(L))
+    if scaled:
+        sigma = r.std(axis=-1, keepdims=True)
+        # A group of equal rewards has A = 0: any finite weight gives the same gradient, 0 keeps it finite.
+        alpha = alpha * np.divide(1.0, sigma, out=np.zeros_like(sigma), where=sigma > 0)
+    return alpha * (np.abs(advantages(r)) > gamma) if prunes else alpha
 
 
 def aggregate_weight(
-    alpha_G: ArrayLike, advantages_G: ArrayLike, ratio_G: ArrayLike = 1.0, clip: Clip | None = None
+    alpha_G: ArrayLike, advantages_G: ArrayLike, ratio_G: ArrayLike = 1.0, clip: Clip = UNCLIPPED
 ) -> Array:
     """W_agg = sum_i alpha_i s_i A_i over the outputs whose branch is not clipped (Proposition 1); shape (...).
 
     The prefix's gradient is W_agg (e_y - pi). Zero for the whole group iff A is centred, alpha s is equal over i,
-    and nothing is clipped (sufficient). `ratio_G` = 1 is on-policy; `clip` = (eps_low, eps_up), None for no clip.
+    and nothing is clipped (sufficient). `ratio_G` = 1 is on-policy.
     """
-    A, s = np.asarray(advantages_G, dtype=np.float64), np.asarray(ratio_G, dtype=np.float64)
-    active = np.ones(1, bool) if clip is None else unclipped(A, s, clip)
-    return np.asarray(np.sum(np.asarray(alpha_G) * s * A * active, axis=-1))
+    return np.asarray(np.sum(np.asarray(alpha_G) * coefficient(clip, ratio_G, advantages_G), axis=-1))
 
 
 def aggregate_weight_closed_form(method: str, lengths_G: ArrayLike, rewards_G: ArrayLike, gamma: float = 0.0) -> float:
@@ -142,20 +115,13 @@ def first_step_loss(method: str, lengths_G: ArrayLike, rewards_G: ArrayLike) -> 
     return aggregate_weight(token_weights(method, L, rewards_G) * L, advantages(rewards_G))
 
 
-def softmax(logits_K: ArrayLike) -> Array:
-    """exp(z) / sum exp(z)."""
-    z = np.asarray(logits_K, dtype=np.float64)
-    e = np.exp(z - z.max())
-    return np.asarray(e / e.sum())
-
-
 def surrogate(
     logits_K: ArrayLike,
     old_logits_K: ArrayLike,
     token: int,
     alpha_G: ArrayLike,
     advantages_G: ArrayLike,
-    clip: Clip = (0.2, 0.2),
+    clip: Clip = CLIP,
     suffix_ratio_G: ArrayLike = 1.0,
     root_G: ArrayLike = 1.0,
 ) -> float:
@@ -168,8 +134,7 @@ def surrogate(
     s = softmax(logits_K)[token] / softmax(old_logits_K)[token]
     n, A = np.asarray(root_G, dtype=np.float64), np.asarray(advantages_G, dtype=np.float64)
     s_G = (s * np.asarray(suffix_ratio_G, dtype=np.float64)) ** (1 / n)
-    low, up = clip
-    return float(np.sum(np.asarray(alpha_G) * n * np.minimum(s_G * A, np.clip(s_G, 1 - low, 1 + up) * A)))
+    return float(np.sum(np.asarray(alpha_G) * n * worth(clip, s_G, A, s_G)))
 
 
 def numerical_gradient(function: Callable[[Array], float], at_K: ArrayLike, step: float = 1e-3) -> Array:

@@ -9,9 +9,9 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from scipy.stats import t as student
 
+from ebpo_sim.counts.streams import Design
 from ebpo_sim.estimators import Estimator
-from ebpo_sim.mixing import Prior
-from ebpo_sim.montecarlo import Design
+from ebpo_sim.numbers.mixing import Prior
 
 Word = Literal["holds", "holds_if", "fails"]
 Subject = Callable[[Prior], Estimator]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from ebpo_sim import formulas
 from ebpo_sim.claims.base import Case, Check, Claim, Context, Finding, Subject
 from ebpo_sim.claims.family import cells, world
+from ebpo_sim.counts.exact import limit_risk, rule
+from ebpo_sim.counts.streams import mean_with_error, paired_ratio, simulate_errors, simulate_stream, stream_shrinkage
 from ebpo_sim.estimators import Estimator, make
-from ebpo_sim.exact import limit_risk, rule
-from ebpo_sim.mixing import Prior
-from ebpo_sim.montecarlo import mean_with_error, paired_ratio, simulate_errors, simulate_stream, stream_shrinkage
+from ebpo_sim.numbers import formulas
+from ebpo_sim.numbers.mixing import Prior
 from ebpo_sim.worlds import intra_class_correlation
 
 CRITICAL = "2(G-1)ρ² - (G-5)ρ - 3 < 0"

@@ -16,11 +16,11 @@ from scipy.stats import chi2, norm
 from scipy.stats import t as student
 
 from ebpo_sim.claims.history import slope_with_error
-from ebpo_sim.entropy_study import double_ratio
-from ebpo_sim.estimators import Estimator, Normalise, make
+from ebpo_sim.counts.exact import rule
+from ebpo_sim.counts.streams import Design, Mean, mean_with_error, paired_ratio, simulate_errors
+from ebpo_sim.estimators import Estimator, Subtract, make
 from ebpo_sim.estimators.shrinkage import Shrinkage
-from ebpo_sim.exact import rule
-from ebpo_sim.montecarlo import Design, Mean, mean_with_error, paired_ratio, simulate_errors
+from ebpo_sim.studies.entropy.study import double_ratio
 from ebpo_sim.worlds import parse_world
 
 Array = NDArray[np.float64]
@@ -74,7 +74,7 @@ def _simulated(seed: int, threads: int) -> tuple[list[float], list[float]]:
     world = parse_world(WORLD)
     prior = rule(world, SIZE)
     known = make("oracle_linear", prior=prior)
-    flat = Estimator("known mean", Shrinkage(prior=prior, fixed_shrinkage=1.0), Normalise(), "score_then_update")
+    flat = Estimator("known mean", (Subtract(Shrinkage(prior=prior, fixed_shrinkage=1.0)),))
     design = Design(prompts=64, steps=1, burn_in=0, replicates=RUNS * REPLICATES, seed=seed)
     errors = simulate_errors(world, SIZE, [flat, known, make("grpo")], design, threads)
     level, line, plain = (e.reshape(RUNS, REPLICATES) for e in errors)

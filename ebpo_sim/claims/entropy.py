@@ -6,12 +6,12 @@ import numpy as np
 
 from ebpo_sim.claims.base import Case, Check, Claim, Context, Finding
 from ebpo_sim.claims.family import cells, world
-from ebpo_sim.entropy_study import ARMS, double_ratio
+from ebpo_sim.counts.exact import rule
+from ebpo_sim.counts.sampled_updates import one_step_changes
+from ebpo_sim.counts.streams import paired_ratio
+from ebpo_sim.counts.updates import Rates, proof_entropy_ratio, rates
 from ebpo_sim.estimators import make
-from ebpo_sim.exact import rule
-from ebpo_sim.montecarlo import paired_ratio
-from ebpo_sim.policy_gradient import Rates, proof_entropy_ratio, rates
-from ebpo_sim.update_simulation import one_step_changes
+from ebpo_sim.studies.entropy.study import ARMS, double_ratio
 
 VIEWS = {  # option: (optimiser, per unit of reward)
     "": ("natural", False),

@@ -8,9 +8,12 @@ import numpy as np
 
 from ebpo_sim.claims.base import Case, Check, Claim, Context, Finding
 from ebpo_sim.claims.family import cells, world
+from ebpo_sim.counts.exact import POPULATION, limit_state, rule
+from ebpo_sim.counts.streams import Design, mean_with_error, simulate_stream
+from ebpo_sim.counts.updates import limit_advantages
 from ebpo_sim.estimators import Estimator, baseline_table
-from ebpo_sim.exact import POPULATION, limit_state, rule
-from ebpo_sim.failure_study import (
+from ebpo_sim.groups import count_groups
+from ebpo_sim.studies.failure.study import (
     ARMS,
     SNR_P,
     after_history,
@@ -19,9 +22,6 @@ from ebpo_sim.failure_study import (
     reference_batch,
     signal_to_noise,
 )
-from ebpo_sim.groups import count_groups
-from ebpo_sim.montecarlo import Design, mean_with_error, simulate_stream
-from ebpo_sim.policy_gradient import limit_advantages
 
 MEANS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 CONCENTRATION = 5.0  # a + b of the Beta worlds along which the mean moves: one intra-class correlation, so one S
@@ -30,10 +30,8 @@ CONCENTRATION = 5.0  # a + b of the Beta worlds along which the mean moves: one 
 def premise(estimator: Estimator, state: Any, counts: list[float], group_size: int) -> bool:
     """Theorem 3.2's assumptions as the estimator itself sees them in this batch: S > 0 and mu_glob > 0."""
     batch = count_groups(group_size, counts)
-    if estimator.order == "update_then_score":
-        state = estimator.update(state, batch)
-    said = estimator.baseline.evaluate(state, batch)
-    if said.shrinkage_P is None or said.prior_mean_P is None:
+    said = estimator.baseline_of(estimator.turn(state, batch)[0], batch)
+    if said is None or said.shrinkage_P is None or said.prior_mean_P is None:
         return False
     return bool(np.min(said.shrinkage_P) > 0 and np.min(said.prior_mean_P) > 0)
 
@@ -55,7 +53,7 @@ def non_vanishing(context: Context) -> list[Finding]:
                 if not premise(estimator, state, counts, group_size):
                     continue
                 if variant == "idealised":  # the theorem speaks of the raw advantage
-                    signal = float(baseline_table(estimator.baseline, state, group_size)[0, 0])
+                    signal = float(baseline_table(estimator, state, group_size)[0, 0])
                     cases.append(Case(f"{command}: raw_exact", signal, True, icc))
                     break
                 signal = -after_history(estimator, state, counts, group_size)
@@ -121,7 +119,7 @@ def _penalty(subject: Any, mean: float, group_size: int, view: str, groups: floa
     estimator = subject(rule(here, group_size))
     state = limit_state(estimator, here, group_size, groups)
     if view == "raw":
-        return float(baseline_table(estimator.baseline, state, group_size)[0, 0])
+        return float(baseline_table(estimator, state, group_size)[0, 0])
     if view == "same batch":
         return -after_history(estimator, state, reference_batch(group_size), group_size)
     return -float(limit_advantages(estimator, here, group_size)[0, 0])
@@ -147,7 +145,7 @@ def _simulated_spread(context: Context, subject: Any, view: str) -> Check:
             for sums in stream[replicate]:
                 state = estimator.update(state, count_groups(size, sums[0]))
             if view == "raw":
-                values.append(float(baseline_table(estimator.baseline, state, size)[0, 0]))
+                values.append(float(baseline_table(estimator, state, size)[0, 0]))
             else:
                 values.append(-after_history(estimator, state, reference_batch(size), size))
         found.append(np.asarray(values))

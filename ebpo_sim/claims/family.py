@@ -12,9 +12,9 @@ from functools import lru_cache
 from itertools import combinations, product
 
 from ebpo_sim.claims.base import Context, Subject
+from ebpo_sim.counts.streams import Design
 from ebpo_sim.estimators import Estimator, make
-from ebpo_sim.mixing import Prior
-from ebpo_sim.montecarlo import Design
+from ebpo_sim.numbers.mixing import Prior
 from ebpo_sim.worlds import World, parse_world
 
 OBSERVED = (
@@ -47,9 +47,7 @@ def search_worlds(quick: bool) -> tuple[str, ...]:
 
 def oracle(prior: Prior) -> Estimator:
     """The proof's setting: the true prior mean, within and between variance, and batch standardisation."""
-    from dataclasses import replace
-
-    return replace(make("oracle_linear", prior=prior), normalise=make("ebpo").normalise, name="idealised")
+    return Estimator("idealised", (*make("oracle_linear", prior=prior).chain, *make("ebpo").chain[1:]))
 
 
 SUBJECTS: dict[str, Subject] = {

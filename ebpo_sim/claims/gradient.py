@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,13 +10,13 @@ from numpy.typing import NDArray
 from ebpo_sim.claims.base import Case, Check, Claim, Context, Finding, Subject
 from ebpo_sim.claims.baseline_error import estimator_name
 from ebpo_sim.claims.family import cells, world
+from ebpo_sim.counts.exact import POPULATION, count_distribution, limit_risk, rule
+from ebpo_sim.counts.kernels import STATE_WORDS, count_successes
+from ebpo_sim.counts.streams import mean_with_error, paired_ratio, stream_seed
+from ebpo_sim.counts.updates import advantage_gap, gradient_noise, raw_table
 from ebpo_sim.estimators import Estimator, make
-from ebpo_sim.exact import POPULATION, count_distribution, limit_risk, rule
 from ebpo_sim.groups import Groups, count_groups, group_rewards
-from ebpo_sim.kernels import STATE_WORDS, count_successes
-from ebpo_sim.mixing import Prior
-from ebpo_sim.montecarlo import mean_with_error, paired_ratio, stream_seed
-from ebpo_sim.policy_gradient import advantage_gap, gradient_noise, raw_table
+from ebpo_sim.numbers.mixing import Prior
 from ebpo_sim.worlds import World
 
 Array = NDArray[np.float64]
@@ -72,8 +71,7 @@ def with_leave_one_out(subject: Subject) -> Subject:
     """The same estimator with the mean of the other rollouts in place of the group mean."""
 
     def changed(prior: Prior) -> Estimator:
-        estimator = subject(prior)
-        return replace(estimator, baseline=replace(estimator.baseline, leave_one_out=True))  # type: ignore[type-var]
+        return subject(prior).with_baseline(leave_one_out=True)
 
     return changed
 

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from ebpo_sim.claims.base import Case, Check, Claim, Context, Finding
 from ebpo_sim.claims.baseline_error import estimator_name
 from ebpo_sim.claims.family import world
-from ebpo_sim.clustering_study import claim_rows
+from ebpo_sim.counts.exact import rule
+from ebpo_sim.counts.streams import Design, Mean, simulate_stream, walk
 from ebpo_sim.estimators import Estimator, make
-from ebpo_sim.exact import rule
-from ebpo_sim.groups import count_groups
-from ebpo_sim.montecarlo import Design, Mean, simulate_stream, walk
-from ebpo_sim.study import Settings
+from ebpo_sim.groups import Groups, count_groups
+from ebpo_sim.studies.base import Settings
+from ebpo_sim.studies.clustering.study import claim_rows
 from ebpo_sim.worlds.topics import parse_topics, prior_exact
 
 Array = NDArray[np.float64]
@@ -39,15 +39,17 @@ ROUNDS = 100  # batches a topic: what one epoch's first batches cost is small th
 def prior_after(estimator: Estimator, means: Sequence[float], group_size: int = 4) -> float:
     """mu_glob as the last batch is scored, after batches of 1000 groups of which a share means[t] succeeded whole."""
     state = estimator.init()
-    for t, mean in enumerate(means):
+    for mean in means:
         batch = count_groups(group_size, [1000.0 * (1 - mean)] + [0.0] * (group_size - 1) + [1000.0 * mean])
-        last = t == len(means) - 1
-        if last and estimator.order == "score_then_update":
-            break
-        state = estimator.update(state, batch)
-    prior_mean_P = estimator.baseline.evaluate(state, batch).prior_mean_P
-    assert prior_mean_P is not None
-    return float(np.ravel(prior_mean_P)[0])
+        scoring, state = estimator.turn(state, batch)
+    return float(np.ravel(_prior_mean(estimator, scoring, batch))[0])
+
+
+def _prior_mean(estimator: Estimator, state: Any, batch: Groups) -> Any:
+    """mu_glob of each group, (..., P)."""
+    evaluation = estimator.baseline_of(state, batch)
+    assert evaluation is not None and evaluation.prior_mean_P is not None
+    return evaluation.prior_mean_P
 
 
 def own_weight(estimator: Estimator, age: int) -> float:
@@ -104,9 +106,7 @@ def _sampled_weight(context: Context, estimator: Estimator, age: int = SEEN) -> 
     design = Design(64, age, age - 1, 200 if context.quick else 800, context.design.seed)
     stream = simulate_stream(world(context.reference), size, design, context.threads)
     ((state, batch, sums),) = walk(estimator, stream, size, design.burn_in)
-    prior_mean_P = estimator.baseline.evaluate(state, batch).prior_mean_P
-    assert prior_mean_P is not None
-    y = np.broadcast_to(prior_mean_P[..., 0], stream.shape[:1])
+    y = np.broadcast_to(_prior_mean(estimator, state, batch)[..., 0], stream.shape[:1])
     x = sums[:, 0] @ np.arange(size + 1) / size / design.prompts
     return Check(own_weight(estimator, age), *slope_with_error(x, y), len(x) - 2)
 

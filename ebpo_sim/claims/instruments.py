@@ -14,16 +14,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ebpo_sim import report
-from ebpo_sim.bias import adamw
 from ebpo_sim.claims import calibration, plain
 from ebpo_sim.claims.history import stationary_cases
+from ebpo_sim.counts.exact import limit_risk
+from ebpo_sim.counts.splits import split_ratio
+from ebpo_sim.counts.streams import Design, simulate_errors, simulate_stream
+from ebpo_sim.counts.updates import adam_directions
 from ebpo_sim.estimators import Estimator, baseline_table, make
 from ebpo_sim.estimators.nonparametric import PosteriorMean
-from ebpo_sim.exact import limit_risk
 from ebpo_sim.groups import Groups, count_groups, group_rewards
-from ebpo_sim.montecarlo import Design, simulate_errors, simulate_stream
-from ebpo_sim.policy_gradient import adam_directions
-from ebpo_sim.splitcheck import split_ratio
+from ebpo_sim.numbers import adam
 from ebpo_sim.worlds import Counts, parse_world
 
 ROUNDING = 1e-9
@@ -129,9 +129,9 @@ def _merged() -> float:
     found = []
     for name in ("ebpo", "ebpo_debiased"):
         estimator = make(name)
-        parts = [estimator.baseline.observe(_groups(batch)) for batch in STREAM[:2]]
-        alone = estimator.baseline.observe(_groups((*STREAM[0], *STREAM[1])))
-        tables = [baseline_table(estimator.baseline, state, 4) for state in (estimator.merge(*parts), alone)]
+        parts = [estimator.update(estimator.init(), _groups(batch)) for batch in STREAM[:2]]
+        alone = estimator.update(estimator.init(), _groups((*STREAM[0], *STREAM[1])))
+        tables = [baseline_table(estimator, state, 4) for state in (estimator.merge(*parts), alone)]
         found.append(_gap(*tables))
     return max(found)
 
@@ -218,11 +218,11 @@ def _split() -> float:
 
 def _adamw() -> float:
     start, gradients = (0.3, -0.2), ((0.5, 1.0), (-0.25, 2.0), (0.125, -1.0), (1.0, 0.0))
-    adam = adamw.Adam(lr=0.1, beta1=0.8, beta2=0.95, eps=1e-3, weight_decay=0.1)
-    state = adamw.init(start)
+    settings = adam.Adam(lr=0.1, beta1=0.8, beta2=0.95, eps=1e-3, weight_decay=0.1)
+    state = adam.init(start)
     for gradient in gradients:
-        state = adamw.update(adam, state, gradient)
-    return _gap(state.theta_K, plain.adamw(start, gradients, *adam))
+        state = adam.update(settings, state, gradient)
+    return _gap(state.theta, plain.adamw(start, gradients, *settings))
 
 
 def _adam_direction() -> float:

@@ -9,9 +9,11 @@ import math
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
-from ebpo_sim import formulas
+from ebpo_sim import labels
 from ebpo_sim.diagnose.intervals import Components, Estimate
 from ebpo_sim.diagnose.ratios import Ratio, Table
+from ebpo_sim.estimators import needs_prior
+from ebpo_sim.numbers import formulas
 
 Verdict = Literal["shrink", "shrink a little", "keep the group mean", "undecided", "no signal"]
 WORTH = 0.05  # a smaller gain in error than this does not pay for a prior that has to be learnt
@@ -42,7 +44,7 @@ def advise(
     if not found.within.value > 0:
         said = "no group has two different rewards: no baseline and no normalisation makes a signal of that. "
         said += "Change the prompts (easier or harder ones), the temperature or the reward."
-        return Advice("no signal", "grpo", None, None, True, (said,))
+        return Advice("no signal", labels.REFERENCE, None, None, True, (said,))
     if not rows:
         return Advice("undecided", "", None, None, False, ("none of the estimators asked for suits these rewards.",))
     row = _preferred(rows, table, group_size)
@@ -58,7 +60,7 @@ def advise(
         _normalise(zero, gap, group_size),
         _change(verdict, found.icc, group_size),
     ]
-    named = row.estimator if verdict.startswith("shrink") else "grpo" if verdict != "undecided" else row.estimator
+    named = row.estimator if verdict.startswith("shrink") or verdict == "undecided" else labels.REFERENCE
     return Advice(verdict, named, ratio, matching, certain, tuple(s for s in sentences if s))
 
 
@@ -102,7 +104,7 @@ def span(e: Estimate | None, scale: float = 1.0, unit: str = "") -> str:
 
 def _preferred(rows: Mapping[str, Ratio], table: Table, group_size: int) -> Ratio:
     """The line, unless another rule is better for certain in a paired comparison; without the line, the best."""
-    usable = {n: r for n, r in rows.items() if not n.startswith("oracle_")}
+    usable = {n: r for n, r in rows.items() if not needs_prior(n)}
     best = min((usable or dict(rows)).values(), key=lambda r: r.best.value if r.best else math.inf)
     line = rows.get(LINE)
     if line is None or best is line:

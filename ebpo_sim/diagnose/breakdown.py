@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ebpo_sim import formulas
 from ebpo_sim.diagnose.intervals import LEVEL, Components, Estimate, components
 from ebpo_sim.diagnose.population import Population
 from ebpo_sim.diagnose.ratios import ratios
 from ebpo_sim.diagnose.shape import zero_signal
+from ebpo_sim.numbers import formulas
 
 WINDOWS = 12  # at most so many windows of consecutive steps
 SHOWN = ("ebpo", "ebpo_debiased")

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ebpo_sim import cli, report
+from ebpo_sim.counts.exact import limit_risk, rule
 from ebpo_sim.diagnose.columns import Columns
 from ebpo_sim.diagnose.gathering import Log, Partial, Stratum
 from ebpo_sim.diagnose.intervals import Estimate, components
@@ -20,7 +21,6 @@ from ebpo_sim.diagnose.population import Population, populations
 from ebpo_sim.diagnose.ratios import ratios
 from ebpo_sim.diagnose.splits import DRAWS, split
 from ebpo_sim.estimators import make
-from ebpo_sim.exact import limit_risk, rule
 from ebpo_sim.worlds import World, intra_class_correlation, parse_world
 
 WORLDS = ("beta:2,3", "beta:0.5,0.7", "beta:0.1,0.1", "points:0.2,0.7", "points:0.02@0.7,0.9@0.3")

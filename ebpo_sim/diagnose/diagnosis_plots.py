@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ebpo_sim import labels
 from ebpo_sim.diagnose.diagnosis import Diagnosis
 from ebpo_sim.diagnose.intervals import Estimate
 
@@ -14,12 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLOURS = {
-    "ebpo": "tab:red",
-    "ebpo_debiased": "tab:green",
-    "ebpo_nonparametric": "tab:blue",
-    "james_stein": "tab:purple",
-}
+SHOWN = ("ebpo", "ebpo_debiased", "ebpo_nonparametric", "james_stein")  # where they are studied
 
 
 def figures(d: Diagnosis) -> dict[str, Figure]:
@@ -70,11 +66,11 @@ def ratio_vs_group_size(d: Diagnosis) -> Figure:
     """Long-run ratios as lines with bands, model-free ones as points with bars."""
     figure = _figure(7.4, 4.6)
     axis = figure.subplots()
-    names = [n for n in COLOURS if any(r.estimator == n for r in d.table.rows)]
-    names = names or [n for n in dict.fromkeys(r.same_as for r in d.table.rows) if n != "grpo"][:4]
-    top = 1.3
+    names = [n for n in SHOWN if any(r.estimator == n for r in d.table.rows)]
+    names = names or [n for n in dict.fromkeys(r.same_as for r in d.table.rows) if n != labels.REFERENCE][:4]
+    top, colour_of = 1.3, labels.colours(names)
     for i, name in enumerate(names):
-        colour = COLOURS.get(name, f"C{i}")
+        colour = colour_of[name]
         rows = sorted((r for r in d.table.rows if r.estimator == name), key=lambda r: r.group_size)
         known = [(r.group_size, r.long_run) for r in rows if r.long_run is not None]
         if known:
@@ -113,7 +109,7 @@ def steps(d: Diagnosis) -> Figure:
     _track(above, x, [p.found.icc for p in d.steps], "tab:blue", "intra-class correlation")
     _track(above, x, [p.zero_signal for p in d.steps], "tab:orange", f"groups of {d.current} with equal rewards")
     for name in d.steps[0].ratio:
-        _track(below, x, [p.ratio[name] for p in d.steps], COLOURS.get(name, "tab:gray"), name)
+        _track(below, x, [p.ratio[name] for p in d.steps], labels.label(name).colour, name)
     below.axhline(1, color="black", lw=0.8)
     below.set_xlabel("training step (middle of a window)")
     below.set_ylabel(f"error / group mean's, G = {d.current}")

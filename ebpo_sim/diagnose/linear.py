@@ -15,9 +15,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ebpo_sim.errors import InputError
+from ebpo_sim.counts.exact import POPULATION
 from ebpo_sim.estimators import Estimator
-from ebpo_sim.exact import POPULATION
 from ebpo_sim.groups import Groups, group_rewards
 
 Array = NDArray[np.float64]
@@ -33,16 +32,13 @@ class Line(NamedTuple):
 
 def long_run_line(estimator: Estimator, mean: float, within: float, between: float, group_size: int) -> Line | None:
     """The estimator's rule after a long run of groups with these moments; None if it is not a line."""
-    if estimator.baseline.domain == "binary":
+    baseline = estimator.baseline
+    if baseline is None or estimator.domain == "binary" or not estimator.exchangeable:
         return None
     learnt = _population(mean, within, between, group_size)
-    baseline = estimator.baseline
     state = baseline.merge(baseline.forget(baseline.init()), baseline.observe(learnt))
     probe = _probe(mean, within + between, group_size)
-    try:
-        said = np.broadcast_to(baseline.evaluate(state, probe).baseline_PG, probe.rewards_PG.shape).reshape(-1)
-    except InputError:  # a rule that needs what a log does not have, clusters say
-        return None
+    said = np.broadcast_to(baseline.evaluate(state, probe).baseline_PG, probe.rewards_PG.shape).reshape(-1)
     group = np.repeat(probe.mean_P, group_size)
     scale = np.sqrt(within + between)
     rewards = probe.rewards_PG.reshape(-1)

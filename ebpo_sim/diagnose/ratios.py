@@ -78,7 +78,7 @@ def ratios(
         return Table((), {})
     prior = None if shape is None else shape.prior
     made = [make(n, prior=prior) if needs_prior(n) else make(n) for n in chosen if prior or not needs_prior(n)]
-    first: dict[Baseline, Estimator] = {}
+    first: dict[Baseline | None, Estimator] = {}
     for estimator in made:
         first.setdefault(estimator.baseline, estimator)
     different = list(first.values())
@@ -108,7 +108,7 @@ def _cell(
 ) -> Ratio:  # fmt: skip
     name = estimator.name
     long_run, basis, why, shrinkage = None, "", "", None
-    domain = estimator.baseline.domain
+    domain = estimator.domain
     if domain == "unit" and not population.unit:
         why = "needs rewards in [0, 1]"
     elif domain == "binary" and population.successes is None:

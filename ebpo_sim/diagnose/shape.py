@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import gammaln
 
-from ebpo_sim import formulas
+from ebpo_sim.counts.exact import POPULATION, limit_risk
 from ebpo_sim.diagnose.intervals import LEVEL, Estimate, proportion
 from ebpo_sim.estimators import Estimator, baseline_table
-from ebpo_sim.exact import POPULATION, limit_risk
 from ebpo_sim.groups import count_groups
-from ebpo_sim.mixing import Prior, arcsine_grid, beta_on_grid, count_pmf, fit_weights
+from ebpo_sim.numbers import formulas
+from ebpo_sim.numbers.mixing import Prior, arcsine_grid, beta_on_grid, count_pmf, fit_weights
 from ebpo_sim.worlds import Counts, Points, deconvolve
 from ebpo_sim.worlds.counts import MOST_CELLS
 
@@ -90,9 +90,7 @@ def curved_ratio(estimator: Estimator, counts: Counts, found: Shape, group_size:
     k = np.arange(group_size + 1)
     pmf = count_pmf(found.nodes, group_size, k)
     state = estimator.update(estimator.init(), count_groups(group_size, POPULATION * (found.weights @ pmf)))
-    table = np.broadcast_to(
-        baseline_table(estimator.baseline, state, group_size), (len(found.weights), group_size + 1, 2)
-    )
+    table = np.broadcast_to(baseline_table(estimator, state, group_size), (len(found.weights), group_size + 1, 2))
     share = np.stack([1 - k / group_size, k / group_size], axis=-1)
     error = np.sum(share * (table[:, None] - found.nodes[:, None, None]) ** 2, axis=-1)
     mse = np.einsum("bj,jk,bjk->b", found.weights, pmf, error)

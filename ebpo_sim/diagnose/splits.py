@@ -77,7 +77,7 @@ def split(
     slope, influence = [], []
     for estimator in estimators:
         state = estimator.update(estimator.init(), others)
-        table = np.broadcast_to(baseline_table(estimator.baseline, state, group_size), (FOLDS, group_size + 1, 2))
+        table = np.broadcast_to(baseline_table(estimator, state, group_size), (FOLDS, group_size + 1, 2))
         error = (table[:, None] - rest_CK[..., None]) ** 2 - plain[..., None]
         difference = np.sum(joint * error, axis=(2, 3))
         slope.append(float(np.sum(held * difference)) / total / within)
@@ -109,7 +109,7 @@ def _replicates(
     out = []
     for estimator in estimators:
         state = estimator.update(estimator.init(), others)
-        table = np.broadcast_to(baseline_table(estimator.baseline, state, group_size), (*weight.shape, 2))
+        table = np.broadcast_to(baseline_table(estimator, state, group_size), (*weight.shape, 2))
         error = np.sum(share * (table**2 * weight[..., None] - 2 * table * rest[..., None]), axis=(1, 2, 3))
         out.append(np.where(within > 0, (error - plain) / np.where(within > 0, within, 1.0), np.nan))
     return np.stack(out, axis=1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 
-from ebpo_sim import report
+from ebpo_sim import labels, report
 from ebpo_sim.diagnose.advice import span
 from ebpo_sim.diagnose.breakdown import Part
 from ebpo_sim.diagnose.diagnosis import Diagnosis
@@ -106,7 +106,7 @@ def _matrix(d: Diagnosis) -> str:
             found = [(cells[sizes[0]].why, *found[0][1:])]
         same.setdefault(tuple(found), []).append(name)
     for cell, names in same.items():
-        if "grpo" not in names:
+        if labels.REFERENCE not in names:
             shown = [*names, ""] if len(names) > 1 else [names[0], ""]
             lines += [(shown[min(i, len(shown) - 1)], *row) for i, row in enumerate(cell)]
     headers = ("", "", *(f"G = {g}" for g in sizes))

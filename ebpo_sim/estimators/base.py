@@ -1,88 +1,39 @@
-"""What an advantage estimator is: a baseline with a memory, composed with a normalisation.
+"""What an advantage estimator is: a chain of transforms, from rewards to advantages, with one order of learning.
 
-    advantage = (r - baseline(state, groups) - centre) / (scale + eps)
+    rewards -> subtract a baseline -> centre, scale, whiten, rank, re-weigh -> advantages
 
-A new estimator is a frozen dataclass with the five methods of `Baseline` (or `StatelessBaseline` and one),
-registered under a name; the contract battery, the exact risk, the simulations and the trainers then take it.
+A new estimator is a frozen dataclass with the methods of `Baseline` (or `StatelessBaseline` and one), or any other
+`Transform`, in a chain registered under a name; the contract battery, the exact risk, the simulations and the
+trainers then take it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import cached_property, reduce
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ebpo_sim import typed
 from ebpo_sim.errors import InputError
-from ebpo_sim.estimators.normalise import Normalise
+from ebpo_sim.estimators.transforms import Advantages, Baseline, Evaluation, Subtract, Transform
+from ebpo_sim.estimators.transforms.base import Domain
 from ebpo_sim.groups import Groups, count_groups
+from ebpo_sim.part import REMEDIES, Need
 
 Array = NDArray[np.float64]
 Order = Literal["update_then_score", "score_then_update"]
-Domain = Literal["real", "unit", "binary"]
-
-
-class Evaluation(NamedTuple):
-    """What a baseline says about a batch.
-
-    baseline_PG: (..., P, G), or (..., P, 1) when it is the same for every rollout of a group.
-    shrinkage_P: weight on the prior, None where the rule is not a line. prior_mean_P: the shrinkage target.
-    raw_variance: what the state predicts for the batch variance of r - baseline (NaN: no prediction).
-    """
-
-    baseline_PG: Array
-    shrinkage_P: Array | None = None
-    prior_mean_P: Array | None = None
-    raw_variance: Array | None = None
-
-
-class Baseline(Protocol):
-    """A baseline and the memory it learns from. All methods are pure; `memory` is part of the settings.
-
-    domain: rewards it is defined for: any real, [0, 1] ("unit") or {0, 1} ("binary").
-    """
-
-    domain: ClassVar[Domain]
-
-    def init(self) -> Any:
-        """The empty state, the identity of `merge`."""
-
-    def observe(self, groups: Groups) -> Any:
-        """Sufficient statistics of one batch alone."""
-
-    def forget(self, state: Any) -> Any:
-        """The state as the next batch finds it."""
-
-    def merge(self, a: Any, b: Any) -> Any:
-        """Both states' evidence: commutative, associative up to rounding."""
-
-    def evaluate(self, state: Any, groups: Groups) -> Evaluation:
-        """The baseline of every rollout, given the state; never changes it."""
-
-
-class StatelessBaseline:
-    """A baseline without memory: the state is the empty tuple."""
-
-    domain: ClassVar[Domain] = "real"
-
-    def init(self) -> tuple[()]:
-        return ()
-
-    def observe(self, groups: Groups) -> tuple[()]:
-        return ()
-
-    def forget(self, state: tuple[()]) -> tuple[()]:
-        return state
-
-    def merge(self, a: tuple[()], b: tuple[()]) -> tuple[()]:
-        return a
+State = tuple[Any, ...]  # one entry a transform, or () where none has a memory
 
 
 class Info(NamedTuple):
-    """What one plots and nothing the next step needs. Shapes as in `Evaluation`; scale broadcasts to (..., P, G)."""
+    """What one plots and nothing the next step needs. Shapes as in `Evaluation`, None where no baseline is subtracted;
+    scale_PG, all that was divided by, broadcasts to (..., P, G)."""
 
-    baseline_PG: Array
+    baseline_PG: Array | None
     shrinkage_P: Array | None
     prior_mean_P: Array | None
     scale_PG: Array
@@ -91,60 +42,112 @@ class Info(NamedTuple):
 
 @dataclass(frozen=True)
 class Estimator:
-    """A named composition of baseline, normalisation and order; see `ebpo_sim.estimators.make`.
+    """A named chain of transforms and the order of learning and scoring; see `ebpo_sim.estimators.make`.
 
     order: "update_then_score" lets a batch into its own prior (EBPO's Algorithm 1), "score_then_update" keeps
-    it out; `step` applies it. `score` and `update` are there for hosts that need them apart.
+    it out; `turn` is the only place that applies it. State: a tuple, one entry a transform.
     """
 
     name: str
-    baseline: Baseline
-    normalise: Normalise
-    order: Order
+    chain: tuple[Transform, ...]
+    order: Order = "score_then_update"
 
     def __post_init__(self) -> None:
-        if self.order not in ("update_then_score", "score_then_update"):
-            raise InputError(f"order must be 'update_then_score' or 'score_then_update', got {self.order!r}")
+        typed.check("name", str, self.name)
+        typed.check("order", Order, self.order)
+        if not isinstance(self.chain, tuple) or not self.chain:
+            raise InputError(f"chain of {self.name} must be a tuple of transforms, at least one, got {self.chain!r}")
 
-    def init(self) -> Any:
-        """The state before any batch."""
-        return self.baseline.init()
+    @property
+    def baseline(self) -> Baseline | None:
+        """The baseline at the head of the chain; None for a rule that subtracts none."""
+        return self.chain[0].baseline if isinstance(self.chain[0], Subtract) else None
 
-    def score(self, state: Any, groups: Groups) -> tuple[Any, Info]:
+    @cached_property
+    def needs(self) -> frozenset[Need]:
+        """What a batch must carry beside rewards."""
+        return frozenset[Need]().union(*(t.needs for t in self.chain))
+
+    @cached_property
+    def domain(self) -> Domain:
+        """The rewards it is defined for: the narrowest of its chain."""
+        domains = {t.domain for t in self.chain}
+        return "binary" if "binary" in domains else "unit" if "unit" in domains else "real"
+
+    @property
+    def exchangeable(self) -> bool:
+        """Whether prompts and rollouts count only by their rewards, so that groups may be given as counts."""
+        return not self.needs & {"clusters", "prompt_ids"}
+
+    def with_baseline(self, **settings: Any) -> Estimator:
+        """The same chain with other settings of its baseline. Raises InputError where it has none."""
+        if self.baseline is None:
+            raise InputError(f"{self.name} subtracts no baseline: its settings cannot be changed")
+        changed: Any = replace(self.baseline, **settings)  # type: ignore[type-var]
+        return replace(self, chain=(Subtract(changed), *self.chain[1:]))
+
+    def init(self) -> State:
+        """The state before any batch; () where no transform has a memory."""
+        return self._state(t.init() for t in self.chain)
+
+    def score(self, state: State, groups: Groups) -> tuple[Any, Info]:
         """Advantages in the layout and dtype of the rewards (0 for masked rollouts), and what one plots."""
-        self._check_domain(groups)
-        self._check_state(state)
-        said = self.baseline.evaluate(state, groups)
-        raw_PG = np.where(groups.mask_PG, groups.rewards_PG - said.baseline_PG, 0.0)
-        advantages_PG, scale_PG = self.normalise.apply(raw_PG, groups, said.raw_variance)
-        info = Info(said.baseline_PG, said.shrinkage_P, said.prior_mean_P, scale_PG, groups.degenerate_P)
-        return groups.restore(advantages_PG), info
+        self._check(state, groups)
+        start = Advantages(np.where(groups.mask_PG, groups.rewards_PG, 0.0), np.ones(()))
+        made = reduce(lambda a, ts: ts[0].apply(ts[1], a, groups), self._parts(state), start)
+        known = made.evaluation or Evaluation(None)  # type: ignore[arg-type]
+        scale_PG = np.broadcast_to(made.divisor_PG, made.values_PG.shape)
+        info = Info(known.baseline_PG, known.shrinkage_P, known.prior_mean_P, scale_PG, groups.degenerate_P)
+        return groups.restore(made.values_PG), info
 
-    def update(self, state: Any, groups: Groups) -> Any:
+    def update(self, state: State, groups: Groups) -> State:
         """merge(forget(state), the batch's statistics); never scores."""
-        self._check_domain(groups)
-        self._check_state(state)
-        return self.baseline.merge(self.baseline.forget(state), self.baseline.observe(groups))
+        self._check(state, groups)
+        return self._state(t.merge(t.forget(s), t.observe(groups)) for t, s in self._parts(state))
 
-    def merge(self, a: Any, b: Any) -> Any:
-        """Evidence of two workers that started from `init()`; see `Baseline.merge`."""
-        return self.baseline.merge(a, b)
+    def turn(self, state: State, groups: Groups) -> tuple[State, State]:
+        """(the state to score this batch with, the state for the next): the order of learning and scoring."""
+        learnt = self.update(state, groups)
+        return (learnt if self.order == "update_then_score" else state), learnt
 
-    def step(self, state: Any, groups: Groups) -> tuple[Any, Info, Any]:
+    def step(self, state: State, groups: Groups) -> tuple[Any, Info, State]:
         """(advantages, info, next state) of one batch, in this estimator's order."""
-        if self.order == "update_then_score":
-            state = self.update(state, groups)
-            return (*self.score(state, groups), state)
-        return (*self.score(state, groups), self.update(state, groups))
+        scoring, learnt = self.turn(state, groups)
+        return (*self.score(scoring, groups), learnt)
 
-    def _check_state(self, state: Any) -> None:
-        if state is None and self.init() is not None:
-            raise InputError(f"state of {self.name} is None: start with init() and pass on what step() returns")
+    def merge(self, a: State, b: State) -> State:
+        """Evidence of two workers that started from `init()`; see `Transform.merge`."""
+        return self._state(t.merge(x, y) for (t, x), (_, y) in zip(self._parts(a), self._parts(b), strict=True))
 
-    def _check_domain(self, groups: Groups) -> None:
+    def forget(self, state: State) -> State:
+        """The state as the next batch finds it."""
+        return self._state(t.forget(s) for t, s in self._parts(state))
+
+    def baseline_of(self, state: State, groups: Groups) -> Evaluation | None:
+        """The baseline of every rollout; None for a rule that subtracts none."""
+        return None if self.baseline is None else self.baseline.evaluate(self._parts(state)[0][1], groups)
+
+    def _state(self, parts: Iterable[Any]) -> State:
+        found = tuple(parts)
+        return found if any(type(part) is not tuple or part for part in found) else ()
+
+    def _parts(self, state: State) -> list[tuple[Transform, Any]]:
+        """Each transform with its own state."""
+        if type(state) is tuple and not state and not self.init():
+            return [(t, ()) for t in self.chain]
+        if not isinstance(state, tuple) or len(state) != len(self.chain):
+            found = "None" if state is None else type(state).__name__
+            raise InputError(f"state of {self.name} is {found}: start with init() and pass on what step() returns")
+        return list(zip(self.chain, state, strict=True))
+
+    def _check(self, state: State, groups: Groups) -> None:
         if not isinstance(groups, Groups):
             raise InputError(f"groups must be what group_rewards() returns, got {type(groups).__name__}")
-        domain, r = self.baseline.domain, groups.rewards_PG
+        self._parts(state)
+        for need, present in (("clusters", groups.cluster_P), ("prompt_ids", groups.prompt_P)):
+            if need in self.needs and present is None:
+                raise InputError(f"{self.name} needs {need}: {REMEDIES[need]} to group_rewards()")
+        domain, r = self.domain, groups.rewards_PG
         if domain == "binary" and not np.all((r == 0) | (r == 1)):
             bad = r[(r != 0) & (r != 1)][0]
             raise InputError(f"{self.name} needs rewards in {{0, 1}}, got {bad!r}: threshold them or use ebpo_debiased")
@@ -153,14 +156,17 @@ class Estimator:
             raise InputError(f"{self.name} needs rewards in [0, 1], got {bad!r}: rescale them or use ebpo_debiased")
 
 
-def baseline_table(baseline: Baseline, state: Any, group_size: int) -> Array:
+def baseline_table(estimator: Estimator, state: State, group_size: int) -> Array:
     """The baseline of a binary group as a table, shape (..., G+1, 2): [k, r] = k of G rewarded, own reward r.
 
     Both columns agree unless the rule leaves the scored rollout out. Cells that cannot occur ([0, 1], [G, 0])
-    repeat their neighbour. Exact risk, Monte Carlo and figures all read this table.
+    repeat their neighbour. Exact risk, Monte Carlo and figures all read this table. Raises InputError for a rule that
+    subtracts no baseline.
     """
-    batch = count_groups(group_size)
-    said = baseline.evaluate(state, batch).baseline_PG
-    said = np.broadcast_to(said, (*said.shape[:-2], group_size + 1, group_size))
-    failed, rewarded = said[..., -1], said[..., 0]  # failures are a group's last columns, successes its first
+    evaluation = estimator.baseline_of(state, count_groups(group_size))
+    if evaluation is None:
+        raise InputError(f"{estimator.name} subtracts no baseline: ask for its advantages instead")
+    table = evaluation.baseline_PG
+    table = np.broadcast_to(table, (*table.shape[:-2], group_size + 1, group_size))
+    failed, rewarded = table[..., -1], table[..., 0]  # failures are a group's last columns, successes its first
     return np.stack([failed, rewarded], axis=-1)

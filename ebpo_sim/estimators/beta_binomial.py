@@ -7,12 +7,13 @@ from typing import ClassVar
 
 import numpy as np
 
-from ebpo_sim import moments, typed
+from ebpo_sim import typed
 from ebpo_sim.estimators import components
-from ebpo_sim.estimators.base import Domain, Evaluation
 from ebpo_sim.estimators.components import Bank, BankMemory, Memory
-from ebpo_sim.estimators.normalise import Ddof
+from ebpo_sim.estimators.transforms.base import Domain, Evaluation
+from ebpo_sim.estimators.transforms.spread import Ddof
 from ebpo_sim.groups import Groups
+from ebpo_sim.numbers import moments
 
 
 @dataclass(frozen=True)

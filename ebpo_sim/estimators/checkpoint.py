@@ -17,10 +17,14 @@ import numpy as np
 
 from ebpo_sim.errors import InputError
 from ebpo_sim.estimators.base import Estimator
+from ebpo_sim.estimators.components import Components
 from ebpo_sim.groups import group_rewards
+from ebpo_sim.numbers.moments import Moments
 
 VERSION = 2  # 1 had no checksum
 LARGEST, LARGEST_MEAN = 1e250, 1e100  # in a state; rewards beyond 1e100 are refused, and sums of their squares fit
+COUNTED = (Moments, Components)
+_SAMPLE = group_rewards([[1.0, 0.0]], clusters=["sample"], prompt_ids=["sample"], lengths=[[1.0, 1.0]])
 _SEAL = ', "sha256": "'
 
 
@@ -29,8 +33,7 @@ def fingerprint(estimator: Estimator) -> str:
     settings = {
         "name": estimator.name,
         "order": estimator.order,
-        "baseline": [type(estimator.baseline).__name__, asdict(estimator.baseline)],  # type: ignore[call-overload]
-        "normalise": asdict(estimator.normalise),
+        "chain": [[type(t).__name__, asdict(t)] for t in estimator.chain],  # type: ignore[call-overload]
     }
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -74,7 +77,7 @@ def load_state(estimator: Estimator, text: str) -> Any:
         )
     if seal(text.rpartition(_SEAL)[0] + "}") != text:
         raise _damaged("its checksum is another")
-    return _decode(body, _kind(estimator.update(estimator.init(), group_rewards([[1.0, 0.0]], clusters=["sample"]))))
+    return _decode(body, _kind(estimator.update(estimator.init(), _SAMPLE)))
 
 
 def _damaged(why: object) -> InputError:
@@ -108,12 +111,14 @@ def _kind(sample: Any) -> Any:
     if isinstance(sample, tuple):
         return (type(sample), tuple(map(_kind, sample)))
     if isinstance(sample, dict):
-        return {"any": _kind(next(iter(sample.values())))} if sample else {}
+        sized = all(key.isdigit() for key in sample)  # histograms, by group size
+        return {"any": _kind(next(iter(sample.values()))), "sized": sized} if sample else {}
     return [] if np.ndim(sample) else 0.0
 
 
-def _decode(x: Any, kind: Any, signed: bool = False, length: int | None = None) -> Any:
-    """The part of a state that `x` says, if it is of this kind. All numbers but means are counts or sums of squares.
+def _decode(x: Any, kind: Any, signed: bool = True, length: int | None = None) -> Any:
+    """The part of a state that `x` says, if it is of this kind. COUNTED tuples hold counts and sums of squares but for
+    their means.
 
     The kind, never the text, decides how deep to go. Arrays are those of `length` entries. Raises InputError.
     """
@@ -123,26 +128,28 @@ def _decode(x: Any, kind: Any, signed: bool = False, length: int | None = None) 
             raise _damaged("a number is missing, or not one that rewards lead to")
         return float(x)
     if isinstance(kind, list):
-        if not isinstance(x, list) or len(x) != length:
+        if not isinstance(x, list) or length not in (None, len(x)):
             raise _damaged("an array has another length than its key says")
-        return np.array([_decode(v, 0.0) for v in x], dtype=np.float64)
+        return np.array([_decode(v, 0.0, signed=length is None) for v in x], dtype=np.float64)
     if isinstance(kind, dict):
         if not isinstance(x, dict) or set(x) != {"dict"} or not isinstance(x["dict"], dict) or (x["dict"] and not kind):
             raise _damaged("a table is missing")
-        return {key: _decode(v, kind["any"], length=_entries(key, kind["any"])) for key, v in x["dict"].items()}
+        return {key: _decode(v, kind["any"], length=_entries(key, kind)) for key, v in x["dict"].items()}
     of, fields = kind
     names = getattr(of, "_fields", ())
     if not isinstance(x, dict) or set(x) != {"tuple", "fields"} or x["tuple"] != (of.__name__ if names else ""):
         raise _damaged(f"no {of.__name__} where one belongs")
     if not isinstance(x["fields"], list) or len(x["fields"]) != len(fields):
         raise _damaged(f"{of.__name__} has other fields")
-    values = [_decode(v, k, signed=n == "mean") for v, k, n in zip(x["fields"], fields, names or fields, strict=True)]
+    free = of not in COUNTED
+    parts = zip(x["fields"], fields, names or fields, strict=True)
+    values = [_decode(v, k, signed=free or n == "mean") for v, k, n in parts]
     return of(*values) if names else tuple(values)
 
 
 def _entries(key: str, kind: Any) -> int | None:
-    """Entries of the array under a group size: success counts from 0 to it."""
-    if not isinstance(kind, list):
+    """Entries of the array under a group size: success counts from 0 to it; None for tables that are no histograms."""
+    if not isinstance(kind["any"], list) or not kind["sized"]:
         return None
     if not re.fullmatch("[1-9][0-9]{0,6}", key):
         raise _damaged("a group size is no whole number below 10^7")

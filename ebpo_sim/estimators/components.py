@@ -12,10 +12,11 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ebpo_sim import moments
 from ebpo_sim.errors import InputError
 from ebpo_sim.groups import Groups
-from ebpo_sim.moments import Moments, Real
+from ebpo_sim.numbers import moments
+from ebpo_sim.numbers.moments import Moments, Real
+from ebpo_sim.part import Need
 
 Array = NDArray[np.float64]
 Memory = Literal["cumulative", "batch"] | float
@@ -176,7 +177,10 @@ def rows(bank: Bank, groups: Groups, per_cluster: bool) -> Components:
     everything = reduce(merge, bank.values()) if bank else Components()
     chosen = [bank.get(c, everything) for c in required_clusters(groups)] if per_cluster else [everything]
     flat = [(*c.rewards, *c.means, c.within_ss, c.within_df, c.inverse_sizes) for c in chosen]
-    f = [np.stack(np.broadcast_arrays(*map(np.asarray, field)), axis=-1) for field in zip(*flat, strict=True)]
+    if len(flat) == 1:
+        f = [np.asarray(field)[..., None] for field in flat[0]]
+    else:
+        f = [np.stack(np.broadcast_arrays(*map(np.asarray, field)), axis=-1) for field in zip(*flat, strict=True)]
     return Components(Moments(*f[0:4]), Moments(*f[4:8]), f[8], f[9], f[10])
 
 
@@ -185,6 +189,10 @@ class BankMemory:
 
     memory: Memory
     per_cluster: bool
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        return frozenset({"clusters"} if self.per_cluster else ())
 
     def init(self) -> Bank:
         return {}

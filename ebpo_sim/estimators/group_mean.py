@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ebpo_sim import typed
 from ebpo_sim.errors import InputError
-from ebpo_sim.estimators.base import Evaluation, StatelessBaseline
+from ebpo_sim.estimators.transforms import Evaluation, StatelessBaseline
 from ebpo_sim.groups import Groups
 
 Array = NDArray[np.float64]

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from ebpo_sim import typed
 from ebpo_sim.errors import InputError
 from ebpo_sim.estimators import components
-from ebpo_sim.estimators.base import Domain, Evaluation
 from ebpo_sim.estimators.components import Memory
+from ebpo_sim.estimators.transforms.base import Domain, Evaluation
 from ebpo_sim.groups import Groups, binary_groups
-from ebpo_sim.mixing import Prior, arcsine_grid, beta_on_grid, count_pmf, fit_weights, posterior_mean
+from ebpo_sim.numbers.mixing import Prior, arcsine_grid, beta_on_grid, count_pmf, fit_weights, posterior_mean
 
 Array = NDArray[np.float64]
 Histograms = dict[str, Array]  # group size -> how many groups had k = 0..size successes, (..., size+1)
@@ -106,7 +106,9 @@ class PosteriorMean:
             variance_P = np.where(here_P, spread, variance_P)
         weight_P = groups.multiplicity_P * groups.size_P
         raw_variance = np.sum(weight_P * variance_P, axis=-1) / np.maximum(np.sum(weight_P, axis=-1), 1e-300)
-        return Evaluation(baseline_P[..., None], None, np.broadcast_to(prior_mean, baseline_P.shape), raw_variance)
+        return Evaluation(
+            baseline_P[..., None], None, np.broadcast_to(prior_mean, baseline_P.shape), lambda: raw_variance
+        )
 
 
 def _moments(counts_C: Array, sizes_C: Array, successes_C: Array) -> tuple[Array, Array]:

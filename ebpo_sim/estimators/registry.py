@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 from ebpo_sim import typed
 from ebpo_sim.errors import InputError, unknown_name
@@ -15,11 +15,14 @@ from ebpo_sim.estimators.components import Memory
 from ebpo_sim.estimators.group_mean import GroupMean, Singleton
 from ebpo_sim.estimators.james_stein import JamesStein
 from ebpo_sim.estimators.nonparametric import PosteriorMean
-from ebpo_sim.estimators.normalise import Centre, Ddof, Normalise, Scale
 from ebpo_sim.estimators.shrinkage import Shrinkage
-from ebpo_sim.mixing import Prior
+from ebpo_sim.estimators.transforms import Baseline, Centre, Scale, Subtract, Transform, Whiten
+from ebpo_sim.estimators.transforms.spread import Ddof
+from ebpo_sim.numbers.mixing import Prior
 
 Factory = Callable[..., Estimator]
+Centring = Literal["none", "batch"]
+Scaling = Literal["none", "group", "batch", "batch_rewards", "prior"]
 _PRESETS: dict[str, Factory] = {}
 
 
@@ -48,7 +51,7 @@ def make(name: str, **settings: Any) -> Estimator:
         raise InputError(f"estimator must be a name, got {name!r}: as in 'ebpo' or 'ebpo:memory=0.9'")
     preset, colon, body = name.partition(":")
     if preset not in _PRESETS:
-        raise unknown_name("estimator", preset, _PRESETS)
+        raise unknown_name("estimator", preset, _PRESETS, "; one of your own comes with --load FILE.py")
     factory = _PRESETS[preset]
     kinds = typed.parameters(factory)
     if colon:
@@ -74,51 +77,59 @@ def needs_prior(name: str) -> bool:
     return parameter is not None and parameter.default is inspect.Parameter.empty
 
 
+def standardised(baseline: Baseline, centre: Centring, scale: Scaling, ddof: Ddof, eps: float) -> tuple[Transform, ...]:
+    """Subtract, then centre and scale as named; centre and scale by the batch are one step, of one mean and spread."""
+    if (centre, scale) == ("batch", "batch"):
+        return (Subtract(baseline), Whiten(ddof, eps))
+    centred = (Centre(),) if centre == "batch" else ()
+    return (Subtract(baseline), *centred, *(() if scale == "none" else (Scale(scale, ddof, eps),)))
+
+
 @register
 def grpo(*, ddof: Ddof = 1, eps: float = 1e-6, singleton: Singleton = "zero") -> Estimator:
     """(r - group mean)/(group std + eps): verl's eps; TRL uses 1e-4, the paper's text ddof 0 (arXiv 2402.03300)."""
-    spread = Normalise(scale="group", ddof=ddof, eps=eps, singleton_std=1.0 if singleton == "raw" else None)
-    return Estimator("grpo", GroupMean(singleton=singleton), spread, "score_then_update")
+    scale = Scale("group", ddof, eps, singleton_std=1.0 if singleton == "raw" else None)
+    return Estimator("grpo", (Subtract(GroupMean(singleton=singleton)), scale))
 
 
 @register
 def dr_grpo(*, singleton: Singleton = "zero") -> Estimator:
     """r - group mean, no scale (arXiv 2503.20783)."""
-    return Estimator("dr_grpo", GroupMean(singleton=singleton), Normalise(), "score_then_update")
+    return Estimator("dr_grpo", (Subtract(GroupMean(singleton=singleton)),))
 
 
 @register
 def rloo(*, singleton: Singleton = "zero") -> Estimator:
     """r - mean of the other rollouts (arXiv 2402.14740)."""
-    return Estimator("rloo", GroupMean(leave_one_out=True, singleton=singleton), Normalise(), "score_then_update")
+    return Estimator("rloo", (Subtract(GroupMean(leave_one_out=True, singleton=singleton)),))
 
 
 @register
 def grpo_batch_norm(
-    *, scale: Scale = "batch", ddof: Ddof = 1, eps: float = 1e-6, singleton: Singleton = "zero"
+    *, scale: Scaling = "batch", ddof: Ddof = 1, eps: float = 1e-6, singleton: Singleton = "zero"
 ) -> Estimator:
     """(r - group mean)/(std of that over the batch + eps): EBPO at S = 0. scale="batch_rewards" is TRL's form."""
-    spread = Normalise(centre="batch", scale=scale, ddof=ddof, eps=eps)
-    return Estimator("grpo_batch_norm", GroupMean(singleton=singleton), spread, "score_then_update")
+    chain = standardised(GroupMean(singleton=singleton), "batch", scale, ddof, eps)
+    return Estimator("grpo_batch_norm", chain)
 
 
 @register
 def reinforce_pp_baseline(*, eps: float = 1e-8, singleton: Singleton = "raw") -> Estimator:
     """r - group mean, whitened over the batch's tokens with eps inside the root: verl's form (arXiv 2501.03262)."""
-    whiten = Normalise(centre="batch", scale="batch", ddof=1, eps=eps, eps_place="inside", weights="tokens")
-    return Estimator("reinforce_pp_baseline", GroupMean(singleton=singleton), whiten, "score_then_update")
+    whiten = Whiten(1, eps, "inside", weights="tokens")
+    return Estimator("reinforce_pp_baseline", (Subtract(GroupMean(singleton=singleton)), whiten))
 
 
 @register
 def james_stein(*, finite_sample_factor: bool = True) -> Estimator:
     """Leave-one-out shrinkage within the batch, no scale (arXiv 2511.03710)."""
-    return Estimator("james_stein", JamesStein(finite_sample_factor), Normalise(), "update_then_score")
+    return Estimator("james_stein", (Subtract(JamesStein(finite_sample_factor)),), "update_then_score")
 
 
 @register
 def ebpo(
     *, ddof: Ddof = 0, memory: Memory = "cumulative", order: Order = "update_then_score",
-    centre: Centre = "batch", scale: Scale = "batch", scale_ddof: Ddof = 1, eps: float = 1e-6,
+    centre: Centring = "batch", scale: Scaling = "batch", scale_ddof: Ddof = 1, eps: float = 1e-6,
     shrinkage: float | None = None,
 ) -> Estimator:  # fmt: skip
     """EBPO, Algorithm 1: total sigma2, raw tau2, cumulative trackers, batch standardisation (arXiv 2602.05165).
@@ -127,15 +138,15 @@ def ebpo(
     instead of the estimated one; 0 and 1 are the arms that tell what the adaptive weight itself is worth.
     """
     baseline = Shrinkage(ddof=ddof, memory=memory, fixed_shrinkage=shrinkage)
-    return Estimator("ebpo", baseline, Normalise(centre, scale, scale_ddof, eps), order)
+    return Estimator("ebpo", standardised(baseline, centre, scale, scale_ddof, eps), order)
 
 
 @register
 def ebpo_released(*, standardise: bool = True, eps: float = 1e-6) -> Estimator:
     """The authors' public code (Tonyzhou98/verl): trackers live for one batch, mu = mean of the prompt means."""
     baseline = Shrinkage(prior_mean="group_means", memory="batch", floor=1e-6)
-    spread = Normalise(centre="batch", scale="batch" if standardise else "none", ddof=1, eps=eps)
-    return Estimator("ebpo_released", baseline, spread, "update_then_score")
+    chain = standardised(baseline, "batch", "batch" if standardise else "none", 1, eps)
+    return Estimator("ebpo_released", chain, "update_then_score")
 
 
 @register
@@ -144,7 +155,7 @@ def ebpo_within(
 ) -> Estimator:
     """EBPO-G of the authors' draft: sigma2 = pooled within-group variance (ddof 1), tau2 raw; S -> S*/(1+S*)."""
     baseline = Shrinkage(sigma2="within", ddof=ddof, memory=memory)
-    return Estimator("ebpo_within", baseline, Normalise("batch", "batch", 1, eps), order)
+    return Estimator("ebpo_within", standardised(baseline, "batch", "batch", 1, eps), order)
 
 
 @register
@@ -157,14 +168,14 @@ def ebpo_beta_binomial(
 ) -> Estimator:
     """EBPO-BB of the authors' draft: lagged Beta prior by moments, batch standardisation."""
     baseline = BetaBinomial(memory=memory, per_cluster=per_cluster)
-    return Estimator("ebpo_beta_binomial", baseline, Normalise("batch", "batch", 1, eps), order)
+    return Estimator("ebpo_beta_binomial", standardised(baseline, "batch", "batch", 1, eps), order)
 
 
 @register
 def ebpo_debiased(
     *, prior: Prior | None = None, memory: Memory = "cumulative", per_cluster: bool = False,
-    leave_one_out: bool = False, order: Order = "score_then_update", centre: Centre = "none",
-    scale: Scale = "prior", eps: float = 1e-6,
+    leave_one_out: bool = False, order: Order = "score_then_update", centre: Centring = "none",
+    scale: Scaling = "prior", eps: float = 1e-6,
 ) -> Estimator:  # fmt: skip
     """The repaired EBPO: within sigma2 and denoised tau2, so S -> S*; scored before its own batch is learnt.
 
@@ -173,33 +184,36 @@ def ebpo_debiased(
     gradient, for a slightly noisier baseline. Groups of one become REINFORCE with the running mean.
     """
     baseline = Shrinkage("within", "denoised", "group_means", 1, memory, per_cluster, leave_one_out, prior)
-    return Estimator("ebpo_debiased", baseline, Normalise(centre, scale, 1, eps), order)
+    return Estimator("ebpo_debiased", standardised(baseline, centre, scale, 1, eps), order)
 
 
 @register
 def ebpo_nonparametric(
     *, memory: Memory = "cumulative", grid: int = 65, iterations: int = 20,
-    order: Order = "score_then_update", centre: Centre = "none", scale: Scale = "prior", eps: float = 1e-6,
+    order: Order = "score_then_update", centre: Centring = "none", scale: Scaling = "prior", eps: float = 1e-6,
 ) -> Estimator:  # fmt: skip
     """Posterior mean under a prior learnt without a parametric form; binary rewards only."""
     baseline = PosteriorMean(None, memory, grid, iterations)
-    return Estimator("ebpo_nonparametric", baseline, Normalise(centre, scale, 1, eps), order)
+    return Estimator("ebpo_nonparametric", standardised(baseline, centre, scale, 1, eps), order)
 
 
 @register
 def global_mean(*, memory: Memory = "cumulative", order: Order = "score_then_update") -> Estimator:
     """r - running mean of all rewards: shrinkage 1, the REINFORCE baseline; a reference."""
     baseline = Shrinkage(memory=memory, fixed_shrinkage=1.0)
-    return Estimator("global_mean", baseline, Normalise(), order)
+    return Estimator("global_mean", (Subtract(baseline),), order)
 
 
 @register
 def oracle_linear(*, prior: Prior) -> Estimator:
     """The best line: S* and mu of the true prior; `ebpo_debiased` with the prior given, unscaled."""
-    return Estimator("oracle_linear", Shrinkage(prior=prior), Normalise(), "score_then_update")
+    return Estimator("oracle_linear", (Subtract(Shrinkage(prior=prior)),))
 
 
 @register
 def oracle_bayes(*, prior: Prior) -> Estimator:
     """The best baseline there is from the counts: the posterior mean of the true prior; binary rewards."""
-    return Estimator("oracle_bayes", PosteriorMean(prior=prior), Normalise(), "score_then_update")
+    return Estimator("oracle_bayes", (Subtract(PosteriorMean(prior=prior)),))
+
+
+SHIPPED = names()  # before anything is loaded

@@ -8,15 +8,16 @@ from typing import ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ebpo_sim import moments, typed
+from ebpo_sim import typed
 from ebpo_sim.errors import InputError
 from ebpo_sim.estimators import components
-from ebpo_sim.estimators.base import Domain, Evaluation
 from ebpo_sim.estimators.components import Bank, BankMemory, Components, Memory
 from ebpo_sim.estimators.group_mean import others_mean
-from ebpo_sim.estimators.normalise import Ddof
+from ebpo_sim.estimators.transforms.base import Domain, Evaluation
+from ebpo_sim.estimators.transforms.spread import Ddof
 from ebpo_sim.groups import Groups
-from ebpo_sim.mixing import Prior
+from ebpo_sim.numbers import moments
+from ebpo_sim.numbers.mixing import Prior
 
 Array = NDArray[np.float64]
 Sigma2 = Literal["total", "within"]
@@ -72,8 +73,10 @@ class Shrinkage(BankMemory):
             shrinkage_P = np.where(known.rewards.n > 0, shrinkage_P, 0.0)
         local_PG = others_mean(groups) if self.leave_one_out else groups.mean_P[..., None]
         baseline_PG = local_PG + shrinkage_P[..., None] * (mean_P[..., None] - local_PG)
-        raw_variance = self._raw_variance(known, shrinkage_P, groups)
-        return Evaluation(baseline_PG, shrinkage_P, np.broadcast_to(mean_P, shrinkage_P.shape), raw_variance)
+        return Evaluation(
+            baseline_PG, shrinkage_P, np.broadcast_to(mean_P, shrinkage_P.shape),
+            lambda: self._raw_variance(known, shrinkage_P, groups),
+        )  # fmt: skip
 
     def _prior_moments(self, known: Components) -> tuple[Array, Array, Array]:
         if self.prior is not None:

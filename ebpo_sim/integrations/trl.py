@@ -68,7 +68,7 @@ class EBPOTrainer(GRPOTrainer):
         columns = {"clusters": cluster_column, "prompt_ids": prompt_id_column}
         self._label_columns = {label: column for label, column in columns.items() if column is not None}
         self._tapped: torch.Tensor | None = None
-        if getattr(self.estimator.baseline, "per_cluster", False) and cluster_column is None:
+        if "clusters" in self.estimator.needs and cluster_column is None:
             raise InputError(f"cluster_column must name a dataset column: {self.estimator.name} learns per cluster")
         super().__init__(*args, **kwargs)
         if self.multi_objective_aggregation != "sum_then_normalize":

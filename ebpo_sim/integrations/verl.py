@@ -129,7 +129,7 @@ def _choose(preset: str, algorithm: Any) -> tuple[Estimator, dict[str, str]]:
     if "prior" in settings:
         raise InputError("algorithm.ebpo.prior cannot be given in a config: register a preset that holds it")
     estimator = make(preset, **settings)
-    if getattr(estimator.baseline, "per_cluster", False) and "clusters" not in columns:
+    if "clusters" in estimator.needs and "clusters" not in columns:
         raise InputError(f"algorithm.ebpo.cluster_column must name a data-set column: {preset} learns per cluster")
     return estimator, columns
 
@@ -150,7 +150,7 @@ def _learn(uid_N: NDArray[np.str_], reward_N: Array, length_N: Array) -> Array:
 
 def _remembers(estimator: Estimator, state: Any) -> bool:
     """Whether anything of this state reaches the next batch."""
-    return dump_state(estimator, estimator.baseline.forget(state)) != dump_state(estimator, estimator.init())
+    return dump_state(estimator, estimator.forget(state)) != dump_state(estimator, estimator.init())
 
 
 class StateCallback(CheckpointCallback):

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from ebpo_sim.errors import InputError
-from ebpo_sim.mixing import Prior, arcsine_grid, beta_on_grid, count_pmf, fit_weights
+from ebpo_sim.numbers.mixing import Prior, arcsine_grid, beta_on_grid, count_pmf, fit_weights
 
 Array = NDArray[np.float64]
 GRID = 401  # points of p; 401 on the arcsine scale resolve the binomial noise of 10^5 rollouts near 0 and 1

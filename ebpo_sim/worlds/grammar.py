@@ -16,7 +16,7 @@ import re
 from collections import defaultdict
 
 from ebpo_sim.errors import InputError, unknown_name
-from ebpo_sim.mixing import Prior
+from ebpo_sim.numbers.mixing import Prior
 from ebpo_sim.worlds.base import Beta, LogitNormal, Mixture, Points, World
 from ebpo_sim.worlds.counts import MOST_PROMPTS, Counts, deconvolve
 from ebpo_sim.worlds.files import regular_file, sound

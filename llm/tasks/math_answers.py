@@ -18,11 +18,11 @@ from __future__ import annotations
 import logging
 import re
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import math_verify
 
-if __package__:
+if TYPE_CHECKING or __package__:
     from llm.tasks.final_answer import TAIL, last_box, strip
 else:  # in a worker, which imports this file alone: the package needs torch
     from final_answer import TAIL, last_box, strip
@@ -57,7 +57,8 @@ def _equal(answer: str, gold: str) -> bool:
 
 @lru_cache(maxsize=4096)
 def _parse(text: str) -> list[Any]:
-    return math_verify.parse(text, parsing_timeout=None)
+    found: list[Any] = math_verify.parse(text, parsing_timeout=None)
+    return found
 
 
 def _depth(content: str) -> int:

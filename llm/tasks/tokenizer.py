@@ -126,7 +126,8 @@ class TextTokenizer:
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of `ids` without special tokens."""
-        return self.wrapped.decode(list(ids), skip_special_tokens=True)
+        text: str = self.wrapped.decode(list(ids), skip_special_tokens=True)
+        return text
 
 
 def _refused(problem: Any, what: str) -> InputError:

@@ -61,7 +61,8 @@ class Keeper:
             link.close()
             self._control.close()
             os.close(self._printed)
-            sys.stdout.reconfigure(
+            printed: Any = sys.stdout
+            printed.reconfigure(
                 encoding="utf-8", errors="backslashreplace", line_buffering=True
             )  # printing must not raise
             nothing = os.open(os.devnull, os.O_RDONLY)
@@ -102,7 +103,8 @@ class Keeper:
 
     def _judged(self, request: bytes) -> dict[str, Any]:
         """The verdict of a sample. Raises Gone."""
-        if self._channel is not None and select.select([self._channel, self._control], [], [], 0)[0]:
+        ends: list[Any] = [self._channel, self._control]
+        if self._channel is not None and select.select(ends, [], [], 0)[0]:
             self._replace()  # it says something unasked, or ended
         fresh, deadline = self._channel is None, math.inf
         while True:

@@ -63,7 +63,7 @@ class Worker:
         with theirs:
             process = subprocess.Popen(
                 [sys.executable, "-P", str(Path(__file__).with_name("verifier_worker.py")), str(os.getpid())],
-                stdin=theirs,
+                stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,  # what the function prints is no output of this program
                 start_new_session=True,  # it is killed together with its children, and Ctrl-C is not its business
             )

@@ -1,0 +1,1 @@
+"""What things cost, against plain NumPy doing the same work in the same run."""

@@ -1,0 +1,1 @@
+"""Rung 2: skill chains, softmax policies that learn, compiled where loops are long."""

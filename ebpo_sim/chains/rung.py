@@ -1,0 +1,283 @@
+"""One training run: rollouts, a registered estimator's advantages, clipped-surrogate updates, exact records.
+
+A step takes a batch of prompts from the stream, draws G rollouts of each, lets the real estimator score and learn,
+and updates the policy `epochs` times over `minibatches` parts. All orders of a stream present the same prompts
+equally often; random numbers depend on the seed alone, so runs that differ in anything else are paired by seed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ebpo_sim import rungs, typed
+from ebpo_sim.chains.kernels import divergence
+from ebpo_sim.chains.measures import gradient_quality, policy_measures
+from ebpo_sim.chains.policy import Ints, step_distributions
+from ebpo_sim.chains.population import SkillChain, success
+from ebpo_sim.chains.update import Learner, groups_of, sample, update
+from ebpo_sim.errors import InputError, unknown_name
+from ebpo_sim.estimators import Estimator, checkpoint, needs_prior
+from ebpo_sim.methods.method import Method, estimator_of, parse_method
+from ebpo_sim.numbers.mixing import Prior
+from ebpo_sim.objectives import KL, Aggregation, Clip, Objective, needs
+from ebpo_sim.objectives.aggregation import Rule
+from ebpo_sim.report import to_json, write_bytes
+
+Array = NDArray[np.float64]
+ORDERS = ("shuffled", "topic", "easy_to_hard", "hard_to_easy")
+OPTIMISERS = ("sgd", "adam")
+AGGREGATIONS = ("token_mean", "sequence_mean")
+BANDS = 16  # difficulty is a pass rate over 16 rollouts in the paper
+WINDOW = ("reward", "grad_norm", "kl", "shrinkage", "zero_signal")  # means over the steps since the last record
+POLICY = ("pass1", "maj16", "pass16", "entropy")  # of the policy at the record
+GRADIENT = ("gradient_cosine", "gradient_variance")
+METRICS = (*WINDOW, *POLICY, *GRADIENT)
+FORMAT = "ebpo_sim training state 2"
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """One run. estimator: a registered preset or a method, as text (`methods/method.py`); oracles get the prior of the
+    starting success probabilities. A method that names objectives does without clip_low, clip_high and kl.
+
+    clip_low, clip_high: the ratio's bounds 1 - low, 1 + high. kl: weight of the k3 divergence to the starting policy.
+    order: "topic" presents topics one after another (in a random order of topics), "easy_to_hard" and "hard_to_easy"
+    16 bands of starting success probability; within a block prompts stay shuffled. evaluate_rollouts: answers a
+    vote; gradient_redraws: 0 leaves the gradient's bias and variance out. learning_rate may be 0 (nothing moves).
+    """
+
+    estimator: str = "grpo"
+    group_size: int = 4
+    prompts: int = 128
+    steps: int = 200
+    optimiser: str = "adam"
+    learning_rate: float = 0.01
+    minibatches: int = 4
+    epochs: int = 1
+    clip_low: float = 0.2
+    clip_high: float = 0.2
+    kl: float = 0.0
+    aggregation: str = "token_mean"
+    order: str = "shuffled"
+    record_every: int = 10
+    evaluate_rollouts: int = 16
+    gradient_redraws: int = 8
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, low in (("group_size", 1), ("prompts", 1), ("steps", 1), ("minibatches", 1), ("epochs", 1),
+                          ("record_every", 1), ("evaluate_rollouts", 1), ("seed", 0), ("learning_rate", 0),
+                          ("clip_low", 0), ("clip_high", 0), ("kl", 0), ("gradient_redraws", 0)):  # fmt: skip
+            value = getattr(self, name)
+            if not low <= value < np.inf and not (name.startswith("clip") and value == np.inf):
+                raise InputError(f"{name} must be finite and at least {low}, got {value!r}")
+        if self.minibatches > self.prompts:
+            raise InputError(f"minibatches must not exceed the {self.prompts} prompts a step, got {self.minibatches}")
+        if self.gradient_redraws == 1:
+            raise InputError("gradient_redraws must be 0 or at least 2, got 1: one draw has no variance")
+        for name, known in (("order", ORDERS), ("optimiser", OPTIMISERS), ("aggregation", AGGREGATIONS)):
+            if getattr(self, name) not in known:
+                raise unknown_name(name, getattr(self, name), known)
+
+
+class History(NamedTuple):
+    """step_T: steps taken at each record, 0 first. values: every name of METRICS to its (T,) array; NaN where a
+    quantity does not exist (window means at step 0, shrinkage of a rule that is not a line)."""
+
+    step_T: Ints
+    values: dict[str, Array]
+
+
+class State(NamedTuple):
+    """Everything the next step needs: `steps` and `updates` taken, parameters, Adam's moments, the estimator's
+    state, the generator's state, sums over the current window (its WINDOW columns) and the records so far."""
+
+    steps: int
+    updates: int
+    theta_SK: Array
+    first_SK: Array
+    second_SK: Array
+    estimator: Any
+    generator: Any
+    window: Array
+    records: tuple[tuple[float, ...], ...]
+
+
+def build_method(population: SkillChain, config: TrainingConfig) -> Method:
+    """The method of the run; an oracle is given the starting success probabilities of the training prompts."""
+    prior = None
+    if needs_prior(estimator_of(config.estimator)):
+        p = success(population.start_SK, population.prompts)
+        prior = Prior(tuple(p.tolist()), (1 / len(p),) * len(p))
+    return parse_method(config.estimator, prior, rungs.CHAINS)
+
+
+def build_estimator(population: SkillChain, config: TrainingConfig) -> Estimator:
+    """The estimator of the run's method."""
+    return build_method(population, config).estimator
+
+
+def learner_of(config: TrainingConfig, named: tuple[Objective, ...] = ()) -> Learner:
+    """The objectives of a run, those its method names or else the configured clip and divergence, and its optimiser
+    steps. The configured k3 pushes nothing beyond 10, at which verl clamps it."""
+    low = None if config.clip_low >= 1 else config.clip_low  # a ratio is never below 0
+    high = None if np.isinf(config.clip_high) else config.clip_high
+    objectives: tuple[Objective, ...] = (Clip(low, high),)
+    if config.kl:
+        objectives += (KL(config.kl, "k3", clamp=10.0),)
+    rule = typed.check("aggregation", Rule, config.aggregation)
+    return Learner(
+        named or objectives, Aggregation(rule), config.optimiser == "adam", config.learning_rate, config.minibatches,
+        config.epochs,
+    )  # fmt: skip
+
+
+def stream(population: SkillChain, config: TrainingConfig) -> Ints:
+    """Prompt of every place in every batch, shape (steps, prompts): shuffled epochs, then stably sorted by block."""
+    rng = np.random.default_rng([config.seed, 10])
+    count, wanted = len(population.prompts.length_P), config.steps * config.prompts
+    shuffled = np.concatenate([rng.permutation(count) for _ in range(-(-wanted // count))])[:wanted]
+    rank_P = rng.permutation(int(population.prompts.topic_P.max()) + 1)[population.prompts.topic_P]
+    band_P = np.rint(BANDS * success(population.start_SK, population.prompts)).astype(np.int64)
+    block_P = {"shuffled": 0 * rank_P, "topic": rank_P, "easy_to_hard": -band_P, "hard_to_easy": band_P}[config.order]
+    return np.asarray(shuffled[np.argsort(block_P[shuffled], kind="stable")].reshape(config.steps, config.prompts))
+
+
+def start(population: SkillChain, config: TrainingConfig) -> State:
+    """The state before the first step, the untrained policy's record in it."""
+    if population.actions ** population.prompts.skills_PL.shape[1] >= 2**62:
+        raise InputError(
+            f"K^L must stay below 2^62 to number answers, got {population.actions} actions: shorten chains"
+        )
+    estimator = build_estimator(population, config)
+    generator = np.random.PCG64DXSM(np.random.SeedSequence([config.seed, 11])).state
+    zero = np.zeros_like(population.start_SK)
+    state = State(
+        0, 0, population.start_SK.copy(), zero, zero.copy(), estimator.init(), generator, np.zeros(len(WINDOW)), ()
+    )
+    return state._replace(records=(_record(population, config, estimator, state, stream(population, config)),))
+
+
+def advance(population: SkillChain, config: TrainingConfig, state: State, steps: int) -> State:
+    """The state `steps` steps later, or at the end of the run; the given state is left as it is.
+
+    Raises InputError when the parameters stop being finite.
+    """
+    estimator = build_estimator(population, config)
+    order = stream(population, config)
+    bits = np.random.PCG64DXSM()
+    bits.state = state.generator
+    rng = np.random.Generator(bits)
+    theta, first, second = (x.copy() for x in (state.theta_SK, state.first_SK, state.second_SK))
+    learner = learner_of(config, build_method(population, config).objectives)
+    anchored = "reference" in needs(learner.objectives)
+    all_reference = step_distributions(population.start_SK, population.prompts) if anchored else None
+    for step in range(state.steps, min(state.steps + steps, config.steps)):
+        rolled = sample(theta, population.prompts.take(order[step]), config.group_size, rng)
+        advantage_PG, info, learnt = estimator.step(state.estimator, groups_of(rolled, estimator.needs, order[step]))
+        reference_PLK = None if all_reference is None else all_reference[order[step]]
+        before = theta.copy()
+        updates, norm, _ = update(theta, first, second, state.updates, rolled, advantage_PG, learner, reference_PLK)
+        if not np.isfinite(theta.sum()):
+            raise InputError(f"learning_rate {config.learning_rate:g} made the policy infinite: lower it")
+        weight = np.nan if info.shrinkage_P is None else float(np.mean(info.shrinkage_P))
+        silent = float(np.mean(~np.any(advantage_PG != 0, axis=1)))
+        batch = rolled.prompts
+        moved = divergence(before, theta, batch.skills_PL, batch.length_P, rolled.pi_PLK)
+        seen = np.array([rolled.reward_PG.mean(), norm, moved, weight, silent])
+        state = state._replace(steps=step + 1, updates=updates, estimator=learnt, window=state.window + seen)
+        if (step + 1) % config.record_every == 0 or step + 1 == config.steps:
+            now = state._replace(theta_SK=theta)
+            row = _record(population, config, estimator, now, order)
+            state = state._replace(window=np.zeros(len(WINDOW)), records=(*state.records, row))
+    return state._replace(theta_SK=theta, first_SK=first, second_SK=second, generator=bits.state)
+
+
+def _record(
+    population: SkillChain, config: TrainingConfig, estimator: Estimator, state: State, order: Ints
+) -> tuple[float, ...]:
+    """(steps, *METRICS) of the state; its own random numbers, by step, so that records do not disturb the run."""
+    rng = np.random.default_rng([config.seed, 12, state.steps])
+    since = (state.steps - 1) % config.record_every + 1
+    found = dict(zip(WINDOW, state.window / since if state.steps else np.full(len(WINDOW), np.nan), strict=True))
+    found |= policy_measures(state.theta_SK, population, config.evaluate_rollouts, rng)
+    found |= dict.fromkeys(GRADIENT, float("nan"))
+    if config.gradient_redraws:
+        index = order[min(state.steps, config.steps - 1)]
+        batch = population.prompts.take(index)
+        told = gradient_quality(
+            state.theta_SK, batch, estimator, state.estimator, config.group_size,
+            learner_of(config).aggregation, config.gradient_redraws, rng, index,
+        )  # fmt: skip
+        found |= {"gradient_cosine": told.cosine, "gradient_variance": told.variance}
+    return (float(state.steps), *(float(found[name]) for name in METRICS))
+
+
+def history(state: State) -> History:
+    """The records so far as arrays."""
+    table = np.array(state.records)
+    return History(table[:, 0].astype(np.int64), {name: table[:, i + 1] for i, name in enumerate(METRICS)})
+
+
+def train(
+    population: SkillChain, config: TrainingConfig, path: Path | None = None, save_every: int | None = None
+) -> History:
+    """The whole run. With `path` it resumes from there if the file exists and saves every `save_every` steps and at
+    the end; a run that was killed and resumed ends in the same bits."""
+    state = resume(path, population, config) if path is not None and path.exists() else start(population, config)
+    while state.steps < config.steps:
+        state = advance(population, config, state, save_every or config.steps)
+        if path is not None:
+            save(path, population, config, state)
+    return history(state)
+
+
+def fingerprint(population: SkillChain, config: TrainingConfig) -> str:
+    """A short hash of every setting, the estimator's included, and of the population's numbers."""
+    digest = hashlib.sha256(json.dumps(asdict(config), sort_keys=True).encode())
+    digest.update(checkpoint.fingerprint(build_estimator(population, config)).encode())
+    for array in (*population.prompts, *population.validation, population.start_SK):
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def save(path: Path, population: SkillChain, config: TrainingConfig, state: State) -> None:
+    """Write the state as JSON, all at once; floats travel as their shortest exact decimal."""
+    estimator = build_estimator(population, config)
+    content = {**state._asdict(), "format": FORMAT, "fingerprint": fingerprint(population, config)}
+    content["estimator"] = checkpoint.dump_state(estimator, state.estimator)
+    for name in ("theta_SK", "first_SK", "second_SK"):
+        content[name] = content[name].tolist()
+    content["window"] = [_none(x) for x in state.window]
+    content["records"] = [[_none(x) for x in row] for row in state.records]
+    write_bytes(path, to_json(content).encode())
+
+
+def resume(path: Path, population: SkillChain, config: TrainingConfig) -> State:
+    """The state `save` wrote. Raises InputError for a damaged file and for other settings or prompts."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        written, mark = content.pop("format"), content.pop("fingerprint")
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        raise InputError(
+            f"training state {path.name!r} cannot be read ({error!r}): delete it to start afresh"
+        ) from error
+    if (written, mark) != (FORMAT, fingerprint(population, config)):
+        raise InputError(f"training state {path.name!r} belongs to other settings: resume with those it was saved with")
+    for name in ("theta_SK", "first_SK", "second_SK"):
+        content[name] = np.array(content[name])
+    content["estimator"] = checkpoint.load_state(build_estimator(population, config), content["estimator"])
+    content["window"] = np.array([np.nan if x is None else x for x in content["window"]])
+    content["records"] = tuple(tuple(np.nan if x is None else x for x in row) for row in content["records"])
+    return State(**content)
+
+
+def _none(x: float) -> float | None:
+    return None if np.isnan(x) else float(x)

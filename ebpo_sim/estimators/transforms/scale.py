@@ -1,0 +1,59 @@
+"""Divide by a spread: the group's, the batch's, or the one that the prior predicts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from ebpo_sim import typed
+from ebpo_sim.estimators.transforms.base import Advantages, Memoryless, divided
+from ebpo_sim.estimators.transforms.spread import Ddof, Eps, check_eps, divisor, moments
+from ebpo_sim.groups import Groups
+
+By = Literal["group", "batch", "batch_rewards", "prior"]
+
+
+@dataclass(frozen=True)
+class Scale(Memoryless):
+    """values / (s + eps), or / sqrt(s^2 + eps) with eps_place="inside".
+
+    by: "group", std of the group's rewards (GRPO); "batch", std of the values over the batch; "batch_rewards", std of
+    all rewards of the batch (TRL's scale_rewards="batch"); "prior", the standard deviation of r - V that the state
+    predicts, the batch's own where there is no prediction yet: it keeps the signal of a batch that fails as a whole.
+    ddof: 0 or 1; one observation has no ddof-1 spread and takes the plain one (0). A group or batch whose scaled
+    quantity is exactly constant has no scale: the advantage is 0 there, except that a group of one under by="group" is
+    divided by `singleton_std` (verl: 1) when that is not None.
+    """
+
+    by: By
+    ddof: Ddof = 1
+    eps: float = 1e-6
+    eps_place: Eps = "outside"
+    singleton_std: float | None = None
+
+    def __post_init__(self) -> None:
+        typed.check_fields(self)
+        check_eps(self.eps)
+
+    def apply(self, state: Any, advantages: Advantages, groups: Groups) -> Advantages:
+        if self.by == "group":
+            return self._by_group(advantages, groups)
+        values_PG = groups.rewards_PG if self.by == "batch_rewards" else advantages.values_PG
+        _, variance = moments(values_PG, groups.weight_PG, self.ddof)
+        evaluation = advantages.evaluation
+        if self.by == "prior" and evaluation is not None and evaluation.raw_variance is not None:
+            predicted = np.asarray(evaluation.raw_variance())[..., None, None]
+            variance = np.where(predicted > 0, predicted, variance)
+        spread = divisor(variance, self.eps, self.eps_place)
+        return divided(advantages, advantages.values_PG, spread, variance > 0, groups)
+
+    def _by_group(self, advantages: Advantages, groups: Groups) -> Advantages:
+        size_P = groups.size_P
+        variance_P = groups.within_ss_P / np.maximum(size_P - self.ddof, 1.0)
+        divisor_P, live_P = divisor(variance_P, self.eps, self.eps_place), ~groups.degenerate_P
+        if self.singleton_std is not None:
+            divisor_P = np.where(size_P == 1, self.singleton_std + self.eps, divisor_P)
+            live_P = live_P | (size_P == 1)
+        return divided(advantages, advantages.values_PG, divisor_P[..., None], live_P[..., None], groups)

@@ -1,0 +1,75 @@
+"""How every rule is shown and what family it is of: one table for all texts and pictures.
+
+A row a preset, or a preset with settings where a comparison gives that one a name of its own. What has no row is
+shown by its preset's short name and its settings, in the colour of unnamed ones, and is of its preset's kin; a preset
+without a row (a user's own) by its text, of no kin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+Kin = Literal["group mean", "ebpo", "shrinkage", "reference", ""]
+REFERENCE, SUBJECT = "grpo", "ebpo"  # what the others are compared with, and the rule that the comparisons are about
+NO_SHRINKAGE, FULL_SHRINKAGE = "ebpo:shrinkage=0", "ebpo:shrinkage=1"  # the subject with its weight fixed
+UNNAMED = "#666666"
+SPARE = ("#2ca02c", "#8c564b", "#7f7f7f", "#bcbd22", "#17becf")  # for several without a row in one picture
+
+
+@dataclass(frozen=True)
+class Label:
+    """name: in pictures and tables. short: in sentences, where settings may follow (default the name). colour: six
+    hexadecimal digits. kin: the family. source: the arXiv number, empty where there is none. marker: of single points.
+    """
+
+    name: str
+    colour: str = UNNAMED
+    kin: Kin = ""
+    source: str = ""
+    marker: str = "o"
+    short: str = ""
+
+
+LABELS = {
+    "grpo": Label("GRPO", "#222222", "group mean", "2402.03300"),
+    "dr_grpo": Label("Dr. GRPO", "#4c78a8", "group mean", "2503.20783"),
+    "rloo": Label("RLOO", "#72b7b2", "group mean", "2402.14740"),
+    "grpo_batch_norm": Label("GRPO, batch std", "#b279a2", "group mean"),
+    "reinforce_pp_baseline": Label("REINFORCE++ baseline", "#e45756", "group mean", "2501.03262"),
+    "james_stein": Label("James-Stein", "#9467bd", "shrinkage", "2511.03710"),
+    "ebpo": Label("EBPO", "#d62728", "ebpo", "2602.05165"),
+    "ebpo_released": Label("EBPO, released code", "#f58518", "ebpo"),
+    "ebpo_within": Label("EBPO-G", "#ff7f0e", "ebpo"),
+    "ebpo_beta_binomial": Label("EBPO-BB", "#8c564b", "ebpo"),
+    "ebpo_debiased": Label("EBPO, debiased (ours)", "#2ca02c", "ebpo", short="EBPO debiased"),
+    "ebpo_nonparametric": Label("EBPO, nonparametric", "#1f77b4", "ebpo", marker="D", short="EBPO nonparametric"),
+    "global_mean": Label("running mean", "#17becf", "reference"),
+    "oracle_linear": Label("best line", "#54a24b", "reference"),
+    "oracle_bayes": Label("best baseline", "#9d755d", "reference"),
+    NO_SHRINKAGE: Label("EBPO, S = 0", "#8c564b", "ebpo"),
+    FULL_SHRINKAGE: Label("EBPO, S = 1", "#e377c2", "ebpo"),
+    "ebpo_debiased:memory=0.95": Label(
+        "EBPO, debiased (ours)", "#2ca02c", "ebpo", short="EBPO debiased, memory 0.95"
+    ),
+}  # fmt: skip
+
+
+def label(rule: str) -> Label:
+    """The label of a preset, with its settings where it has some, as in "ebpo:memory=0.9"; every field is filled."""
+    if rule in LABELS:
+        found = LABELS[rule]
+        return replace(found, short=found.short or found.name)
+    preset, colon, settings = rule.partition(":")
+    known = LABELS.get(preset, Label(preset))
+    text = (known.short or known.name) + (f", {settings.replace('=', ' ').replace(',', ', ')}" if colon else "")
+    return replace(known, name=text, short=text, colour=UNNAMED)
+
+
+def colours(rules: Iterable[str]) -> dict[str, str]:
+    """A colour for each rule: its label's, and for those without a row the spare ones in turn."""
+    listed = list(dict.fromkeys(rules))
+    others = [rule for rule in listed if rule not in LABELS]
+    spare = {rule: SPARE[i % len(SPARE)] for i, rule in enumerate(others)}
+    return {rule: spare.get(rule) or LABELS[rule].colour for rule in listed}

@@ -1,0 +1,1 @@
+"""Methods: which parts there are, and on which rung each can stand."""

@@ -1,0 +1,1 @@
+"""Closed forms, moments and mixtures: plain arithmetic that every room above stands on."""

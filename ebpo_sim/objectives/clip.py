@@ -1,0 +1,58 @@
+"""The clipped surrogate of PPO, asymmetric (DAPO), dual (verl), or off (REINFORCE with a ratio)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from ebpo_sim import typed
+from ebpo_sim.errors import InputError
+from ebpo_sim.objectives.base import Push, Scope, Tokens, between, check_limit, check_widths, library, log_ratio, widths
+from ebpo_sim.part import Draw, Stateless
+
+
+@dataclass(frozen=True)
+class Clip(Stateless):
+    """J = min(r A, clip(r, 1 - low, 1 + high) A), r = exp(log pi - log old); with `dual` and A < 0, at least dual A.
+
+    push = r A, and 0 where the clip holds it: A > 0 and r > 1 + high, A < 0 and r < 1 - low, or A < 0 and r > dual.
+    low, high: half-widths, None for no bound on that side (both None: REINFORCE with a ratio). dual: above 1, verl's
+    clip_ratio_c (3 there), None for none (TRL, PPO). limit: nats beyond which the log-ratio is held and pushes nothing,
+    so that exp cannot overflow; verl's 20. Source: PPO arXiv 1707.06347 eq. 7; DAPO arXiv 2503.14476 eq. 8 (high 0.28);
+    dual clip arXiv 1912.09729 eq. 5.
+    """
+
+    low: float | None = 0.2
+    high: float | None = 0.2
+    dual: float | None = None
+    limit: float = 20.0
+
+    scope: ClassVar[Scope] = "token"
+    zero_at_zero: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        typed.check_fields(self)
+        check_widths("clip", self.low, self.high)
+        check_limit("clip", self.limit)
+        if self.dual is not None and self.dual <= 1:
+            raise InputError(f"clip dual must be above 1, got {self.dual}: 3 is usual, none for no dual clip")
+
+    def push(self, state: Any, tokens: Tokens, draw: Draw | None = None) -> Push:
+        xp = library(tokens.log_prob_NT)
+        difference, inside = log_ratio(tokens, self.limit)
+        ratio, advantage = xp.exp(difference), tokens.advantage_NT
+        free, bounded = ratio * advantage, between(ratio, *widths(self.low, self.high)) * advantage
+        held = bounded < free
+        if self.dual is not None:
+            held = held | ((advantage < 0) & (ratio > self.dual))
+        held = held & tokens.mask_NT
+        return Push(xp.where(inside & tokens.mask_NT & ~held, free, 0.0), counts={"clipped": held.sum()})
+
+    def value(self, state: Any, tokens: Tokens, held: Tokens) -> Any:
+        xp = library(tokens.log_prob_NT)
+        difference, _ = log_ratio(tokens, self.limit)
+        ratio, advantage = xp.exp(difference), tokens.advantage_NT
+        surrogate = xp.minimum(ratio * advantage, between(ratio, *widths(self.low, self.high)) * advantage)
+        if self.dual is not None:
+            surrogate = xp.where(advantage < 0, xp.maximum(surrogate, self.dual * advantage), surrogate)
+        return xp.where(tokens.mask_NT, surrogate, 0.0)

@@ -1,0 +1,75 @@
+"""A divergence to a reference policy as a term of the objective, by one of the three usual estimates a token."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from ebpo_sim import typed
+from ebpo_sim.errors import InputError
+from ebpo_sim.objectives.base import Push, Scope, Tokens, between, library, require
+from ebpo_sim.part import Draw, Need, Stateless
+
+Kind = Literal["k1", "k2", "k3"]
+
+
+@dataclass(frozen=True)
+class KL(Stateless):
+    """J = -coef k(d), d = log reference - log pi; the estimates of KL(pi, reference) from one sampled token:
+
+    k1 = -d, push -coef (its expected gradient is 0: a penalty in name only); k2 = d^2/2, push coef d (the gradient
+    of the true divergence in expectation, on-policy); k3 = exp(d) - d - 1, push coef (exp(d) - 1), GRPO's.
+    clamp: no push where |k| exceeds it (verl: 10), None for no bound (TRL). limit: d is held within ±limit nats.
+    Source: Schulman, "Approximating KL divergence" (2020); GRPO arXiv 2402.03300 eq. 4.
+    """
+
+    coef: float = 0.001
+    kind: Kind = "k3"
+    clamp: float | None = None
+    limit: float = 20.0
+
+    needs: ClassVar[frozenset[Need]] = frozenset({"reference"})
+    scope: ClassVar[Scope] = "token"
+    zero_at_zero: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        typed.check_fields(self)
+        if self.coef < 0:
+            raise InputError(f"kl coef must be at least 0, got {self.coef}: 0 leaves the divergence out")
+        if (self.clamp is not None and self.clamp <= 0) or not 0 < self.limit <= 700:
+            raise InputError(
+                f"kl clamp and limit must be positive, got {self.clamp} and {self.limit}: 10 and 20 are usual"
+            )
+
+    def push(self, state: Any, tokens: Tokens, draw: Draw | None = None) -> Push:
+        xp = library(tokens.log_prob_NT)
+        d, inside = self._difference(tokens)
+        if self.kind == "k3":
+            slope = xp.expm1(d)
+            value = slope - d
+        else:
+            slope, value = (xp.zeros_like(d) - 1.0, -d) if self.kind == "k1" else (d, d * d / 2)
+        moving = inside & tokens.mask_NT
+        if self.clamp is not None:
+            moving = moving & (xp.abs(value) <= self.clamp)
+        return Push(xp.where(moving, self.coef * slope, 0.0))
+
+    def value(self, state: Any, tokens: Tokens, held: Tokens) -> Any:
+        xp = library(tokens.log_prob_NT)
+        k = estimate(self._difference(tokens)[0], self.kind)
+        if self.clamp is not None:
+            k = between(k, -self.clamp, self.clamp)
+        return xp.where(tokens.mask_NT, -self.coef * k, 0.0)
+
+    def _difference(self, tokens: Tokens) -> tuple[Any, Any]:
+        xp = library(tokens.log_prob_NT)
+        reference = require(tokens, "reference", "kl")
+        d = xp.where(tokens.mask_NT, reference - tokens.log_prob_NT, 0.0)
+        return between(d, -self.limit, self.limit), xp.abs(d) <= self.limit
+
+
+def estimate(d: Any, kind: Kind) -> Any:
+    """k1, k2 or k3 of d = log reference - log pi, nats; NumPy or torch."""
+    if kind == "k1":
+        return -d
+    return d * d / 2 if kind == "k2" else library(d).expm1(d) - d

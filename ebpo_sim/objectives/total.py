@@ -1,0 +1,35 @@
+"""Several objectives as one: pushes add, what happened to tokens is counted together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ebpo_sim.objectives.base import Objective, Push, Tokens
+from ebpo_sim.part import Draw, Need
+
+
+def total_push(
+    objectives: Sequence[Objective], states: Sequence[Any], tokens: Tokens, draw: Draw | None = None
+) -> Push:
+    """The sum of all pushes at `tokens`; at least one objective."""
+    pushes = [o.push(s, tokens, draw) for o, s in zip(objectives, states, strict=True)]
+    if len(pushes) == 1:
+        return pushes[0]
+    log_prob = sum((p.log_prob_NT for p in pushes[1:]), start=pushes[0].log_prob_NT)
+    entropies = [p.entropy_NT for p in pushes if p.entropy_NT is not None]
+    counts: dict[str, Any] = {}
+    for push in pushes:
+        for name, count in push.counts.items():
+            counts[name] = counts.get(name, 0) + count
+    return Push(log_prob, sum(entropies[1:], start=entropies[0]) if entropies else None, counts)
+
+
+def needs(objectives: Sequence[Objective]) -> frozenset[Need]:
+    """All that the objectives need of a batch."""
+    return frozenset().union(*(o.needs for o in objectives))
+
+
+def zero_at_zero(objectives: Sequence[Objective]) -> bool:
+    """Whether rows of advantage exactly 0 push nothing under all of them."""
+    return all(o.zero_at_zero for o in objectives)

@@ -1,0 +1,76 @@
+"""What the four kinds of parts of a method share: needs, a mergeable state, and randomness as a value.
+
+A part is a frozen dataclass of settings with pure functions. `needs` names what a batch must carry for it; a rung names
+what it provides, and a pairing that cannot work is refused before anything runs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, ClassVar, Literal, NamedTuple, get_args
+
+import numpy as np
+
+from ebpo_sim import typed
+
+Need = Literal[
+    "binary_rewards",
+    "lengths",
+    "prompt_ids",
+    "clusters",
+    "log_probs",
+    "reference",
+    "entropy",
+    "behaviour",
+    "true_prior",
+]
+NEEDS: tuple[Need, ...] = get_args(Need)
+REMEDIES: dict[Need, str] = {
+    "binary_rewards": "threshold the rewards at 0 and 1",
+    "lengths": "pass lengths=, the tokens of every rollout",
+    "prompt_ids": "pass prompt_ids=, one stable id a prompt",
+    "clusters": "pass clusters=, one topic a prompt",
+    "log_probs": "use a rung with a policy of tokens",
+    "reference": "keep a copy of the starting policy",
+    "entropy": "compute every token's entropy, not its log-probability alone",
+    "behaviour": "keep the sampler's own log-probabilities",
+    "true_prior": "build it in Python from the true prior",
+}
+
+
+class Draw(NamedTuple):
+    """A random stream as a value: the same (seed, purpose, step) gives the same numbers, in a resumed run too."""
+
+    seed: int
+    purpose: str
+    step: int
+
+    def number(self) -> int:
+        """A seed of 63 bits."""
+        text = f"{self.seed} {self.purpose} {self.step}"
+        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) >> 1
+
+    def generator(self) -> np.random.Generator:
+        """NumPy's generator of this stream, at its beginning."""
+        return np.random.default_rng(self.number())
+
+
+class Stateless:
+    """The memory of a part that has none: its state is the empty tuple. Settings are held to their declared types."""
+
+    needs: ClassVar[frozenset[Need]] = frozenset()
+
+    def __post_init__(self) -> None:
+        typed.check_fields(self)
+
+    def init(self) -> tuple[()]:
+        return ()
+
+    def observe(self, seen: Any) -> tuple[()]:
+        return ()
+
+    def forget(self, state: tuple[()]) -> tuple[()]:
+        return state
+
+    def merge(self, a: tuple[()], b: tuple[()]) -> tuple[()]:
+        return a

@@ -1,0 +1,113 @@
+"""What all studies have in common: settings, and the way from a command line to files, figure and text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ebpo_sim import budget, cli, report, rungs
+from ebpo_sim.counts.streams import Design
+from ebpo_sim.estimators.registry import SHIPPED
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Rows = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is studied, and the size of its simulations."""
+
+    worlds: tuple[str, ...]
+    group_sizes: tuple[int, ...]
+    estimators: tuple[str, ...]
+    design: Design
+
+
+class Cost(NamedTuple):
+    """Peak bytes and seconds of work that has not begun."""
+
+    memory: float
+    seconds: float
+
+
+def one_table(settings: Settings, found: Rows) -> dict[str, Rows]:
+    return {"table.csv": found}
+
+
+class Study(NamedTuple):
+    """A study is its settings, full and quick, and five functions.
+
+    cost(settings, threads) -> what it will take, from the sizes alone.
+    simulate(settings, threads) -> one long table. score(settings, rows) -> what the summary says beside settings
+    and rows. show(settings, rows, summary) -> text for the reader. plot(rows) -> figures by file name.
+    A study of several tables simulates anything, makes tables(settings, found) of it by file name, and plots them all;
+    the first is `rows`.
+    """
+
+    name: str
+    about: str
+    full: Settings
+    quick: Settings
+    cost: Callable[[Settings, int], Cost]
+    simulate: Callable[[Settings, int], Any]
+    score: Callable[[Settings, Rows], dict[str, Any]]
+    show: Callable[[Settings, Rows, Mapping[str, Any]], str]
+    plot: Callable[..., dict[str, Figure]]
+    tables: Callable[[Settings, Any], dict[str, Rows]] = one_table
+
+
+def settings_from(args: cli.StudyArguments, base: Settings) -> Settings:
+    """`base` with what the command line names in its place; --steps without --burn-in halves it for burn-in, if any."""
+    plan = base.design
+    burn_in = args.burn_in
+    if burn_in is None:
+        burn_in = plan.burn_in if args.steps is None or plan.burn_in == 0 else args.steps // 2
+    given = {"prompts": args.prompts, "steps": args.steps, "replicates": args.replicates}
+    design = plan._replace(seed=args.seed, burn_in=burn_in, **{k: v for k, v in given.items() if v is not None})
+    design.check()
+    everything = set(SHIPPED) <= set(base.estimators)  # then what was loaded belongs to it
+    estimators = rungs.standing(rungs.COUNTS) if everything else base.estimators
+    return Settings(
+        args.worlds or base.worlds, args.group_sizes or base.group_sizes, args.estimators or estimators, design
+    )
+
+
+def afford(name: str, cost: Cost, settings: Settings, yes: bool) -> None:
+    """Raises InputError for work beyond the machine's memory or, unless `yes`, a day."""
+    plan = settings.design
+    what = (
+        f"{name} of {len(settings.worlds)} worlds x {len(settings.group_sizes)} group sizes up to "
+        f"{max(settings.group_sizes)} x {len(settings.estimators)} estimators, {plan.replicates} replicates of "
+        f"{plan.steps} batches of {plan.prompts} prompts,"
+    )
+    remedy = "lower --prompts, --steps, --replicates or --group-size"
+    budget.require(memory=cost.memory, seconds=cost.seconds, what=what, remedy=remedy, yes=yes)
+
+
+def run(study: Study, argv: Sequence[str]) -> None:
+    """Simulate, then write table.csv, summary.json and the figures; print the text, or with --json the summary."""
+    args = cli.parse_study(study.name, study.about, argv)
+    settings = settings_from(args, study.quick if args.quick else study.full)
+    afford(study.name, study.cost(settings, args.threads), settings, args.yes)
+    out = report.writable_folder(args.out)
+    with report.locked(out):
+        tables = study.tables(settings, study.simulate(settings, args.threads))
+        rows = next(iter(tables.values()))
+        described = {**asdict(settings), "design": settings.design._asdict()}
+        summary = {"settings": described, **study.score(settings, rows), "rows": rows}
+        text = report.to_json(summary)
+        figures = study.plot(*tables.values())
+        for name, table in tables.items():
+            report.write_csv(out / name, table)
+        report.write_bytes(out / "summary.json", text.encode())
+        for name, figure in figures.items():
+            report.save_figure(out / name, figure)
+    if args.json:
+        report.say(text)
+        return
+    report.say(study.show(settings, rows, summary))
+    written, drawn = (", ".join(str(out / name) for name in names) for names in (tables, figures))
+    report.say(f"All {len(rows)} rows: {written}; figures: {drawn}")

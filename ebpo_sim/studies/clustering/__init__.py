@@ -1,0 +1,1 @@
+"""What topic order does to a running prior."""

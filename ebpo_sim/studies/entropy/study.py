@@ -1,0 +1,287 @@
+"""Does an estimator keep the policy's entropy? One exact step, the same simulated, and long runs.
+
+EBPO's Proposition 3.6 says its expected entropy loss per step is strictly below GRPO's. Three comparisons:
+the loss at one shared learning rate; the loss per unit of expected reward gained, which a learning rate
+cannot change; and Adam, which removes a global scale. Policies are softmax over 20 arms, one of them right.
+Long runs train tabular policies and compare the entropy left when the mean reward reaches the same level.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ebpo_sim import cli, report, rungs
+from ebpo_sim.counts.exact import rule
+from ebpo_sim.counts.sampled_updates import Path, entropy_at_reward, one_step_changes, train
+from ebpo_sim.counts.streams import Design, Mean, mean_with_error, paired_ratio
+from ebpo_sim.counts.updates import rates
+from ebpo_sim.estimators import Estimator, needs_prior
+from ebpo_sim.labels import REFERENCE, SUBJECT
+from ebpo_sim.studies import costs
+from ebpo_sim.studies.base import Rows, Settings, Study, run
+from ebpo_sim.worlds import World, intra_class_correlation, parse_world
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+ARMS = 20
+LONG = {"arms": 10, "prompts": 128, "steps": 160, "replicates": 8}
+RUNS = (("sgd", 0.5), ("adam", 0.03))  # one shared learning rate each; compared at equal reward
+LEVELS = (0.25, 0.5, 0.75)  # of the way from the first mean reward to 1
+
+SETTINGS = Settings(
+    worlds=(
+        "beta:5,5",
+        "beta:0.5,0.7",
+        "beta:0.1,0.1",
+        "observed:Qwen2.5-7B",
+        "observed:Qwen2.5-Math-1.5B-Instruct/MATH",
+        "observed:GPT-4-0613/LiveCodeBench",
+    ),
+    group_sizes=(2, 4, 8, 32),
+    estimators=("grpo", "dr_grpo", "grpo_batch_norm", "ebpo", "ebpo_released", "ebpo_debiased"),
+    design=Design(prompts=4096, steps=3, burn_in=1, replicates=16),
+)
+QUICK = Settings(
+    worlds=("beta:0.5,0.7", "observed:Qwen2.5-7B"),
+    group_sizes=(2, 8),
+    estimators=("grpo", "dr_grpo", "ebpo", "ebpo_debiased"),
+    design=Design(prompts=2048, steps=2, burn_in=1, replicates=8),
+)
+
+
+def simulate(settings: Settings, threads: int = 1) -> Rows:
+    """One-step rows (part "step") for every cell and optimiser, then long-run rows (part "run") at equal reward."""
+    for name in settings.estimators:
+        needs_prior(name)
+    worlds = [(text, parse_world(text)) for text in settings.worlds]
+    rows: Rows = []
+    with report.progress(len(worlds) * (len(settings.group_sizes) + 1), "entropy_study") as bar:
+        for text, world in worlds:
+            for group_size in settings.group_sizes:
+                rows += _one_step(text, world, group_size, settings)
+                bar.update()
+            rows += _long_runs(text, world, min(settings.group_sizes, key=lambda g: abs(g - 4)), settings)
+            bar.update()
+    return rows
+
+
+def _estimators(settings: Settings, world: World, group_size: int) -> list[Estimator]:
+    prior = rule(world, group_size)
+    names = dict.fromkeys((REFERENCE, *settings.estimators))
+    return [rungs.bound(n, prior, rungs.COUNTS) for n in names]
+
+
+def _row(text: str, world: World, group_size: int, name: str, part: str, optimiser: str) -> dict[str, Any]:
+    missing = ("reward_exact", "entropy_exact", "loss_ratio_exact", "loss_ratio_mc", "loss_ratio_mc_se",
+               "per_reward_exact", "per_reward_mc", "per_reward_mc_se", "at_reward", "entropy_left", "entropy_left_se",
+               "difference", "difference_se")  # fmt: skip
+    icc = intra_class_correlation(world)
+    start = {"part": part, "world": text, "icc": None if np.isnan(icc) else icc, "group_size": group_size}
+    return {**start, "estimator": name, "optimiser": optimiser, **dict.fromkeys(missing)}
+
+
+def _one_step(text: str, world: World, group_size: int, settings: Settings) -> Rows:
+    estimators = _estimators(settings, world, group_size)
+    sampled = one_step_changes(world, group_size, estimators, ARMS, settings.design)
+    rows = []
+    for optimiser in ("natural", "vanilla", "adam"):
+        reference = rates(estimators[0], world, group_size, ARMS, optimiser)
+        for i, estimator in enumerate(estimators):
+            exact = rates(estimator, world, group_size, ARMS, optimiser)
+            row = _row(text, world, group_size, estimator.name, "step", optimiser)
+            row |= {"reward_exact": exact.reward, "entropy_exact": exact.entropy}
+            row["loss_ratio_exact"] = _ratio(exact.entropy, reference.entropy)
+            if row["loss_ratio_exact"] is not None and exact.reward > 0 and reference.reward > 0:
+                row["per_reward_exact"] = row["loss_ratio_exact"] / (exact.reward / reference.reward)
+            if optimiser in sampled and row["loss_ratio_exact"] is not None:
+                (gain, change), (gain_0, change_0) = sampled[optimiser][i], sampled[optimiser][0]
+                loss, per_reward = paired_ratio(change, change_0), double_ratio(change, change_0, gain, gain_0)
+                row["loss_ratio_mc"], row["loss_ratio_mc_se"] = map(report.exists, loss)
+                row["per_reward_mc"], row["per_reward_mc_se"] = map(report.exists, per_reward)
+            rows.append(row)
+    return rows
+
+
+def _ratio(a: float, b: float) -> float | None:
+    return None if b == 0 else a / b
+
+
+def double_ratio(a: Any, b: Any, c: Any, d: Any) -> Mean:
+    """(mean a / mean b) / (mean c / mean d) over paired replicates, delta method on the logarithm."""
+    if min(abs(x.mean()) for x in (a, b, c, d)) == 0:
+        return Mean(float("nan"), float("nan"))  # no group was mixed: nothing moved
+    value = (a.mean() / b.mean()) / (c.mean() / d.mean())
+    influence = a / a.mean() - b / b.mean() - c / c.mean() + d / d.mean()
+    return Mean(float(value), float(abs(value) * np.std(influence, ddof=1) / np.sqrt(len(a))))
+
+
+def _long_runs(text: str, world: World, group_size: int, settings: Settings) -> Rows:
+    """Entropy left at equal mean reward; difference to the reference, paired by seed."""
+    start_p = _start(world)
+    rows: Rows = []
+    for optimiser, learning_rate in RUNS:
+        paths: dict[str, Path] = {}
+        for estimator in _estimators(settings, world, group_size):
+            paths[estimator.name] = train(
+                estimator, start_p, group_size=group_size, arms=LONG["arms"], optimiser=optimiser,
+                steps=LONG["steps"], learning_rate=learning_rate,
+                replicates=LONG["replicates"], seed=settings.design.seed,
+            )  # fmt: skip
+        first = float(np.mean(start_p))
+        for name, path in paths.items():
+            for level in LEVELS:
+                reward = first + level * (1 - first)
+                left, reference = entropy_at_reward(path, reward), entropy_at_reward(paths[REFERENCE], reward)
+                row = _row(text, world, group_size, name, "run", optimiser) | {"at_reward": reward}
+                if not np.any(np.isnan(left) | np.isnan(reference)):
+                    row["entropy_left"], row["entropy_left_se"] = mean_with_error(left)
+                    row["difference"], row["difference_se"] = mean_with_error(left - reference)
+                rows.append(row)
+    return rows
+
+
+def _start(world: World) -> Any:
+    """The world's quantiles as starting policies, kept off 0 and 1, where a softmax policy cannot be."""
+    prior = rule(world, 256)
+    order = np.argsort(prior.nodes)
+    cumulative = np.cumsum(np.asarray(prior.weights)[order])
+    grid = (np.arange(LONG["prompts"]) + 0.5) / LONG["prompts"]
+    at = np.minimum(np.searchsorted(cumulative, grid), len(order) - 1)
+    return np.clip(np.asarray(prior.nodes)[order][at], 0.005, 0.995)
+
+
+def score(settings: Settings, rows: Rows) -> dict[str, Any]:
+    """How often the entropy loss at a shared learning rate is below the reference's, and the joint agreement test."""
+    steps = [r for r in rows if r["part"] == "step" and r["estimator"] == SUBJECT and r["loss_ratio_exact"] is not None]
+    z = [
+        (r[f"{what}_mc"] - r[f"{what}_exact"]) / r[f"{what}_mc_se"]
+        for r in rows
+        for what in ("loss_ratio", "per_reward")
+        if r[f"{what}_mc_se"]
+    ]
+    found: dict[str, Any] = {"comparisons": len(z), "max_abs_z": max(map(abs, z), default=None)}
+    for optimiser in ("natural", "vanilla", "adam"):
+        mine = [r for r in steps if r["optimiser"] == optimiser]
+        found[f"ebpo_{optimiser}"] = {
+            "cells": len(mine),
+            "loses_less_entropy": sum(r["loss_ratio_exact"] < 1 for r in mine),
+            "loses_less_per_reward": sum((r["per_reward_exact"] or np.inf) < 1 for r in mine),
+        }
+    return found
+
+
+def show(settings: Settings, rows: Rows, summary: Mapping[str, Any]) -> str:
+    """Entropy loss relative to GRPO's for each cell, and the entropy left in the long runs."""
+    return f"{_step_table(rows)}\n\n{_run_table(rows)}"
+
+
+def _step_table(rows: Rows) -> str:
+    steps = [r for r in rows if r["part"] == "step" and r["estimator"] != REFERENCE]
+    adam = {(r["world"], r["group_size"], r["estimator"]): r for r in steps if r["optimiser"] == "adam"}
+    lines = []
+    for r in steps:
+        if r["optimiser"] == "natural":
+            other = adam[r["world"], r["group_size"], r["estimator"]]
+            lines.append(
+                (
+                    r["world"],
+                    str(r["group_size"]),
+                    r["estimator"],
+                    report.number(r["loss_ratio_exact"]),
+                    report.with_error(r["loss_ratio_mc"], r["loss_ratio_mc_se"]),
+                    report.number(r["per_reward_exact"]),
+                    report.with_error(r["per_reward_mc"], r["per_reward_mc_se"]),
+                    report.number(other["loss_ratio_exact"]),
+                    report.number(other["per_reward_exact"]),
+                )
+            )
+    headers = ("world", "G", "estimator", "same rate", "simulated", "per reward", "simulated", "Adam", "per reward")
+    title = (
+        "Expected entropy loss of one step relative to GRPO's (above 1: loses more); natural gradient, 20 arms; Adam"
+    )
+    return f"{title}\n{report.text_table(headers, lines, ('left', 'right', 'left', *('right',) * 6))}"
+
+
+def _run_table(rows: Rows) -> str:
+    lines = [
+        (
+            r["world"],
+            r["optimiser"],
+            r["estimator"],
+            report.number(r["at_reward"]),
+            report.with_error(r["entropy_left"], r["entropy_left_se"]),
+            report.with_error(r["difference"], r["difference_se"]),
+        )
+        for r in rows
+        if r["part"] == "run" and r["estimator"] != REFERENCE and r["entropy_left"] is not None
+    ]
+    headers = ("world", "optimiser", "estimator", "at mean reward", "entropy left, nats", "difference to grpo")
+    title = f"Long runs, {LONG['prompts']} prompts, {LONG['arms']} arms: entropy when the mean reward is the same"
+    return f"{title}\n{report.text_table(headers, lines, ('left', 'left', 'left', 'right', 'right', 'right'))}"
+
+
+def plot(rows: Rows) -> dict[str, Figure]:
+    """Loss ratio against G by world: at a shared learning rate, per reward, and under Adam."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(14, 4.6), layout="constrained")
+    panels = figure.subplots(1, 3)
+    views = (
+        ("natural", "loss_ratio", "entropy loss / GRPO's, one learning rate"),
+        ("natural", "per_reward", "entropy loss per reward gained / GRPO's"),
+        ("adam", "loss_ratio", "entropy loss / GRPO's, Adam (per logit)"),
+    )
+    named = [r["estimator"] for r in rows if r["estimator"] != REFERENCE]
+    shown = SUBJECT if SUBJECT in named or not named else named[0]
+    step = [r for r in rows if r["part"] == "step" and r["estimator"] == (shown if named else REFERENCE)]
+    for panel, (optimiser, what, title) in zip(panels, views, strict=True):
+        for world in dict.fromkeys(r["world"] for r in step):
+            mine = [
+                r
+                for r in step
+                if r["world"] == world and r["optimiser"] == optimiser and r[f"{what}_exact"] is not None
+            ]
+            sizes = [r["group_size"] for r in mine]
+            (line,) = panel.plot(sizes, [r[f"{what}_exact"] for r in mine], label=world)
+            seen = [r for r in mine if r[f"{what}_mc"] is not None]
+            panel.errorbar(
+                [r["group_size"] for r in seen],
+                [r[f"{what}_mc"] for r in seen],
+                [2 * r[f"{what}_mc_se"] for r in seen],
+                fmt="o",
+                ms=4,
+                color=line.get_color(),
+            )  # fmt: skip
+        panel.axhline(1, color="black", lw=0.8)
+        panel.set(xscale="log", xlabel="group size G", title=title)
+        panel.set_xticks(sorted({r["group_size"] for r in step}), labels=sorted({r["group_size"] for r in step}))
+        panel.minorticks_off()
+    panels[0].set_ylabel(f"{step[0]['estimator']}; points: simulated, 2 se" if step else "")
+    if panels[0].get_legend_handles_labels()[0]:
+        panels[0].legend(fontsize=8, frameon=False)
+    return {"entropy.png": figure}
+
+
+STUDY = Study(
+    "entropy_study",
+    __doc__ or "",
+    SETTINGS,
+    QUICK,
+    lambda s, t: costs.entropy(s, ARMS, costs.Long(**LONG, optimisers=len(RUNS))),
+    simulate,
+    score,
+    show,
+    plot,
+)
+
+
+def main(argv: Sequence[str]) -> None:
+    run(STUDY, argv)
+
+
+if __name__ == "__main__":
+    cli.run(main)

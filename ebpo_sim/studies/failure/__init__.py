@@ -1,0 +1,1 @@
+"""What groups that fail as a whole are given."""

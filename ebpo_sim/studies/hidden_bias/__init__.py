@@ -1,0 +1,1 @@
+"""The predictions about a second paper."""

@@ -1,0 +1,190 @@
+"""Do the hidden objective biases of group-based RL (arXiv 2601.05002) hold, and how large are they?
+
+Three findings, each a closed form beside an independent computation:
+  (i)   token weights push a prefix that a group shares, unless they are equal over outputs (P1 to P7);
+        the control: over all groups a token that changes nothing does not drift (N1 to N3);
+        and the loss at the first step is a length covariance, not progress (L1 to L3);
+  (ii)  Adam hides the scale of rewards, as long as eps and KL are small beside it (Q1 to Q7);
+  (iii) Adam's momentum carries the ratio past the clip bound (R1 to R9).
+The table lists every prediction; "holds" means |computed - predicted| <= tolerance. A last column in table.csv
+names the smallest set-up in which what the paper leaves out goes wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ebpo_sim import bias, cli, report
+from ebpo_sim.studies.hidden_bias.plots import plots
+
+Rows = list[dict[str, Any]]
+TINY = 1e-12  # stands for eps -> 0
+REWARDS = (1, 1, 1, 0, 0, 0, 0, 0)
+BETAS = ((0.9, 0.95), (0.9, 0.999), (0.95, 0.9))
+EXAMPLE = """example:
+  python -m ebpo_sim.hidden_bias_study --quick --json | python -m json.tool
+files: table.csv (predictions and curves, one row each), summary.json, prefix.png, adamw.png, overshoot.png"""
+
+
+class Settings(NamedTuple):
+    """What is studied; published numbers keep their own settings."""
+
+    points: int = 25  # of every curve
+    steps: int = 200  # optimiser steps on the bandit
+    seed: int = 3
+
+
+QUICK = Settings(points=10, steps=100)
+
+
+def simulate(settings: Settings) -> Rows:
+    """The long table: `part` is "prediction" or the figure a curve belongs to, `id` the prediction or the panel."""
+    rows = [
+        _row("prediction", x.id, x.statement, None, x.predicted, x.computed)
+        | {"tolerance": x.tolerance, "holds": x.holds, "condition": x.condition, "counterexample": x.counterexample}
+        for x in bias.check_predictions(settings.seed)
+    ]
+    return rows + _prefix(settings) + _adamw(settings) + _overshoot()
+
+
+def _row(part: str, id: str, series: str, x: float | None, predicted: float | None, computed: float) -> dict[str, Any]:
+    empty = dict.fromkeys(("tolerance", "holds", "condition", "counterexample"))
+    return {"part": part, "id": id, "series": series, "x": x, "predicted": predicted, "computed": computed} | empty
+
+
+def _prefix(settings: Settings) -> Rows:
+    rows = []
+    for skew in np.geomspace(0.25, 4, settings.points).tolist():
+        lengths = [20.0 if r else 20 * skew for r in REWARDS]
+        for method, gamma in (("grpo", 0.0), ("grpo_v3.2", 0.0), ("cppo", 0.5), ("dr_grpo", 0.0), ("dapo", 0.0)):
+            W = bias.aggregate_weight(
+                bias.token_weights(method, lengths, REWARDS, gamma), bias.advantages(np.array(REWARDS))
+            )
+            closed = bias.aggregate_weight_closed_form(method, lengths, REWARDS, gamma)
+            rows.append(_row("prefix", "weight", method, skew, closed, float(W)))
+        same = bias.FirstToken(0.6, (0.4, 0.4), (20, 20 * skew), (20, 20 * skew))
+        only_f = same._replace(lengths_g=(20, 20))
+        for method in ("grpo", "grpo_v3.2", "dapo", "dr_grpo"):
+            shared, drift = bias.conditional_drift(same, 4, method), bias.expected_drift(same, 4, method)
+            rows.append(_row("prefix", "all share f", method, skew, None, shared))
+            rows.append(_row("prefix", "all groups", method, skew, 0.0, drift))
+            weighted = {"grpo_v3.2": True, "dr_grpo": False}.get(method)
+            closed_form = None if weighted is None else bias.expected_drift_closed_form(only_f, 4, weighted)
+            drift = bias.expected_drift(only_f, 4, method)
+            rows.append(_row("prefix", "only f", method, skew, closed_form, drift))
+    return rows
+
+
+def _final(optimiser: bias.Optimiser, scale: float, kl: float, settings: Settings) -> NDArray[np.float64]:
+    """The bandit's last logits."""
+    run = bias.run_bandit(optimiser, scale=scale, kl=kl, steps=settings.steps, seed=settings.seed)
+    return np.asarray(run.theta_TK[-1])
+
+
+def _adamw(settings: Settings) -> Rows:
+    rows = []
+    # Not eps = 0: arms not drawn have a gradient of rounding size, which eps = 0 would turn into whole steps.
+    limit = bias.run_bandit(bias.Adam(eps=TINY), steps=settings.steps, seed=settings.seed)
+    root_v = float(np.median(limit.root_v_TK))
+    cases: tuple[tuple[str, bias.Optimiser, float], ...] = (
+        ("Adam, eps = 1e-8", bias.Adam(eps=1e-8), 0.0),
+        ("Adam, eps = 1e-5", bias.Adam(eps=1e-5), 0.0),
+        ("Adam, eps = 1e-3", bias.Adam(eps=1e-3), 0.0),
+        ("Adam, eps = 1e-8, KL 0.1", bias.Adam(eps=1e-8), 0.1),
+        ("SGD", bias.Sgd(), 0.0),
+    )
+    for name, optimiser, kl in cases:
+        base = _final(optimiser, 1.0, kl, settings)
+        for scale in np.geomspace(1.5e-8, 1.5e3, settings.points).tolist():
+            theta = _final(optimiser, scale, kl, settings)
+            rows.append(_row("adamw", "phi", name, scale, None, float(np.abs(theta - base).max())))
+            if isinstance(optimiser, bias.Adam) and not kl:
+                away = float(np.abs(theta - limit.theta_TK[-1]).max())
+                rows.append(_row("adamw", "eps/phi", name, optimiser.eps / scale, None, away))
+        if isinstance(optimiser, bias.Adam) and not kl:
+            rows.append(_row("adamw", "edge", name, optimiser.eps / root_v, None, root_v))
+    return rows
+
+
+def _overshoot() -> Rows:
+    rows = []
+    cases: list[tuple[str, bias.Optimiser]] = [(f"Adam {b}", bias.Adam(0.01, *b, 0.0)) for b in BETAS]
+    for name, optimiser in (*cases, ("SGD", bias.Sgd(0.05))):
+        run = bias.run_logit(optimiser, bias.start(0.3))
+        stop = run.stop or 1
+        logit = run.logit_T[stop - 1]
+        if isinstance(optimiser, bias.Adam):
+            logit += bias.total_overshoot(optimiser, run.direction_T[stop - 2], stop, 81 - stop)
+        end = 1 / (1 + np.exp(-logit)) / 0.3
+        for t, ratio in enumerate(run.ratio_T.tolist()):
+            rows.append(_row("overshoot", "ratio", name, t, float(end) if t == 80 else None, ratio))
+    for stop in (2, 5, 30, 1000):
+        measured = bias.measured_ratios(bias.Adam(0.01, 0.9, 0.95, 0.0), np.ones((stop - 1, 1)), 40)[:, 0]
+        formula = bias.step_ratio(0.9, 0.95, stop, np.arange(40))
+        for k, (x, y) in enumerate(zip(formula.tolist(), measured.tolist(), strict=True)):
+            rows.append(_row("overshoot", "step", f"T = {stop}", k, x, y))
+    return rows
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """Every prediction."""
+    lines = [
+        (r["id"], r["series"], f"{r['predicted']:.6g}", f"{r['computed']:.6g}", f"{r['tolerance']:.0e}", verdict(r))
+        for r in rows
+        if r["part"] == "prediction"
+    ]
+    headers = ("id", "prediction", "predicted", "computed", "tolerance", "verdict")
+    return report.text_table(headers, lines, ("left", "left", "right", "right", "right", "left"))
+
+
+def verdict(row: dict[str, Any]) -> str:
+    return "holds" if row["holds"] else "FAILS"
+
+
+def main(argv: Sequence[str]) -> None:
+    parser = cli.Parser(
+        prog="python -m ebpo_sim.hidden_bias_study",
+        description=__doc__,
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--quick", action="store_true", help="coarser curves and shorter runs; the predictions are the same")
+    add(
+        "--seed", type=int, default=3, help="of the bandit's arms and the random histories (default 3, the reference's)"
+    )
+    add("--out", default="results/hidden_bias_study", metavar="DIR", help="where files go (default %(default)s)")
+    add("--json", action="store_true", help="print only the JSON summary")
+    args = parser.parse_args(argv)
+    cli.check_seed(args.seed)
+    settings = (QUICK if args.quick else Settings())._replace(seed=args.seed)
+    out = report.writable_folder(args.out)
+    with report.locked(out):
+        rows = simulate(settings)
+        summary = report.to_json({"settings": settings._asdict(), "rows": rows})
+        write(out, rows, summary)
+    if args.json:
+        report.say(summary)
+        return
+    held = [r["holds"] for r in rows if r["part"] == "prediction"]
+    report.say(table(rows))
+    report.say(f"\n{sum(held)} of {len(held)} hold. Conditions, counterexamples, curves: {out / 'table.csv'}")
+    report.say(f"Figures: {', '.join(str(out / name) for name in ('prefix.png', 'adamw.png', 'overshoot.png'))}")
+
+
+def write(out: Path, rows: Sequence[dict[str, Any]], summary: str) -> None:
+    """table.csv, summary.json, and the figures."""
+    report.write_csv(out / "table.csv", rows)
+    report.write_bytes(out / "summary.json", summary.encode())
+    for name, figure in plots(rows).items():
+        report.save_figure(out / name, figure)
+
+
+if __name__ == "__main__":
+    cli.run(main)

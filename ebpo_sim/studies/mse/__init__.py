@@ -1,0 +1,1 @@
+"""Baseline error: the main job."""

@@ -1,0 +1,1 @@
+"""Policies that learn: tuned runs, findings, figures."""

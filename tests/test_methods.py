@@ -1,0 +1,120 @@
+"""Methods as text: the grammar, what it refuses, and that the same text trains on two rungs."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ebpo_sim import InputError, rungs
+from ebpo_sim.chains.population import skill_chain
+from ebpo_sim.chains.rung import TrainingConfig, advance, learner_of, start, train
+from ebpo_sim.estimators import make
+from ebpo_sim.methods.method import estimator_of, parse_method
+from ebpo_sim.objectives import CISPO, KL, Clip, make_objective, objective_names, register_objective
+from ebpo_sim.objectives import registry as objectives
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # llm runs from the checkout; it is not installed
+
+
+def test_a_method_is_its_parts() -> None:
+    method = parse_method("ebpo_debiased:memory=0.95 + cispo:high=0.3 + kl:coef=0.01,kind=k2", None, rungs.CHAINS)
+    assert method.estimator == make("ebpo_debiased:memory=0.95")
+    assert method.objectives == (CISPO(high=0.3), KL(0.01, "k2"))
+    assert parse_method("grpo", None, rungs.LANGUAGE_MODEL).objectives == ()
+    assert estimator_of(method.name) == "ebpo_debiased:memory=0.95"
+
+
+BAD = {
+    "grpo + clup": "unknown objective 'clup': did you mean 'clip'",
+    "grpo + clip:lo=0.1": "unknown setting of clip 'lo'",
+    "grpo + clip:low=wide": "low must be a finite number or none, got 'wide'",
+    "grpo + clip:low=0.2,low=0.3": "low is given twice",
+    "grpo + clip + clip:low=0.1": "names 'clip' twice",
+    "grop + clip": "unknown estimator 'grop'",
+    "grpo + ": "unknown objective ''",
+    "clip": "unknown estimator 'clip'",
+    "grpo+clip": "unknown estimator 'grpo",
+}
+
+
+@pytest.mark.parametrize("text", BAD)
+def test_what_is_no_method_is_refused(text: str) -> None:
+    with pytest.raises(InputError) as refused:
+        parse_method(text, None, rungs.CHAINS)
+    assert BAD[text] in str(refused.value)
+
+
+@given(text=st.text(alphabet="grpoclip+ :=,.0123kdual\n", max_size=24))
+def test_any_text_is_a_method_or_an_input_error(text: str) -> None:
+    for whole in (text, f"grpo + {text}", f"grpo + clip:{text}", f"{text} + kl"):
+        try:
+            parse_method(whole, None, rungs.CHAINS)
+        except InputError:
+            continue
+
+
+@pytest.mark.parametrize("rung", [rungs.COUNTS, rungs.TRL, rungs.VERL], ids=lambda r: r.name)
+def test_a_rung_without_tokens_takes_a_bare_estimator(rung: rungs.Rung) -> None:
+    assert parse_method("grpo", None, rung).objectives == ()
+    with pytest.raises(InputError, match=r"cispo needs log_probs, which .* name 'grpo' alone"):
+        parse_method("grpo + cispo", None, rung)
+
+
+def test_what_the_language_model_cannot_compute_is_named() -> None:
+    with pytest.raises(InputError, match="entropy needs entropy, which llm"):
+        parse_method("grpo + clip + entropy", None, rungs.LANGUAGE_MODEL)
+
+
+CHAIN = skill_chain(2, 3, 20, (1, 2, 3), seed=3, shared_skills=2, actions=4, validation=6)
+CONFIG = TrainingConfig("grpo", group_size=4, prompts=10, steps=6, learning_rate=0.3, minibatches=2, epochs=2,
+                        record_every=6, gradient_redraws=0, seed=4)  # fmt: skip
+
+
+def test_naming_the_default_changes_nothing() -> None:
+    """The configured clip and divergence spelt out in the method train to the same bits."""
+    plain = train(CHAIN, replace(CONFIG, clip_high=0.05, kl=0.02))
+    spelt = train(CHAIN, replace(CONFIG, estimator="grpo + clip:high=0.05 + kl:coef=0.02,clamp=10"))
+    for name, values in plain.values.items():
+        np.testing.assert_array_equal(spelt.values[name], values, err_msg=name)
+
+
+@pytest.mark.parametrize("name", objective_names())
+def test_every_objective_trains_on_the_chains(name: str) -> None:
+    """Off-policy, with minibatches and epochs: the policy moves, stays finite, and not as under the plain clip."""
+    alone = f"grpo + clip + {name}" if name in ("kl", "entropy") else f"grpo + {name}"
+    strong = {"kl": ":coef=0.5", "entropy": ":coef=0.5"}.get(name, "")
+    config = replace(CONFIG, estimator=alone + strong)
+    moved = advance(CHAIN, config, start(CHAIN, config), 6).theta_SK
+    assert np.all(np.isfinite(moved)) and np.any(moved != CHAIN.start_SK)
+    plain = advance(CHAIN, CONFIG, start(CHAIN, CONFIG), 6).theta_SK
+    assert name == "clip" or np.max(np.abs(moved - plain)) > 1e-6
+
+
+def test_a_user_registers_an_objective(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under a name of its own, once; it is then in every method text."""
+    monkeypatch.setattr(objectives, "_OBJECTIVES", dict(objectives._OBJECTIVES))
+
+    @register_objective("tight")
+    class Tight(Clip):
+        """A clip of another name."""
+
+    assert isinstance(make_objective("tight:low=0.01"), Tight)
+    learner = learner_of(CONFIG, parse_method("rloo + tight", None, rungs.CHAINS).objectives)
+    assert type(learner.objectives[0]) is Tight
+    with pytest.raises(InputError, match="already registered"):
+        register_objective("clip")(Tight)
+
+
+def test_the_language_model_takes_the_same_text() -> None:
+    """Its loss has the objectives that the method names; without any, those of its own settings."""
+    run = pytest.importorskip("llm.run")
+    settings = pytest.importorskip("llm.settings").Settings(clip_high=0.28, kl_coef=0.01)
+    named = parse_method("rloo + cispo", None, rungs.LANGUAGE_MODEL).objectives
+    assert run.objective_of(settings, 9, named).objectives == (CISPO(),)
+    assert run.objective_of(settings, 9).objectives == (Clip(0.2, 0.28), KL(0.01))

@@ -1,0 +1,260 @@
+"""Every objective through one battery: the push is the derivative of its value, in NumPy and torch alike."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ebpo_sim import InputError
+from ebpo_sim.objectives import (
+    CISPO,
+    DPPO,
+    KL,
+    MHPO,
+    SAPO,
+    Aggregation,
+    Clip,
+    EntropyBonus,
+    Objective,
+    R2VPOFixed,
+    Tokens,
+    total_push,
+)
+from ebpo_sim.objectives import needs as needs_of
+from rollout_tokens import tokens
+
+OBJECTIVES: dict[str, Objective] = {
+    "clip": Clip(),
+    "clip higher": Clip(0.2, 0.28),
+    "clip off": Clip(None, None),
+    "clip upper only": Clip(None, 0.2),
+    "clip dual": Clip(0.2, 0.2, dual=3.0),
+    "clip limited": Clip(None, None, limit=0.4),
+    "k1": KL(0.3, "k1"),
+    "k2": KL(0.3, "k2"),
+    "k3": KL(0.3, "k3"),
+    "k3 clamped": KL(0.3, "k3", clamp=0.2),
+    "k2 limited": KL(0.3, "k2", limit=0.5),
+    "entropy": EntropyBonus(0.1),
+    "cispo": CISPO(),
+    "cispo both sides": CISPO(0.2, 0.28),
+    "cispo limited": CISPO(None, None, limit=0.4),
+    "dppo": DPPO(0.05),
+    "dppo capped": DPPO(0.05, cap=1.5),
+    "dppo limited": DPPO(0.05, limit=0.4),
+    "dppo capped and limited": DPPO(0.05, cap=1.5, limit=0.4),
+    "sapo": SAPO(),
+    "sapo steep": SAPO(5.0, 20.0),
+    "sapo limited": SAPO(limit=0.4),
+    "mhpo": MHPO(),
+    "mhpo tight": MHPO(0.05, 1.0, 0.5, 3.0, 2.0),
+    "mhpo limited": MHPO(limit=0.4),
+    "r2vpo, fixed": R2VPOFixed(),
+    "r2vpo, strong": R2VPOFixed(2.5),
+    "r2vpo, no penalty": R2VPOFixed(0.0),
+    "r2vpo, limited": R2VPOFixed(limit=0.4),
+}
+every = pytest.mark.parametrize("objective", OBJECTIVES.values(), ids=OBJECTIVES.keys())
+
+
+def in_torch(t: Tokens) -> Tokens:
+    """The same numbers as float64 tensors."""
+    return Tokens(*(None if x is None else torch.from_numpy(np.array(x)) for x in t))
+
+
+@every
+@pytest.mark.parametrize("seed", range(4))
+def test_push_is_the_derivative_of_the_value(objective: Objective, seed: int) -> None:
+    """Five-point differences of value in each log-probability, and in each entropy, at 20 tokens off-policy."""
+    t, step = tokens(seed), 1e-4
+    push = objective.push((), t)
+
+    def slope(field: str) -> np.ndarray:
+        def at(shift: float) -> np.ndarray:
+            return np.asarray(objective.value((), t._replace(**{field: getattr(t, field) + shift}), t))
+
+        return (8 * (at(step) - at(-step)) - (at(2 * step) - at(-2 * step))) / (12 * step)
+
+    # a difference that straddles a corner of the objective is no derivative: none of these draws has one
+    np.testing.assert_allclose(push.log_prob_NT, slope("log_prob_NT"), atol=1e-9, rtol=1e-7)
+    wanted = np.zeros_like(t.log_prob_NT) if push.entropy_NT is None else push.entropy_NT
+    np.testing.assert_allclose(wanted, slope("entropy_NT"), atol=1e-9)
+    assert np.all(push.log_prob_NT[~t.mask_NT] == 0)
+    assert np.all(wanted[~t.mask_NT] == 0)
+
+
+@every
+@given(seed=st.integers(0, 10**6), far=st.sampled_from([0.0, 0.1, 1.0, 30.0]))
+def test_torch_and_numpy_push_alike(objective: Objective, seed: int, far: float) -> None:
+    """The same function in both libraries: to rounding in pushes, exactly in counts."""
+    t = tokens(seed, far=far)
+    plain, tensors = objective.push((), t), objective.push((), in_torch(t))
+    # A gate at exp(-x) has x times the rounding of its ratio: below 1e-60 the last of 13 digits may differ.
+    np.testing.assert_allclose(tensors.log_prob_NT.numpy(), plain.log_prob_NT, rtol=1e-13, atol=1e-60)
+    assert np.all(np.isfinite(plain.log_prob_NT))
+    assert {k: int(v) for k, v in tensors.counts.items()} == {k: int(v) for k, v in plain.counts.items()}
+
+
+@every
+def test_autograd_of_the_host_loss_is_the_gradient_of_the_value(objective: Objective) -> None:
+    """-(push.detach() * log_prob).sum() has the gradient that torch finds for -value itself."""
+    t = in_torch(tokens(5))
+    log_prob = t.log_prob_NT.clone().requires_grad_()
+    entropy = t.entropy_NT.clone().requires_grad_()
+    live = t._replace(log_prob_NT=log_prob, entropy_NT=entropy)
+    wanted = torch.autograd.grad(-objective.value((), live, t).sum(), (log_prob, entropy), allow_unused=True)
+    push = objective.push((), t)
+    surrogate = -(push.log_prob_NT * log_prob).sum()
+    surrogate = surrogate - (0.0 * entropy if push.entropy_NT is None else push.entropy_NT * entropy).sum()
+    found = torch.autograd.grad(surrogate, (log_prob, entropy))
+    for f, w in zip(found, wanted, strict=True):
+        torch.testing.assert_close(f, torch.zeros_like(f) if w is None else w, rtol=1e-12, atol=1e-14)
+
+
+@every
+def test_zero_at_zero_is_true_where_it_is_claimed(objective: Objective) -> None:
+    """Rows of advantage 0 push nothing, or the objective says that they may."""
+    t = tokens(2)
+    silent = t.advantage_NT[:, 0] == 0
+    push = objective.push((), t)
+    moved = np.any(push.log_prob_NT[silent] != 0) or push.entropy_NT is not None
+    assert silent.any()
+    assert objective.zero_at_zero != bool(moved)
+
+
+@every
+def test_needs_are_declared(objective: Objective) -> None:
+    """Without the fields it declares an objective refuses; it works with those alone."""
+    bare = tokens(1)._replace(reference_NT=None, entropy_NT=None)
+    fields = {"reference": "reference_NT", "entropy": "entropy_NT"}
+    given_fields = {fields[n]: getattr(tokens(1), fields[n]) for n in objective.needs}
+    objective.value((), bare._replace(**given_fields), bare)
+    for name in given_fields:
+        with pytest.raises(InputError, match="needs"):
+            objective.value((), bare._replace(**{**given_fields, name: None}), bare)
+    assert needs_of([objective]) == objective.needs
+
+
+def test_reductions() -> None:
+    """No clip at ratio 1 is REINFORCE; wide clips are no clips; dual never binds below its bound; k's agree at 0."""
+    t = tokens(3)
+    on_policy = t._replace(old_NT=t.log_prob_NT)
+    plain = np.where(t.mask_NT, t.advantage_NT, 0.0)
+    for clip in (Clip(), Clip(None, None), Clip(0.0, 0.0), Clip(0.2, 0.2, dual=3.0)):
+        np.testing.assert_array_equal(clip.push((), on_policy).log_prob_NT, plain)
+    np.testing.assert_array_equal(Clip(None, 1e9).push((), t).log_prob_NT, Clip(None, None).push((), t).log_prob_NT)
+    difference = np.abs(t.log_prob_NT - t.old_NT)
+    assert np.max(difference) > np.log(1.5)  # the dual bound is tried
+    np.testing.assert_array_equal(Clip(dual=1e6).push((), t).log_prob_NT, Clip().push((), t).log_prob_NT)
+    same = t._replace(reference_NT=t.log_prob_NT)
+    for kind in ("k2", "k3"):
+        assert np.all(KL(1.0, kind).push((), same).log_prob_NT == 0)
+    assert np.all(KL(1.0, "k1").push((), same).log_prob_NT == np.where(t.mask_NT, -1.0, 0.0))
+
+
+@every
+@pytest.mark.filterwarnings("error")
+def test_what_the_mask_hides_is_never_read(objective: Objective) -> None:
+    """Anything finite may stand where no token is: the same pushes and values, and no overflow on the way."""
+    t = tokens(6)
+    odd = np.where(np.arange(t.mask_NT.size).reshape(t.mask_NT.shape) % 2, 1e300, -1e300)
+    hidden = t._replace(**{
+        name: np.where(t.mask_NT, getattr(t, name), odd)
+        for name in ("log_prob_NT", "old_NT", "reference_NT", "entropy_NT")
+    })  # fmt: skip
+    assert not t.mask_NT.all()
+    np.testing.assert_array_equal(objective.push((), hidden).log_prob_NT, objective.push((), t).log_prob_NT)
+    np.testing.assert_array_equal(objective.value((), hidden, hidden), objective.value((), t, t))
+
+
+EXTREME: tuple[Objective, ...] = (
+    Clip(None, None, limit=700.0),
+    CISPO(None, None, limit=700.0),
+    DPPO(0.0, cap=1e6, limit=700.0),
+    SAPO(100.0, 100.0, limit=700.0),
+    SAPO(1e-6, 1e-6, limit=700.0),
+    MHPO(1e-3, 10.0, 1e-3, 10.0, 1e-3, limit=700.0),
+    MHPO(1e300, 0.1, 1e300, 10.0, 1e300, limit=700.0),
+    R2VPOFixed(1e6, limit=300.0),
+)
+
+
+@pytest.mark.parametrize("objective", EXTREME, ids=repr)
+@pytest.mark.filterwarnings("error")
+def test_the_ends_of_every_setting_stay_finite(objective: Objective) -> None:
+    """Ratios of e to the thousands: no overflow on the way, finite pushes and values."""
+    t = tokens(7, far=2000.0)
+    assert np.max(np.abs(t.log_prob_NT - t.old_NT)[t.mask_NT]) > 2000
+    assert np.all(np.isfinite(objective.push((), t).log_prob_NT))
+    assert np.all(np.isfinite(objective.value((), t, t)))
+
+
+def test_k_estimates_agree_on_the_divergence_and_k2_on_its_gradient() -> None:
+    """Exact expectations over a softmax: E k1 = E k3 = KL; E push_k2 score = -grad KL, E push_k1 score = 0."""
+    rng = np.random.default_rng(0)
+    theta, other = rng.normal(size=6), rng.normal(size=6)
+    log_pi, log_ref = (z - np.logaddexp.reduce(z) for z in (theta, other))
+    pi = np.exp(log_pi)
+    divergence = float(np.sum(pi * (log_pi - log_ref)))
+    rows = Tokens(log_pi[:, None], log_pi[:, None], np.ones((6, 1), bool), np.zeros((6, 1)), None, log_ref[:, None])
+    for kind in ("k1", "k3"):
+        value = KL(1.0, kind).value((), rows, rows)[:, 0]
+        assert -np.sum(pi * value) == pytest.approx(divergence, abs=1e-14)
+    score = np.eye(6) - pi  # row a: the gradient of log pi(a)
+    exact = pi * (log_pi - log_ref - divergence)  # of KL(pi, reference) in theta
+    k2, k1 = (KL(1.0, kind).push((), rows).log_prob_NT[:, 0] for kind in ("k2", "k1"))
+    np.testing.assert_allclose((pi * k2) @ score, -exact, atol=1e-14)
+    np.testing.assert_allclose((pi * k1) @ score, 0.0, atol=1e-14)
+
+
+def test_pushes_add() -> None:
+    """Of several objectives the pushes add and the counts are kept; order does not matter."""
+    t, parts = tokens(4), [Clip(), KL(0.1), EntropyBonus(0.2)]
+    expected = sum(p.push((), t).log_prob_NT for p in parts)
+    for order in itertools.permutations(parts):
+        found = total_push(order, [()] * 3, t)
+        np.testing.assert_allclose(found.log_prob_NT, expected, rtol=1e-15, atol=1e-17)
+        assert found.counts["clipped"] == Clip().push((), t).counts["clipped"]
+        assert found.entropy_NT is not None
+
+
+BAD: dict[str, Any] = {
+    "clip low": lambda: Clip(1.0),
+    "clip high": lambda: Clip(0.2, -0.1),
+    "dual": lambda: Clip(dual=1.0),
+    "limit": lambda: Clip(limit=0.0),
+    "cispo low": lambda: CISPO(low=1.0),
+    "cispo high": lambda: CISPO(high=-0.1),
+    "cispo limit": lambda: CISPO(limit=701.0),
+    "dppo divergence": lambda: DPPO(1.5),
+    "dppo cap": lambda: DPPO(cap=0.5),
+    "dppo limit": lambda: DPPO(limit=0.0),
+    "sapo positive": lambda: SAPO(0.0),
+    "sapo negative": lambda: SAPO(negative=101.0),
+    "sapo limit": lambda: SAPO(limit=-1.0),
+    "mhpo bound": lambda: MHPO(0.0),
+    "mhpo up_scale": lambda: MHPO(up_scale=0.0),
+    "mhpo down_scale": lambda: MHPO(down_scale=-1.0),
+    "mhpo up_power": lambda: MHPO(up_power=0.0),
+    "mhpo down_power": lambda: MHPO(down_power=11.0),
+    "mhpo limit": lambda: MHPO(limit=1e9),
+    "r2vpo penalty": lambda: R2VPOFixed(-1.0),
+    "r2vpo limit": lambda: R2VPOFixed(limit=301.0),
+    "penalty must be a finite number": lambda: R2VPOFixed(float("nan")),
+    "coef": lambda: KL(-1.0),
+    "kind": lambda: KL(kind="k4"),  # type: ignore[arg-type]
+    "rule": lambda: Aggregation("mean"),  # type: ignore[arg-type]
+    "length": lambda: Aggregation("constant_length"),
+}
+
+
+@pytest.mark.parametrize("word", BAD)
+def test_impossible_settings_are_refused(word: str) -> None:
+    with pytest.raises(InputError, match=word):
+        BAD[word]()
