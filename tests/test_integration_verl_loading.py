@@ -100,7 +100,7 @@ class TaskRunner:  # where verl's trainer lives: one actor, not the process that
         found = self.tq.kv_batch_get(put.keys, "train", select_fields=["advantages"])["advantages"]
         self.tq.kv_clear(put.keys, "train")
         state = self.host.adapter._process.state
-        return [float(row[0]) for row in found.unbind()], {c: float(b.means.n) for c, b in state.items()}
+        return [float(row[0]) for row in found.unbind()], {c: float(b.means.n) for c, b in state[0].items()}
 
 runner = TaskRunner.remote()
 steps = [ray.get(runner.step.remote(seed)) for seed in range(2)]
