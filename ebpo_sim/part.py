@@ -55,13 +55,8 @@ class Draw(NamedTuple):
         return np.random.default_rng(self.number())
 
 
-class Stateless:
-    """The memory of a part that has none: its state is the empty tuple. Settings are held to their declared types."""
-
-    needs: ClassVar[frozenset[Need]] = frozenset()
-
-    def __post_init__(self) -> None:
-        typed.check_fields(self)
+class NoMemory:
+    """The memory of a part that has none: its state is the empty tuple."""
 
     def init(self) -> tuple[()]:
         return ()
@@ -74,3 +69,12 @@ class Stateless:
 
     def merge(self, a: tuple[()], b: tuple[()]) -> tuple[()]:
         return a
+
+
+class Stateless(NoMemory):
+    """A part without memory, whose settings are held to their declared types."""
+
+    needs: ClassVar[frozenset[Need]] = frozenset()
+
+    def __post_init__(self) -> None:
+        typed.check_fields(self)

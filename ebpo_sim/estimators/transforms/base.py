@@ -8,9 +8,8 @@ from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ebpo_sim import typed
 from ebpo_sim.groups import Groups
-from ebpo_sim.part import Need
+from ebpo_sim.part import Need, Stateless
 
 Array = NDArray[np.float64]
 Domain = Literal["real", "unit", "binary"]
@@ -67,26 +66,10 @@ class Transform(Protocol):
         """The next advantages, given the state; never changes it."""
 
 
-class Memoryless:
+class Memoryless(Stateless):
     """A transform whose state is the empty tuple; settings are held to their declared types."""
 
     domain: ClassVar[Domain] = "real"
-    needs: ClassVar[frozenset[Need]] = frozenset()
-
-    def __post_init__(self) -> None:
-        typed.check_fields(self)
-
-    def init(self) -> tuple[()]:
-        return ()
-
-    def observe(self, groups: Groups) -> tuple[()]:
-        return ()
-
-    def forget(self, state: tuple[()]) -> tuple[()]:
-        return state
-
-    def merge(self, a: tuple[()], b: tuple[()]) -> tuple[()]:
-        return a
 
 
 def divided(

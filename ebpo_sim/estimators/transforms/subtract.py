@@ -9,7 +9,7 @@ import numpy as np
 
 from ebpo_sim.estimators.transforms.base import Advantages, Domain, Evaluation
 from ebpo_sim.groups import Groups
-from ebpo_sim.part import Need
+from ebpo_sim.part import Need, NoMemory
 
 
 class Baseline(Protocol):
@@ -36,22 +36,10 @@ class Baseline(Protocol):
         """The baseline of every rollout, given the state; never changes it."""
 
 
-class StatelessBaseline:
+class StatelessBaseline(NoMemory):
     """A baseline without memory: the state is the empty tuple."""
 
     domain: ClassVar[Domain] = "real"
-
-    def init(self) -> tuple[()]:
-        return ()
-
-    def observe(self, groups: Groups) -> tuple[()]:
-        return ()
-
-    def forget(self, state: tuple[()]) -> tuple[()]:
-        return state
-
-    def merge(self, a: tuple[()], b: tuple[()]) -> tuple[()]:
-        return a
 
 
 @dataclass(frozen=True)
