@@ -111,6 +111,25 @@ def test_a_user_registers_an_objective(monkeypatch: pytest.MonkeyPatch) -> None:
         register_objective("clip")(Tight)
 
 
+def test_what_no_rung_can_carry_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An objective with a memory, and on the language model one that looks beyond its row, would be silently others."""
+    monkeypatch.setattr(objectives, "_OBJECTIVES", dict(objectives._OBJECTIVES))
+
+    class Remembering(Clip):
+        def init(self):
+            return {"seen": 0.0}
+
+    class Wide(Clip):
+        scope = "batch"
+
+    register_objective("remembering")(Remembering)
+    with pytest.raises(InputError, match="remembering keeps a state"):
+        parse_method("grpo + remembering", None, rungs.CHAINS)
+    loss = pytest.importorskip("llm.objectives").Loss
+    with pytest.raises(InputError, match="Wide looks at a whole batch"):
+        loss((Wide(),))
+
+
 def test_the_language_model_takes_the_same_text() -> None:
     """Its loss has the objectives that the method names; without any, those of its own settings."""
     run = pytest.importorskip("llm.run")

@@ -46,6 +46,8 @@ def parse_method(text: str, prior: Prior | None, rung: Rung) -> Method:
         if "log_probs" not in rung.provides:
             raise InputError(f"{part} needs log_probs, which {rung.name} does not provide: name {first!r} alone there")
         rungs.check(part, objective.needs, rung)
+        if objective.init() != ():
+            raise InputError(f"{part} keeps a state, which no rung carries for objectives yet: use settings")
     names = [part.partition(":")[0] for part in rest]
     twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
     if twice is not None:
