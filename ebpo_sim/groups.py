@@ -127,6 +127,15 @@ def group_rewards(
     )
 
 
+def masked(groups: Groups, keep_PG: Any) -> Groups:
+    """The same batch with only the rollouts of `keep_PG`, (P, G) in the padded layout; the others are as if never
+    drawn. Raises InputError where none is left."""
+    return _build(
+        groups.rewards_PG, groups.mask_PG & np.asarray(keep_PG, dtype=bool), groups.multiplicity_P, groups.length_PG,
+        groups.prompt_P, groups.cluster_P, groups.host, groups.flat_index,
+    )  # fmt: skip
+
+
 def count_groups(group_size: int, multiplicity: Any = None) -> Groups:
     """The G+1 binary groups of size G, the k-th with k successes (first) and then G-k failures.
 

@@ -23,6 +23,8 @@ Need = Literal[
     "entropy",
     "behaviour",
     "true_prior",
+    "prompt_choice",
+    "batch_choice",
 ]
 NEEDS: tuple[Need, ...] = get_args(Need)
 REMEDIES: dict[Need, str] = {
@@ -35,6 +37,8 @@ REMEDIES: dict[Need, str] = {
     "entropy": "compute every token's entropy, not its log-probability alone",
     "behaviour": "keep the sampler's own log-probabilities",
     "true_prior": "build it in Python from the true prior",
+    "prompt_choice": "use a rung where the method chooses the prompts, chains or llm",
+    "batch_choice": "use a rung where the method chooses what is trained on, chains or llm",
 }
 
 

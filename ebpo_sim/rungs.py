@@ -20,14 +20,18 @@ class Rung(NamedTuple):
 
 
 _BINARY: frozenset[Need] = frozenset({"binary_rewards"})
-COUNTS = Rung("counts", "exact sums and compiled streams of success counts", _BINARY | {"lengths", "true_prior"})
+COUNTS = Rung("counts", "exact sums and compiled streams of success counts", _BINARY | {"lengths", "true_prior", "batch_choice"})
 CHAINS = Rung(
     "chains",
     "softmax policies on skill chains",
-    _BINARY | {"lengths", "prompt_ids", "clusters", "log_probs", "reference", "entropy", "behaviour", "true_prior"},
+    _BINARY
+    | {"lengths", "prompt_ids", "clusters", "log_probs", "reference", "entropy", "behaviour", "true_prior"}
+    | {"prompt_choice", "batch_choice"},
 )
 LANGUAGE_MODEL = Rung(
-    "llm", "python llm/train.py", frozenset({"lengths", "prompt_ids", "clusters", "log_probs", "reference"})
+    "llm",
+    "python llm/train.py",
+    frozenset({"lengths", "prompt_ids", "clusters", "log_probs", "reference", "prompt_choice", "batch_choice"}),
 )
 TRL = Rung("trl", "EBPOTrainer, estimators", frozenset({"lengths", "clusters"}))
 VERL = Rung("verl", "verl's registry, estimators", frozenset({"lengths", "clusters"}))

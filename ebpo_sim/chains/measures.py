@@ -6,18 +6,19 @@ whose right answer wins a vote among N sampled answers (ties shared), an answer 
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import gammaln
 
+from ebpo_sim.chains.collect import Batch
 from ebpo_sim.chains.kernels import majority
-from ebpo_sim.chains.policy import Ints, Prompts, step_distributions
-from ebpo_sim.chains.population import SkillChain, per_token, success, success_gradient, token_entropy
-from ebpo_sim.chains.update import Learner, groups_of, push_gradient, sample, tokens_of
+from ebpo_sim.chains.policy import Prompts, step_distributions
+from ebpo_sim.chains.population import SkillChain, per_token, success, token_entropy
+from ebpo_sim.chains.update import Learner, push_gradient, tokens_of
 from ebpo_sim.errors import InputError
-from ebpo_sim.estimators import Estimator
 from ebpo_sim.objectives import Aggregation, Clip
 
 Array = NDArray[np.float64]
@@ -94,25 +95,12 @@ def quality(gradient_NSK: Array, exact_SK: Array) -> Quality:
     return Quality(along / float(np.sqrt(along**2 + square)), noise / along**2)
 
 
-def sampled_gradients(
-    theta_SK: Array, prompts: Prompts, estimator: Estimator, state: Any, group_size: int,
-    aggregation: Aggregation, redraws: int, rng: np.random.Generator, prompt_ids: Ints | None = None,
-) -> Array:  # fmt: skip
-    """`redraws` independent on-policy gradients of the whole batch (redraws, S, K); the estimator's state stays."""
-    learner = Learner((Clip(None, None),), aggregation, adam=False, learning_rate=0.0)
-    found = np.empty((redraws, *theta_SK.shape))
-    for gradient_SK in found:
-        rolled = sample(theta_SK, prompts, group_size, rng)
-        advantage_PG, _, _ = estimator.step(state, groups_of(rolled, estimator.needs, prompt_ids))
-        tokens = tokens_of(rolled, advantage_PG, learner.objectives)
-        push_gradient(rolled.pi_PLK, rolled, tokens, learner, gradient_SK)
-    return found
-
-
-def gradient_quality(
-    theta_SK: Array, prompts: Prompts, estimator: Estimator, state: Any, group_size: int,
-    aggregation: Aggregation, redraws: int, rng: np.random.Generator, prompt_ids: Ints | None = None,
-) -> Quality:  # fmt: skip
-    """`quality` of `sampled_gradients` against the exact gradient of the batch's mean success."""
-    drawn = sampled_gradients(theta_SK, prompts, estimator, state, group_size, aggregation, redraws, rng, prompt_ids)
-    return quality(drawn, success_gradient(theta_SK, prompts))
+def sampled_gradients(theta_SK: Array, batches: Iterable[Batch], aggregation: Aggregation) -> Array:
+    """The on-policy gradient of each batch (N, S, K), drawn at theta; 0 for one of which nothing is kept."""
+    learner, gradient_NSK = Learner((Clip(None, None),), aggregation, adam=False, learning_rate=0.0), []
+    for batch in batches:
+        gradient_NSK.append(np.zeros_like(theta_SK))
+        if batch.rolled is not None:
+            tokens = tokens_of(batch.rolled, batch.advantage_PG, learner.objectives)
+            push_gradient(batch.rolled.pi_PLK, batch.rolled, tokens, learner, gradient_NSK[-1])
+    return np.stack(gradient_NSK)

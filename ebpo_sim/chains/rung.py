@@ -17,29 +17,35 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ebpo_sim import rungs, typed
+from ebpo_sim.chains.collect import collect
 from ebpo_sim.chains.kernels import divergence
-from ebpo_sim.chains.measures import gradient_quality, policy_measures
+from ebpo_sim.chains.measures import policy_measures, quality, sampled_gradients
 from ebpo_sim.chains.policy import Ints, step_distributions
-from ebpo_sim.chains.population import SkillChain, success
-from ebpo_sim.chains.update import Learner, groups_of, sample, update
+from ebpo_sim.chains.population import SkillChain, success, success_gradient
+from ebpo_sim.chains.update import Learner, update
 from ebpo_sim.errors import InputError, unknown_name
-from ebpo_sim.estimators import Estimator, checkpoint, needs_prior
+from ebpo_sim.estimators import needs_prior
+from ebpo_sim.methods.checkpoint import dump_state, load_state
+from ebpo_sim.methods.checkpoint import fingerprint as method_fingerprint
 from ebpo_sim.methods.method import Method, estimator_of, parse_method
+from ebpo_sim.methods.step import State as MethodState
+from ebpo_sim.methods.step import start as initial
 from ebpo_sim.numbers.mixing import Prior
 from ebpo_sim.objectives import KL, Aggregation, Clip, Objective, needs
 from ebpo_sim.objectives.aggregation import Rule
 from ebpo_sim.report import to_json, write_bytes
+from ebpo_sim.sampling import ORDERS, Ask, Order, Pool
+from ebpo_sim.sampling.orders import Kind
 
 Array = NDArray[np.float64]
-ORDERS = ("shuffled", "topic", "easy_to_hard", "hard_to_easy")
 OPTIMISERS = ("sgd", "adam")
 AGGREGATIONS = ("token_mean", "sequence_mean")
-BANDS = 16  # difficulty is a pass rate over 16 rollouts in the paper
-WINDOW = ("reward", "grad_norm", "kl", "shrinkage", "zero_signal")  # means over the steps since the last record
+# means over the steps since the last record; rollouts: drawn a step, trained_rows: those with an advantage but 0
+WINDOW = ("reward", "grad_norm", "kl", "shrinkage", "zero_signal", "rollouts", "trained_rows")
 POLICY = ("pass1", "maj16", "pass16", "entropy")  # of the policy at the record
 GRADIENT = ("gradient_cosine", "gradient_variance")
 METRICS = (*WINDOW, *POLICY, *GRADIENT)
-FORMAT = "ebpo_sim training state 2"
+FORMAT = "ebpo_sim training state 3"
 
 
 @dataclass(frozen=True)
@@ -48,8 +54,8 @@ class TrainingConfig:
     starting success probabilities. A method that names objectives does without clip_low, clip_high and kl.
 
     clip_low, clip_high: the ratio's bounds 1 - low, 1 + high. kl: weight of the k3 divergence to the starting policy.
-    order: "topic" presents topics one after another (in a random order of topics), "easy_to_hard" and "hard_to_easy"
-    16 bands of starting success probability; within a block prompts stay shuffled. evaluate_rollouts: answers a
+    order: one of `sampling/orders.py`, by topic or starting success probability; a method that names an allocation does
+    without it. evaluate_rollouts: answers a
     vote; gradient_redraws: 0 leaves the gradient's bias and variance out. learning_rate may be 0 (nothing moves).
     """
 
@@ -96,32 +102,30 @@ class History(NamedTuple):
 
 
 class State(NamedTuple):
-    """Everything the next step needs: `steps` and `updates` taken, parameters, Adam's moments, the estimator's
-    state, the generator's state, sums over the current window (its WINDOW columns) and the records so far."""
+    """Everything the next step needs: `steps` and `updates` taken, parameters, Adam's moments, the method's
+    memories, the generator's state, sums over the current window (its WINDOW columns) and the records so far."""
 
     steps: int
     updates: int
     theta_SK: Array
     first_SK: Array
     second_SK: Array
-    estimator: Any
+    method: MethodState
     generator: Any
     window: Array
     records: tuple[tuple[float, ...], ...]
 
 
 def build_method(population: SkillChain, config: TrainingConfig) -> Method:
-    """The method of the run; an oracle is given the starting success probabilities of the training prompts."""
+    """The method of the run, with the configured order where it names no allocation; an oracle is given the starting
+    success probabilities of the training prompts."""
     prior = None
     if needs_prior(estimator_of(config.estimator)):
         p = success(population.start_SK, population.prompts)
         prior = Prior(tuple(p.tolist()), (1 / len(p),) * len(p))
-    return parse_method(config.estimator, prior, rungs.CHAINS)
-
-
-def build_estimator(population: SkillChain, config: TrainingConfig) -> Estimator:
-    """The estimator of the run's method."""
-    return build_method(population, config).estimator
+    method = parse_method(config.estimator, prior, rungs.CHAINS)
+    kind = typed.check("order", Kind, config.order)
+    return method if method.allocation else method._replace(allocation=Order(kind))
 
 
 def learner_of(config: TrainingConfig, named: tuple[Objective, ...] = ()) -> Learner:
@@ -139,15 +143,16 @@ def learner_of(config: TrainingConfig, named: tuple[Objective, ...] = ()) -> Lea
     )  # fmt: skip
 
 
-def stream(population: SkillChain, config: TrainingConfig) -> Ints:
-    """Prompt of every place in every batch, shape (steps, prompts): shuffled epochs, then stably sorted by block."""
-    rng = np.random.default_rng([config.seed, 10])
-    count, wanted = len(population.prompts.length_P), config.steps * config.prompts
-    shuffled = np.concatenate([rng.permutation(count) for _ in range(-(-wanted // count))])[:wanted]
-    rank_P = rng.permutation(int(population.prompts.topic_P.max()) + 1)[population.prompts.topic_P]
-    band_P = np.rint(BANDS * success(population.start_SK, population.prompts)).astype(np.int64)
-    block_P = {"shuffled": 0 * rank_P, "topic": rank_P, "easy_to_hard": -band_P, "hard_to_easy": band_P}[config.order]
-    return np.asarray(shuffled[np.argsort(block_P[shuffled], kind="stable")].reshape(config.steps, config.prompts))
+def pool_of(population: SkillChain) -> Pool:
+    """The training prompts as allocations see them."""
+    return Pool(
+        len(population.prompts.length_P), population.prompts.topic_P, success(population.start_SK, population.prompts)
+    )
+
+
+def ask_of(config: TrainingConfig, step: int) -> Ask:
+    """What is planned for a step, counted from 0."""
+    return Ask(step, config.steps, config.prompts, config.group_size)
 
 
 def start(population: SkillChain, config: TrainingConfig) -> State:
@@ -156,13 +161,11 @@ def start(population: SkillChain, config: TrainingConfig) -> State:
         raise InputError(
             f"K^L must stay below 2^62 to number answers, got {population.actions} actions: shorten chains"
         )
-    estimator = build_estimator(population, config)
+    method = build_method(population, config)
     generator = np.random.PCG64DXSM(np.random.SeedSequence([config.seed, 11])).state
-    zero = np.zeros_like(population.start_SK)
-    state = State(
-        0, 0, population.start_SK.copy(), zero, zero.copy(), estimator.init(), generator, np.zeros(len(WINDOW)), ()
-    )
-    return state._replace(records=(_record(population, config, estimator, state, stream(population, config)),))
+    zero, window = np.zeros_like(population.start_SK), np.zeros(len(WINDOW))
+    state = State(0, 0, population.start_SK.copy(), zero, zero.copy(), initial(method), generator, window, ())
+    return state._replace(records=(_record(population, config, method, state, pool_of(population)),))
 
 
 def advance(population: SkillChain, config: TrainingConfig, state: State, steps: int) -> State:
@@ -170,54 +173,58 @@ def advance(population: SkillChain, config: TrainingConfig, state: State, steps:
 
     Raises InputError when the parameters stop being finite.
     """
-    estimator = build_estimator(population, config)
-    order = stream(population, config)
+    method, pool = build_method(population, config), pool_of(population)
     bits = np.random.PCG64DXSM()
     bits.state = state.generator
     rng = np.random.Generator(bits)
     theta, first, second = (x.copy() for x in (state.theta_SK, state.first_SK, state.second_SK))
-    learner = learner_of(config, build_method(population, config).objectives)
+    learner = learner_of(config, method.objectives)
     anchored = "reference" in needs(learner.objectives)
     all_reference = step_distributions(population.start_SK, population.prompts) if anchored else None
     for step in range(state.steps, min(state.steps + steps, config.steps)):
-        rolled = sample(theta, population.prompts.take(order[step]), config.group_size, rng)
-        advantage_PG, info, learnt = estimator.step(state.estimator, groups_of(rolled, estimator.needs, order[step]))
-        reference_PLK = None if all_reference is None else all_reference[order[step]]
-        before = theta.copy()
-        updates, norm, _ = update(theta, first, second, state.updates, rolled, advantage_PG, learner, reference_PLK)
-        if not np.isfinite(theta.sum()):
-            raise InputError(f"learning_rate {config.learning_rate:g} made the policy infinite: lower it")
-        weight = np.nan if info.shrinkage_P is None else float(np.mean(info.shrinkage_P))
-        silent = float(np.mean(~np.any(advantage_PG != 0, axis=1)))
-        batch = rolled.prompts
-        moved = divergence(before, theta, batch.skills_PL, batch.length_P, rolled.pi_PLK)
-        seen = np.array([rolled.reward_PG.mean(), norm, moved, weight, silent])
-        state = state._replace(steps=step + 1, updates=updates, estimator=learnt, window=state.window + seen)
+        batch = collect(
+            theta, population.prompts, pool, method, state.method, ask_of(config, step), config.seed, rng
+        )  # fmt: skip
+        updates, norm, moved, rolled = state.updates, 0.0, 0.0, batch.rolled
+        if rolled is not None:
+            reference_PLK = None if all_reference is None else all_reference[rolled.number_P]
+            before = theta.copy()
+            updates, norm, _ = update(
+                theta, first, second, updates, rolled, batch.advantage_PG, learner, reference_PLK
+            )  # fmt: skip
+            if not np.isfinite(theta.sum()):
+                raise InputError(f"learning_rate {config.learning_rate:g} made the policy infinite: lower it")
+            moved = divergence(before, theta, rolled.prompts.skills_PL, rolled.prompts.length_P, rolled.pi_PLK)
+        weight = np.nan if batch.info is None or batch.info.shrinkage_P is None else batch.info.shrinkage_P.mean()
+        reward = batch.groups.rewards_PG[batch.groups.mask_PG].mean()
+        trained = np.count_nonzero(batch.advantage_PG)
+        seen = np.array([reward, norm, moved, weight, batch.silent, batch.groups.size_P.sum(), trained])
+        state = state._replace(steps=step + 1, updates=updates, method=batch.state, window=state.window + seen)
         if (step + 1) % config.record_every == 0 or step + 1 == config.steps:
-            now = state._replace(theta_SK=theta)
-            row = _record(population, config, estimator, now, order)
+            row = _record(population, config, method, state._replace(theta_SK=theta), pool)
             state = state._replace(window=np.zeros(len(WINDOW)), records=(*state.records, row))
     return state._replace(theta_SK=theta, first_SK=first, second_SK=second, generator=bits.state)
 
 
 def _record(
-    population: SkillChain, config: TrainingConfig, estimator: Estimator, state: State, order: Ints
+    population: SkillChain, config: TrainingConfig, method: Method, state: State, pool: Pool
 ) -> tuple[float, ...]:
     """(steps, *METRICS) of the state; its own random numbers, by step, so that records do not disturb the run."""
     rng = np.random.default_rng([config.seed, 12, state.steps])
     since = (state.steps - 1) % config.record_every + 1
-    found = dict(zip(WINDOW, state.window / since if state.steps else np.full(len(WINDOW), np.nan), strict=True))
-    found |= policy_measures(state.theta_SK, population, config.evaluate_rollouts, rng)
-    found |= dict.fromkeys(GRADIENT, float("nan"))
+    values = dict(zip(WINDOW, state.window / since if state.steps else np.full(len(WINDOW), np.nan), strict=True))
+    values |= policy_measures(state.theta_SK, population, config.evaluate_rollouts, rng)
+    values |= dict.fromkeys(GRADIENT, float("nan"))
     if config.gradient_redraws:
-        index = order[min(state.steps, config.steps - 1)]
-        batch = population.prompts.take(index)
-        told = gradient_quality(
-            state.theta_SK, batch, estimator, state.estimator, config.group_size,
-            learner_of(config).aggregation, config.gradient_redraws, rng, index,
-        )  # fmt: skip
-        found |= {"gradient_cosine": told.cosine, "gradient_variance": told.variance}
-    return (float(state.steps), *(float(found[name]) for name in METRICS))
+        ask, theta, prompts = ask_of(config, min(state.steps, config.steps - 1)), state.theta_SK, population.prompts
+        batches = [
+            collect(theta, prompts, pool, method, state.method, ask, config.seed, rng)
+            for _ in range(config.gradient_redraws)
+        ]
+        drawn = sampled_gradients(theta, batches, learner_of(config).aggregation)
+        estimate = quality(drawn, success_gradient(theta, prompts.take(batches[0].planned_P)))
+        values |= {"gradient_cosine": estimate.cosine, "gradient_variance": estimate.variance}
+    return (float(state.steps), *(float(values[name]) for name in METRICS))
 
 
 def history(state: State) -> History:
@@ -242,7 +249,7 @@ def train(
 def fingerprint(population: SkillChain, config: TrainingConfig) -> str:
     """A short hash of every setting, the estimator's included, and of the population's numbers."""
     digest = hashlib.sha256(json.dumps(asdict(config), sort_keys=True).encode())
-    digest.update(checkpoint.fingerprint(build_estimator(population, config)).encode())
+    digest.update(method_fingerprint(build_method(population, config)).encode())
     for array in (*population.prompts, *population.validation, population.start_SK):
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()[:16]
@@ -250,9 +257,8 @@ def fingerprint(population: SkillChain, config: TrainingConfig) -> str:
 
 def save(path: Path, population: SkillChain, config: TrainingConfig, state: State) -> None:
     """Write the state as JSON, all at once; floats travel as their shortest exact decimal."""
-    estimator = build_estimator(population, config)
     content = {**state._asdict(), "format": FORMAT, "fingerprint": fingerprint(population, config)}
-    content["estimator"] = checkpoint.dump_state(estimator, state.estimator)
+    content["method"] = dump_state(build_method(population, config), state.method)
     for name in ("theta_SK", "first_SK", "second_SK"):
         content[name] = content[name].tolist()
     content["window"] = [_none(x) for x in state.window]
@@ -273,7 +279,7 @@ def resume(path: Path, population: SkillChain, config: TrainingConfig) -> State:
         raise InputError(f"training state {path.name!r} belongs to other settings: resume with those it was saved with")
     for name in ("theta_SK", "first_SK", "second_SK"):
         content[name] = np.array(content[name])
-    content["estimator"] = checkpoint.load_state(build_estimator(population, config), content["estimator"])
+    content["method"] = load_state(build_method(population, config), content["method"])
     content["window"] = np.array([np.nan if x is None else x for x in content["window"]])
     content["records"] = tuple(tuple(np.nan if x is None else x for x in row) for row in content["records"])
     return State(**content)

@@ -31,7 +31,11 @@ Array = NDArray[np.float64]
 
 class Rollouts(NamedTuple):
     """G answers to each prompt of a batch: actions_PGL, reward_PG, the distributions pi_PLK they were drawn from, and
-    log pi of every action, nats (0 on padding). boost_PL = exp(offset_PL)."""
+    log pi of every action, nats (0 on padding). boost_PL = exp(offset_PL). number_P: the prompts' numbers in the pool.
+
+    Groups of unequal sizes are flat: G is 1, a row a rollout with its own copy of the prompt, rows of a group together;
+    group_P says which group each belongs to, None where every prompt is one.
+    """
 
     prompts: Prompts
     boost_PL: Array
@@ -39,14 +43,13 @@ class Rollouts(NamedTuple):
     reward_PG: Array
     pi_PLK: Array
     log_prob_PGL: Array
+    number_P: Ints | None = None
+    group_P: Ints | None = None
 
-    def part(self, low: int, high: int) -> Rollouts:
-        """The answers to prompts low .. high - 1."""
-        s, p = slice(low, high), self.prompts
-        prompts = Prompts(p.topic_P[s], p.length_P[s], p.skills_PL[s], p.offset_PL[s], p.right_PL[s])
-        return Rollouts(
-            prompts, self.boost_PL[s], self.actions_PGL[s], self.reward_PG[s], self.pi_PLK[s], self.log_prob_PGL[s]
-        )
+    def rows(self, index: slice | Ints) -> Rollouts:
+        """The answers to the prompts at `index`."""
+        prompts = Prompts(*(x[index] for x in self.prompts))
+        return Rollouts(prompts, *(None if x is None else x[index] for x in self[1:]))
 
 
 class Learner(NamedTuple):
@@ -91,16 +94,17 @@ def _log_probs(pi_PLK: Array, prompts: Prompts, actions_PGL: Ints) -> Array:
     return found_PGL
 
 
-def groups_of(rolled: Rollouts, wanted: frozenset[Need], prompt_ids: Ints | None = None) -> Groups:
+def groups_of(rolled: Rollouts, wanted: frozenset[Need]) -> Groups:
     """The batch as estimators take it, the one place of this rung that builds it: rewards, and of lengths, topics and
     the prompts' numbers what is `wanted`."""
-    lengths = None
+    flat, lengths = rolled.group_P is not None, None
     if "lengths" in wanted:
         lengths = np.repeat(rolled.prompts.length_P[:, None], rolled.reward_PG.shape[1], axis=1)
     return group_rewards(
-        rolled.reward_PG, lengths=lengths,
+        rolled.reward_PG[:, 0] if flat else rolled.reward_PG, rolled.group_P,
+        lengths=lengths[:, 0] if flat and lengths is not None else lengths,
         clusters=rolled.prompts.topic_P if "clusters" in wanted else None,
-        prompt_ids=prompt_ids if "prompt_ids" in wanted else None,
+        prompt_ids=rolled.number_P if "prompt_ids" in wanted else None,
     )  # fmt: skip
 
 
@@ -112,7 +116,7 @@ def tokens_of(
     prompts, actions = rolled.prompts, rolled.actions_PGL
     rows = (actions.shape[0] * actions.shape[1], actions.shape[2])
     mask_NT = np.repeat(prompts.live_PL, actions.shape[1], axis=0)
-    group_N = np.repeat(np.arange(len(actions)), actions.shape[1])
+    group_N = np.repeat(np.arange(len(actions)), actions.shape[1]) if rolled.group_P is None else rolled.group_P
     old_NT = rolled.log_prob_PGL.reshape(rows)
     reference_NT = None
     if reference_PLK is not None:
@@ -160,21 +164,31 @@ def _moved(theta_SK: Array, rolled: Rollouts, tokens: Tokens, learner: Learner) 
     return pi_PLK, _with_entropy(tokens._replace(log_prob_NT=log_prob), pi_PLK, rolled, learner.objectives)
 
 
+def starts(rolled: Rollouts) -> Ints:
+    """Where each group's rows begin, and at the end how many rows there are."""
+    if rolled.group_P is None:
+        return np.arange(len(rolled.reward_PG) + 1)
+    return np.flatnonzero(np.diff(rolled.group_P, prepend=-1, append=-2))
+
+
 def update(
     theta_SK: Array, first_SK: Array, second_SK: Array, count: int, rolled: Rollouts, advantage_PG: Array,
     learner: Learner, reference_PLK: Array | None = None,
 ) -> Update:  # fmt: skip
-    """All updates of one batch, in place: `epochs` passes over `minibatches` contiguous parts.
+    """All updates of one batch, in place: `epochs` passes over `minibatches` contiguous parts of whole groups.
 
     theta is what the answers were drawn from.
     """
-    prompts, group_size = rolled.reward_PG.shape
+    group_size, start_P = rolled.reward_PG.shape[1], starts(rolled)
     whole = tokens_of(rolled, advantage_PG, learner.objectives, reference_PLK)
     gradient_SK, norms, clipped, moved = np.empty_like(theta_SK), 0.0, 0, False
     for _ in range(learner.epochs):
         for number in range(learner.minibatches):
-            low, high = number * prompts // learner.minibatches, (number + 1) * prompts // learner.minibatches
-            here = rolled.part(low, high)
+            first, last = (n * (len(start_P) - 1) // learner.minibatches for n in (number, number + 1))
+            low, high = int(start_P[first]), int(start_P[last])
+            if low == high:  # fewer groups than mini-batches
+                continue
+            here = rolled.rows(slice(low, high))
             rows = slice(low * group_size, high * group_size)
             tokens, pi_PLK = Tokens(*(x if x is None else x[rows] for x in whole)), here.pi_PLK
             if moved:

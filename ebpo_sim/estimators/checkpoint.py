@@ -24,7 +24,7 @@ from ebpo_sim.numbers.moments import Moments
 VERSION = 2  # 1 had no checksum
 LARGEST, LARGEST_MEAN = 1e250, 1e100  # in a state; rewards beyond 1e100 are refused, and sums of their squares fit
 COUNTED = (Moments, Components)
-_SAMPLE = group_rewards([[1.0, 0.0]], clusters=["sample"], prompt_ids=["sample"], lengths=[[1.0, 1.0]])
+SAMPLE = group_rewards([[1.0, 0.0]], clusters=["sample"], prompt_ids=["sample"], lengths=[[1.0, 1.0]])
 _SEAL = ', "sha256": "'
 
 
@@ -40,14 +40,13 @@ def fingerprint(estimator: Estimator) -> str:
 
 def dump_state(estimator: Estimator, state: Any) -> str:
     """The state as JSON text. Raises InputError for a state with replicate axes or non-finite numbers."""
-    content = {
-        "format": "ebpo_sim estimator state",
-        "version": VERSION,
-        "estimator": estimator.name,
-        "fingerprint": fingerprint(estimator),
-        "state": _encode(state),
-    }
-    return seal(json.dumps(content, allow_nan=False))
+    return dump_tree("estimator", estimator.name, fingerprint(estimator), state)
+
+
+def dump_tree(owner: str, name: str, mark: str, state: Any) -> str:
+    """A state as JSON text: whose it is ("estimator", "method"), its name and its settings' fingerprint."""
+    body = {owner: name, "fingerprint": mark, "state": _encode(state)}
+    return seal(json.dumps({"format": f"ebpo_sim {owner} state", "version": VERSION, **body}, allow_nan=False))
 
 
 def seal(text: str) -> str:
@@ -62,22 +61,28 @@ def load_state(estimator: Estimator, text: str) -> Any:
     Raises InputError for damaged text (a checksum that does not fit, numbers that no rewards can have led to), another
     format or version, and another estimator or other settings.
     """
+    sample = estimator.update(estimator.init(), SAMPLE)
+    return load_tree("estimator", estimator.name, fingerprint(estimator), sample, text)
+
+
+def load_tree(owner: str, own: str, fingerprint: str, sample: Any, text: str) -> Any:
+    """What `dump_tree` wrote for the same owner, name and settings; `sample` is a state of the same make."""
     try:
         content = json.loads(text)
         written = content["format"], content["version"]
-        name, mark, body = content["estimator"], content["fingerprint"], content["state"]
+        name, mark, body = content[owner], content["fingerprint"], content["state"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise _damaged(type(error).__name__) from error
-    if written != ("ebpo_sim estimator state", VERSION):
-        raise InputError(f"estimator state has format and version {written}, this code reads version {VERSION}")
-    if (name, mark) != (estimator.name, fingerprint(estimator)):
+    if written != (f"ebpo_sim {owner} state", VERSION):
+        raise InputError(f"{owner} state has format and version {written}, this code reads version {VERSION}")
+    if (name, mark) != (own, fingerprint):
         raise InputError(
-            f"estimator state belongs to {name!r} ({mark}), not to {estimator.name!r} ({fingerprint(estimator)}): "
+            f"{owner} state belongs to {name!r} ({mark}), not to {own!r} ({fingerprint}): "
             "resume with the settings it was saved with"
         )
     if seal(text.rpartition(_SEAL)[0] + "}") != text:
         raise _damaged("its checksum is another")
-    return _decode(body, _kind(estimator.update(estimator.init(), _SAMPLE)))
+    return _decode(body, _kind(sample))
 
 
 def _damaged(why: object) -> InputError:

@@ -1,31 +1,43 @@
-"""A method as text: an estimator, then objectives, joined by " + ".
+"""A method as text: an estimator, then its other parts in any order, joined by " + ".
 
-grpo                                                  a bare estimator: the host's own clip and divergence
-ebpo_debiased:memory=0.95 + clip:low=0.2,high=0.28    the objective is named, the host's settings of it are not used
+grpo                                                  a bare estimator: the host's own order, clip and divergence
+ebpo_debiased:memory=0.95 + clip:low=0.2,high=0.28    objectives are named, the host's settings of them are not used
 rloo + cispo:high=0.2 + kl:coef=0.001                 pushes add
+grpo + easy_to_hard + dynamic:batches=5               an allocation, before the rollouts; a selection, after them
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ebpo_sim import rungs
-from ebpo_sim.errors import InputError
+from ebpo_sim.errors import InputError, unknown_name
 from ebpo_sim.estimators import Estimator
 from ebpo_sim.numbers.mixing import Prior
 from ebpo_sim.objectives import Objective
-from ebpo_sim.objectives.registry import make_objective
+from ebpo_sim.objectives.registry import OBJECTIVES
+from ebpo_sim.part import Need
 from ebpo_sim.rungs import Rung
+from ebpo_sim.sampling import ALLOCATIONS, SELECTIONS, Allocation, Everything, Selection
 
 PLUS = " + "
+KINDS = (ALLOCATIONS, SELECTIONS, OBJECTIVES)
 
 
 class Method(NamedTuple):
-    """name: the text. objectives: those named, () for a bare estimator."""
+    """name: the text. allocation: None leaves the prompts to the host's own order. objectives: those named, () leaves
+    them to the host's settings."""
 
     name: str
     estimator: Estimator
-    objectives: tuple[Objective, ...]
+    objectives: tuple[Objective, ...] = ()
+    allocation: Allocation | None = None
+    selection: Selection = Everything()
+
+    def needs(self) -> frozenset[Need]:
+        """What a batch must carry beside rewards for estimator, allocation and selection."""
+        chosen = frozenset[Need]() if self.allocation is None else self.allocation.needs
+        return self.estimator.needs | self.selection.needs | chosen
 
 
 def estimator_of(text: str) -> str:
@@ -40,16 +52,35 @@ def parse_method(text: str, prior: Prior | None, rung: Rung) -> Method:
     rung does not provide.
     """
     first, *rest = (part.strip() for part in text.split(PLUS))
-    estimator = rungs.bound(first, prior, rung)
-    objectives = tuple(make_objective(part) for part in rest)
-    for part, objective in zip(rest, objectives, strict=True):
+    method = Method(text, rungs.bound(first, prior, rung))
+    for i, part in enumerate(rest):
+        name = part.partition(":")[0]
+        if name in [other.partition(":")[0] for other in rest[:i]]:
+            raise InputError(f"method {text!r} names {name!r} twice: give it once, with the sum of both")
+        method = _with(method, part, name, rung)
+    return method
+
+
+def _with(method: Method, text: str, name: str, rung: Rung) -> Method:
+    """The method with one part more."""
+    registry = next((r for r in KINDS if name in r.names()), None)
+    if registry is None:
+        known = [n for r in KINDS for n in r.names()]
+        raise unknown_name("part of a method", name, known, "; one of your own comes with --load FILE.py")
+    part: Any = registry.make(text)
+    if registry is OBJECTIVES:
         if "log_probs" not in rung.provides:
-            raise InputError(f"{part} needs log_probs, which {rung.name} does not provide: name {first!r} alone there")
-        rungs.check(part, objective.needs, rung)
-        if objective.init() != ():
-            raise InputError(f"{part} keeps a state, which no rung carries for objectives yet: use settings")
-    names = [part.partition(":")[0] for part in rest]
-    twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
-    if twice is not None:
-        raise InputError(f"method {text!r} names {twice!r} twice: give it once, with the sum of both")
-    return Method(text, estimator, objectives)
+            raise InputError(
+                f"{text} needs log_probs, which {rung.name} does not provide: name "
+                f"{estimator_of(method.name)!r} alone there"
+            )
+        if part.init() != ():
+            raise InputError(f"{text} keeps a state, which no rung carries for objectives yet: use settings")
+    rungs.check(text, part.needs, rung)
+    if registry is OBJECTIVES:
+        return method._replace(objectives=(*method.objectives, part))
+    if registry is ALLOCATIONS and method.allocation is None:
+        return method._replace(allocation=part)
+    if registry is SELECTIONS and method.selection == Everything():
+        return method._replace(selection=part)
+    raise InputError(f"method {method.name!r} names a second {registry.kind}, {name!r}: name one")

@@ -1,0 +1,34 @@
+"""Allocation and selection: which prompts get how many rollouts, and which rollouts are learnt from."""
+
+from ebpo_sim.sampling.base import Allocation, Ask, Kept, Plan, Pool, Selection, check_plan
+from ebpo_sim.sampling.dynamic import Dynamic
+from ebpo_sim.sampling.everything import Everything
+from ebpo_sim.sampling.orders import ORDERS, Order
+from ebpo_sim.sampling.registry import (
+    ALLOCATIONS,
+    SELECTIONS,
+    make_allocation,
+    make_selection,
+    register_allocation,
+    register_selection,
+)
+
+__all__ = [
+    "ALLOCATIONS",
+    "ORDERS",
+    "SELECTIONS",
+    "Allocation",
+    "Ask",
+    "Dynamic",
+    "Everything",
+    "Kept",
+    "Order",
+    "Plan",
+    "Pool",
+    "Selection",
+    "check_plan",
+    "make_allocation",
+    "make_selection",
+    "register_allocation",
+    "register_selection",
+]

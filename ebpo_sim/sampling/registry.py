@@ -1,0 +1,37 @@
+"""Allocations and selections by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ebpo_sim.registry import Registry
+from ebpo_sim.sampling.base import Allocation, Selection
+from ebpo_sim.sampling.dynamic import Dynamic
+from ebpo_sim.sampling.everything import Everything
+from ebpo_sim.sampling.orders import ORDERS, Kind, Order
+
+
+
+def _order(kind: Kind) -> Callable[[], Order]:
+    def order() -> Order:
+        return Order(kind)
+
+    return order
+
+
+ALLOCATIONS = Registry("allocation", {kind: _order(kind) for kind in ORDERS})
+SELECTIONS = Registry("selection", {"everything": Everything, "dynamic": Dynamic})
+register_allocation = ALLOCATIONS.register
+register_selection = SELECTIONS.register
+
+
+def make_allocation(text: str) -> Allocation:
+    """The allocation that the text spells; see `Registry.make`."""
+    made: Allocation = ALLOCATIONS.make(text)
+    return made
+
+
+def make_selection(text: str) -> Selection:
+    """The selection that the text spells; see `Registry.make`."""
+    made: Selection = SELECTIONS.make(text)
+    return made
