@@ -19,19 +19,22 @@ class Rung(NamedTuple):
     provides: frozenset[Need]
 
 
+_CHOICES: frozenset[Need] = frozenset({"prompt_choice", "batch_choice"})
 _BINARY: frozenset[Need] = frozenset({"binary_rewards"})
-COUNTS = Rung("counts", "exact sums and compiled streams of success counts", _BINARY | {"lengths", "true_prior", "batch_choice"})
+COUNTS = Rung(
+    "counts", "exact sums and compiled streams of success counts", _BINARY | {"lengths", "true_prior", "batch_choice"}
+)
 CHAINS = Rung(
     "chains",
     "softmax policies on skill chains",
     _BINARY
-    | {"lengths", "prompt_ids", "clusters", "log_probs", "reference", "entropy", "behaviour", "true_prior"}
-    | {"prompt_choice", "batch_choice"},
+    | _CHOICES
+    | {"lengths", "prompt_ids", "clusters", "log_probs", "reference", "entropy", "behaviour", "true_prior"},
 )
 LANGUAGE_MODEL = Rung(
     "llm",
     "python llm/train.py",
-    frozenset({"lengths", "prompt_ids", "clusters", "log_probs", "reference", "prompt_choice", "batch_choice"}),
+    _CHOICES | {"lengths", "prompt_ids", "clusters", "log_probs", "reference"},
 )
 TRL = Rung("trl", "EBPOTrainer, estimators", frozenset({"lengths", "clusters"}))
 VERL = Rung("verl", "verl's registry, estimators", frozenset({"lengths", "clusters"}))

@@ -20,6 +20,7 @@ from ebpo_sim import report, rungs
 from ebpo_sim.errors import InputError
 from ebpo_sim.methods.method import parse_method
 from llm import checkpoints, hub, trained_on, trl_checkpoints
+from llm.curriculum import MEASURED
 from llm.engines import precision
 from llm.problems import record_of, task
 from llm.run import (
@@ -28,7 +29,7 @@ from llm.run import (
     load_policy,
     longest_answer,
     objective_of,
-    ranking_from,
+    rates_from,
     sized,
     verifier_of,
 )
@@ -72,7 +73,7 @@ class Reward:
 
 def rows_of(settings: Settings, problems: Sequence[Problem], chat: bool) -> list[dict[str, Any]]:
     """One row a prompt and step, in the curriculum's order."""
-    curriculum = curriculum_of(settings, problems, ranking_from(settings, problems))
+    curriculum = curriculum_of(settings, problems, rates_from(settings, problems))
     return [
         {"prompt": _prompt(p, chat), "answer": p.answer, "topic": p.cell.topic, "id": p.id}
         for step in range(settings.steps)
@@ -144,8 +145,10 @@ def train(settings: Settings, out: Path, cache: Path, resume: bool = False) -> N
     except ImportError as error:
         raise InputError(f"--backend trl needs TRL: pip install 'ebpo-sim[trl]' ({error})") from error
     check(settings)
-    if settings.order == "easy_to_hard" and not settings.ranking:
-        raise InputError("--order easy_to_hard with --backend trl needs --ranking, a rollouts.csv of llm/evaluate.py")
+    if settings.order in MEASURED and not settings.ranking:
+        raise InputError(
+            f"--order {settings.order} with --backend trl needs --ranking, a rollouts.csv of llm/evaluate.py"
+        )
     if settings.engine == "vllm" and importlib.util.find_spec("vllm") is None:
         raise InputError("--engine vllm needs vLLM: pip install vllm, or use --engine hf")
     state = PartialState(cpu=settings.device == "cpu")

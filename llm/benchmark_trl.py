@@ -40,6 +40,7 @@ from ebpo_sim import cli, report
 from ebpo_sim.errors import InputError
 from ebpo_sim.timing import spread
 from llm import train
+from llm.curriculum import Curriculum
 from llm.problems import task
 from llm.run import Run, prepare
 from llm.settings import Settings
@@ -73,8 +74,10 @@ class Rewards:
 
 def our_step(run: Run, problems: list[Problem], number: int) -> tuple[float, dict[str, Any]]:
     """(seconds of the whole step, its metrics)."""
+    settings = run.settings
+    those = Curriculum(problems, len(problems), settings.group_size, number + 1, settings.seed)
     began = time.perf_counter()
-    metrics, _ = train.train_step(run, problems, number)
+    metrics, _ = train.train_step(run, those, number)
     return time.perf_counter() - began, metrics
 
 

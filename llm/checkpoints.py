@@ -1,7 +1,7 @@
 """Checkpoints: whole or absent, complete, and refused when they do not belong to the run.
 
 Every random draw of a run comes from a generator seeded by (seed, step, purpose), so no generator's state has to be
-kept; what is kept is the step, the weights, the optimizer, the estimator's state, the curriculum's ranking, the
+kept; what is kept is the step, the weights, the optimizer, the method's memories, pass rates that an order needs, the
 settings, and how long the logs were.
 """
 
@@ -27,7 +27,7 @@ from llm.settings import Settings, option
 from llm.tasks.tokenizer import CharTokenizer, Tokenizer
 from llm.trained_on import TrainedOn
 
-FORMAT, VERSION = "ebpo llm checkpoint", 3
+FORMAT, VERSION = "ebpo llm checkpoint", 4
 SEAL = b"\nebpo sha256 "  # stands behind the archive, which torch reads all the same; 64 digits follow
 
 
@@ -44,6 +44,10 @@ def _optimizer(x: Any) -> bool:
     return isinstance(x, dict) and isinstance(x.get("state"), dict) and isinstance(x.get("param_groups"), list)
 
 
+def _numbers(x: Any) -> bool:
+    return isinstance(x, list) and all(type(v) is float and abs(v) < float("inf") for v in x)
+
+
 def _holds(test: Callable[[Any], bool], x: Any) -> bool:
     try:
         return test(x)
@@ -57,12 +61,9 @@ PARTS: dict[str, tuple[Callable[[Any], bool], str]] = {  # what a checkpoint hol
     "model": (_weights, "finite tensors by name"),
     "reference": (lambda x: x is None or _weights(x), "finite tensors by name, or nothing"),
     "optimizer": (_optimizer, "state and param_groups"),
-    "estimator": (lambda x: isinstance(x, str), "text"),
-    "ranking": (lambda x: x is None or (isinstance(x, list) and all(map(_count, x))), "positions of problems"),
-    "start": (
-        lambda x: isinstance(x, list) and all(type(v) is float and abs(v) < float("inf") for v in x),
-        "a finite number a validation problem",
-    ),
+    "method": (lambda x: isinstance(x, str), "text"),
+    "rates": (lambda x: x is None or _numbers(x), "a finite number a training problem, or nothing"),
+    "start": (_numbers, "a finite number a validation problem"),
     "log_bytes": (
         lambda x: isinstance(x, dict) and set(x) == set(FILES) and all(map(_count, x.values())),
         f"the lengths of {', '.join(FILES)}",

@@ -30,11 +30,11 @@ if __name__ == "__main__":
 
 from ebpo_sim import cli, labels, report
 from ebpo_sim.errors import InputError, unknown_name
+from ebpo_sim.sampling import ORDERS
 from llm import compare_analysis as analysis
 from llm import compare_plots, compare_text
 from llm.compare_plan import TUNING_SEED, Plan, progress
 from llm.compare_runs import CURVE_COLUMNS, MAY_LACK, RUN_COLUMNS, RUNS, simulate, tables
-from llm.curriculum import ORDERS
 from llm.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]

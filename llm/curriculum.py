@@ -1,82 +1,63 @@
-"""In which order prompts are met: a pure function of the step, so a resumed run meets the same ones."""
+"""The training problems as the pool that allocations choose from; an allocation is a pure function of its memory and
+the step, so a resumed run meets the same problems."""
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from functools import cached_property
+
+import numpy as np
 
 from ebpo_sim.errors import InputError
+from ebpo_sim.methods import step as methods
+from ebpo_sim.methods.step import State
+from ebpo_sim.sampling import Allocation, Ask, Order, Plan, Pool
 from llm.tasks import Problem
 
-Order = Literal["shuffled", "topic", "easy_to_hard"]
-ORDERS: tuple[Order, ...] = ("shuffled", "topic", "easy_to_hard")
-WINDOW = 0.25  # share of the ranked pool that an easy-to-hard batch is drawn from
+SHUFFLED = Order()
+MEASURED = ("easy_to_hard", "hard_to_easy")  # orders that need pass rates
+OLD_NAMES = {"topic": "alternating"}  # what this rung once called an order
 
 
 @dataclass(frozen=True)
 class Curriculum:
-    """`batch(step)` gives `prompts` distinct problems of the pool.
+    """Which problems a step gets, and how many answers each.
 
-    order: "shuffled" walks through a new permutation of the pool every epoch; "topic" does so within one topic a
-    batch, topics in rotation; "easy_to_hard" draws from a window that slides over the pool ranked by measured pass
-    rate. ranking: indices of the pool from easiest to hardest, needed for that order only.
-    Raises InputError for an unknown order, and for batches larger than what they are drawn from.
+    rates: each problem's pass rate before training, for orders by difficulty. Raises InputError for batches larger
+    than the pool.
     """
 
-    order: Order
-    pool: Sequence[Problem]
+    problems: Sequence[Problem]
     prompts: int
+    group_size: int
     steps: int
     seed: int
-    ranking: tuple[int, ...] = ()
+    allocation: Allocation = SHUFFLED
+    rates: Sequence[float] | None = None
 
     def __post_init__(self) -> None:
-        if self.order not in ORDERS:
-            raise InputError(f"--order must be one of {', '.join(ORDERS)}, got {self.order!r}")
-        if self.order == "easy_to_hard" and sorted(self.ranking) != list(range(len(self.pool))):
-            raise InputError("order easy_to_hard needs a ranking of the whole pool")
-        smallest = largest_batch(self.order, self.pool)
-        if not 1 <= self.prompts <= smallest:
+        if not 1 <= self.prompts <= len(self.problems):
             raise InputError(
-                f"--prompts must be between 1 and {smallest}, the smallest set a batch is drawn from, "
-                f"got {self.prompts}: lower it, name a larger data set, or for generated problems raise --per-cell"
+                f"--prompts must be between 1 and {len(self.problems)}, the training problems there are, got "
+                f"{self.prompts}: lower it, name a larger data set, or for generated problems raise --per-cell"
             )
 
+    @cached_property
+    def pool(self) -> Pool:
+        """The problems as allocations see them: topics by number, in order of appearance."""
+        number = {topic: i for i, topic in enumerate(dict.fromkeys(p.cell.topic for p in self.problems))}
+        cluster_P = np.array([number[p.cell.topic] for p in self.problems])
+        return Pool(len(self.problems), cluster_P, None if self.rates is None else np.array(self.rates))
+
+    def ask(self, step: int) -> Ask:
+        """What is planned for a step, counted from 0."""
+        return Ask(step, self.steps, self.prompts, self.group_size)
+
+    def plan(self, state: State, step: int, attempt: int = 0) -> Plan:
+        """One generation batch: numbers of problems and answers of each."""
+        return methods.plan(self.allocation, state, self.pool, self.ask(step)._replace(attempt=attempt), self.seed)
+
     def batch(self, step: int) -> list[Problem]:
-        """The problems of a step, counted from 0."""
-        if self.order == "easy_to_hard":
-            start = round((len(self.pool) - self._window()) * step / max(1, self.steps - 1))
-            window = self.ranking[start : start + self._window()]
-            return [self.pool[i] for i in random.Random(f"{self.seed} window {step}").sample(window, self.prompts)]
-        streams = self._streams()
-        which, turn = step % len(streams), step // len(streams)
-        per_epoch = len(streams[which]) // self.prompts  # whole batches only, so none meets a prompt twice
-        epoch, place = divmod(turn, per_epoch)
-        order = list(streams[which])
-        random.Random(f"{self.seed} {which} epoch {epoch}").shuffle(order)
-        return [self.pool[i] for i in order[place * self.prompts : (place + 1) * self.prompts]]
-
-    def _window(self) -> int:
-        return min(len(self.pool), max(self.prompts, round(WINDOW * len(self.pool))))
-
-    def _streams(self) -> list[list[int]]:
-        return _streams(self.order, self.pool)
-
-
-def _streams(order: Order, pool: Sequence[Problem]) -> list[list[int]]:
-    if order != "topic":
-        return [list(range(len(pool)))]
-    topics = list(dict.fromkeys(p.cell.topic for p in pool))
-    return [[i for i, p in enumerate(pool) if p.cell.topic == topic] for topic in topics]
-
-
-def largest_batch(order: Order, pool: Sequence[Problem]) -> int:
-    """The most distinct prompts that every batch of this order can have."""
-    return min(map(len, _streams(order, pool)))
-
-
-def rank(pass_rates: Sequence[float]) -> tuple[int, ...]:
-    """Indices from the highest pass rate to the lowest, ties in the order given."""
-    return tuple(sorted(range(len(pass_rates)), key=lambda i: -pass_rates[i]))
+        """The problems of a step, of an allocation without a memory."""
+        return [self.problems[i] for i in self.plan(State(), step).prompt_P]

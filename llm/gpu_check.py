@@ -193,7 +193,7 @@ def _run(settings: Settings, cache: Path) -> Run:
 
 def _steps(run: Run, count: int) -> list[tuple[dict[str, Any], Any]]:
     curriculum = curriculum_of(run.settings, task(run.settings).train)
-    return [train.train_step(run, curriculum.batch(step), step) for step in range(count)]
+    return [train.train_step(run, curriculum, step) for step in range(count)]
 
 
 def _pass_rate(run: Run, held: Sequence[Any]) -> float:

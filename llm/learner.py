@@ -28,11 +28,6 @@ def learning_rate(run: Run, step: int) -> float:
     return settings.lr * min(1.0, (step + 1) / max(1, settings.warmup)) * (1 - step / settings.steps)
 
 
-def measured_rows(run: Run, rolled: Rollouts) -> Tensor:
-    """One answer a prompt: the rows that the KL of a step is measured on."""
-    return torch.arange(0, len(rolled.tokens_NT), run.settings.group_size, device=rolled.tokens_NT.device)
-
-
 def micro_batches(run: Run, rolled: Rollouts, index: Tensor) -> Iterator[Tensor]:
     """The rows of `index` in pieces of --micro-rows, answers of like length together; none for no rows."""
     size = run.settings.micro_rows or len(index)
@@ -65,16 +60,19 @@ def fixed_log_probs(run: Run, rolled: Rollouts, index: Tensor, reference: bool =
     return found_NT
 
 
-def with_old_log_probs(run: Run, rolled: Rollouts, advantage_N: Tensor) -> tuple[Rollouts, float | None]:
+def with_old_log_probs(
+    run: Run, rolled: Rollouts, advantage_N: Tensor, measured: Tensor
+) -> tuple[Rollouts, float | None]:
     """(rollouts that carry the log-probabilities the ratio starts from, mean |sampler - trainer| in nats).
 
     The sampler's own in float32, where both forwards agree to 1e-5 and the difference is not computed; else, or with
-    --old-log-probs trainer, those of the training forward, on the rows that need them.
+    --old-log-probs trainer, those of the training forward, on the rows that need them or that the step's KL is
+    measured on.
     """
     choice = run.settings.old_log_probs
     if choice == "sampler" or (choice == "auto" and run.where.dtype == "fp32" and run.settings.engine == "hf"):
         return rolled, None
-    index = torch.cat([run.objective.needed_rows(advantage_N), measured_rows(run, rolled)]).unique()
+    index = torch.cat([run.objective.needed_rows(advantage_N), measured]).unique()
     mine_NT = fixed_log_probs(run, rolled, index)
     counted_NT = rolled.mask_NT[index]
     gap = ((mine_NT - rolled.log_prob_NT)[index].abs() * counted_NT).sum() / counted_NT.sum()
@@ -140,9 +138,8 @@ def _optimizer_step(
 
 
 @torch.no_grad()
-def kl_of_step(run: Run, rolled: Rollouts) -> float:
-    """KL(before the step, after it) a token, nats, by k3 on one answer a prompt."""
-    index = measured_rows(run, rolled)
+def kl_of_step(run: Run, rolled: Rollouts, index: Tensor) -> float:
+    """KL(before the step, after it) a token, nats, by k3 on the rows of `index`: one answer a prompt."""
     new_NT = fixed_log_probs(run, rolled, index)[index]
     mask_NT = rolled.mask_NT[index]
     k3_NT = estimate((new_NT - rolled.log_prob_NT[index]).masked_fill(~mask_NT, 0.0), "k3")

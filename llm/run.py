@@ -16,11 +16,12 @@ from transformers import PreTrainedModel
 
 from ebpo_sim import report, rungs
 from ebpo_sim.errors import InputError
-from ebpo_sim.estimators import Estimator
-from ebpo_sim.methods.method import parse_method
+from ebpo_sim.methods.method import Method, parse_method
+from ebpo_sim.methods.step import State, start
 from ebpo_sim.objectives import KL, Aggregation, Clip, Objective
+from ebpo_sim.sampling import Order
 from llm import hub, policy, sizes
-from llm.curriculum import Curriculum, rank
+from llm.curriculum import Curriculum
 from llm.engines import Engine, HFEngine, Precision, precision
 from llm.objectives import Loss
 from llm.problems import GENERATED
@@ -47,8 +48,8 @@ class Run:
     model: PreTrainedModel
     reference: PreTrainedModel | None
     optimizer: torch.optim.Optimizer
-    estimator: Estimator
-    state: Any
+    method: Method
+    state: State
     objective: Loss
     engine: Engine
     verifier: Verifier
@@ -161,8 +162,9 @@ def prepare(settings: Settings, cache: Path, problems: Sequence[Problem], held: 
     if settings.engine == "vllm" and settings.model == SCRATCH:
         raise InputError("--engine vllm loads a model by name or folder: name one with --model, or use --engine hf")
     method = parse_method(settings.estimator, None, rungs.LANGUAGE_MODEL)
+    method = method._replace(allocation=method.allocation or order_of(settings))
     where = precision(settings.device, settings.dtype)
-    curriculum_of(settings, problems, ranking_from(settings, problems))
+    curriculum_of(settings, problems, rates_from(settings, problems))
     objective_of(settings, 1)
     settings = sized(settings, (*problems, *held), where)
     verifier = verifier_of(settings)
@@ -184,7 +186,7 @@ def prepare(settings: Settings, cache: Path, problems: Sequence[Problem], held: 
         fused=where.device.type == "cuda",
     )
     return Run(
-        settings, model, reference, optimizer, method.estimator, method.estimator.init(), loss,
+        settings, model, reference, optimizer, method, start(method), loss,
         engine_of(settings, model, tokenizer, where), verifier, where,
     )  # fmt: skip
 
@@ -199,8 +201,8 @@ def objective_of(settings: Settings, length: int, named: tuple[Objective, ...] =
     return Loss(named or parts, Aggregation(aggregation, length))
 
 
-def ranking_from(settings: Settings, problems: Sequence[Problem]) -> list[int] | None:
-    """Problems from easiest to hardest by the pass rates of --ranking; None without it.
+def rates_from(settings: Settings, problems: Sequence[Problem]) -> list[float] | None:
+    """The problems' pass rates in --ranking; None without it.
 
     The file has a row a rollout with prompt_id and reward, as llm/evaluate.py writes. Raises InputError for another
     file and for a problem that is not in it.
@@ -222,11 +224,18 @@ def ranking_from(settings: Settings, problems: Sequence[Problem]) -> list[int] |
             f"--ranking {settings.ranking!r} has no rollout of {len(missing)} problems, the first {missing[0]!r}: "
             "evaluate on the whole training set"
         )
-    return list(rank([sum(rewards[p.id]) / len(rewards[p.id]) for p in problems]))
+    return [sum(rewards[p.id]) / len(rewards[p.id]) for p in problems]
 
 
-def curriculum_of(settings: Settings, problems: Sequence[Problem], ranking: Sequence[int] | None = None) -> Curriculum:
-    """The order of the training problems; without a ranking an easy-to-hard one keeps theirs."""
-    ranking = range(len(problems)) if ranking is None else ranking
-    order: Any = settings.order
-    return Curriculum(order, problems, settings.prompts, settings.steps, settings.seed, tuple(ranking))
+def order_of(settings: Settings) -> Order:
+    """The allocation of a method that names none: --order."""
+    kind: Any = settings.order
+    return Order(kind)
+
+
+def curriculum_of(
+    settings: Settings, problems: Sequence[Problem], rates: Sequence[float] | None = None, method: Method | None = None
+) -> Curriculum:
+    """The training problems in the method's allocation, or in --order."""
+    allocation = (None if method is None else method.allocation) or order_of(settings)
+    return Curriculum(problems, settings.prompts, settings.group_size, settings.steps, settings.seed, allocation, rates)

@@ -9,7 +9,8 @@ from typing import Any
 
 from ebpo_sim.cli import Parser
 from ebpo_sim.errors import InputError
-from llm.curriculum import ORDERS
+from ebpo_sim.sampling import ORDERS
+from llm.curriculum import OLD_NAMES
 from llm.objectives import AGGREGATIONS
 
 
@@ -100,6 +101,7 @@ class Settings:
             if not good:
                 bound = "positive and finite" if least is None else f"at least {least} and finite"
                 raise InputError(f"{option(field.name)} must be {bound}, got {value}: the default is {field.default}")
+        object.__setattr__(self, "order", OLD_NAMES.get(self.order, self.order))
         for name, known in CHOICES.items():
             if getattr(self, name) not in known:
                 raise InputError(f"{option(name)} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
@@ -137,7 +139,7 @@ ZERO_ALLOWED = {
     "verifier_workers", "verifier_memory",
 }  # fmt: skip
 CHOICES: dict[str, tuple[str, ...]] = {
-    "order": ORDERS,
+    "order": (*ORDERS, *OLD_NAMES),
     "aggregation": AGGREGATIONS,
     "kl_kind": ("k1", "k2", "k3"),
     "old_log_probs": ("auto", "sampler", "trainer"),
@@ -150,7 +152,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "paper": {  # the set-up of arXiv 2602.05165, section 5; 1000 steps at most
         "model": "Qwen/Qwen3-8B", "dataset": "BytedTsinghua-SIA/DAPO-Math-17k", "validation": "HuggingFaceH4/MATH-500",
         "estimator": "ebpo", "group_size": 4, "prompts": 512, "mini_batch": 128, "lr": 1e-6, "kl_coef": 1e-3,
-        "steps": 1000, "order": "topic", "max_new": 8192, "dtype": "bf16", "device": "cuda", "micro_rows": 4,
+        "steps": 1000, "order": "alternating", "max_new": 8192, "dtype": "bf16", "device": "cuda", "micro_rows": 4,
         "sample_rows": 256, "gradient_checkpointing": True, "eval_samples": 16, "sft_steps": 0,
     },
 }  # fmt: skip
@@ -159,8 +161,8 @@ HELP = {
     "group_size": "rollouts a prompt",
     "prompts": "prompts a step; 0: 64, or all there are to train on where they are fewer",
     "steps": "reinforcement-learning steps",
-    "order": "how prompts are presented; easy_to_hard by the base's pass rates on them",
-    "ranking": "for easy_to_hard: a rollouts.csv of llm/evaluate.py instead of measuring at the start",
+    "order": "in which order prompts are met; by difficulty: by the base's pass rates on them",
+    "ranking": "for orders by difficulty: a rollouts.csv of llm/evaluate.py instead of measuring at the start",
     "seed": "same seed, same bytes on a CPU with the same --threads",
     "lr": "peak learning rate of AdamW; 1e-3 was seen to collapse the tiny model, 1e-6 is usual for large ones",
     "warmup": "steps of linear warm-up, multiplied by a linear decay to 0 over all steps",

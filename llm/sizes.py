@@ -11,7 +11,6 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from ebpo_sim import budget, cli, report
 from ebpo_sim.errors import InputError
-from llm.curriculum import largest_batch
 from llm.engines import Precision
 from llm.settings import Settings, option
 from llm.tasks import Problem
@@ -50,12 +49,12 @@ def use_threads(count: int) -> None:
 
 def fitted(settings: Settings, problems: Sequence[Problem]) -> Settings:
     """The settings with --prompts chosen where it is 0; that there are fewer problems than usual is said."""
-    if settings.order == "topic" and len({p.cell.topic for p in problems}) == 1:
-        report.say(f"--order topic: all problems have the topic {problems[0].cell.topic!r}, so this order is shuffled")
+    if settings.order in ("blocked", "alternating") and len({p.cell.topic for p in problems}) == 1:
+        same = f"all problems have the topic {problems[0].cell.topic!r}, so this order is shuffled"
+        report.say(f"--order {settings.order}: {same}")
     if settings.prompts:
         return settings
-    order: Any = settings.order
-    most, unit = largest_batch(order, problems), settings.mini_batch or 1
+    most, unit = len(problems), settings.mini_batch or 1
     prompts = max(unit, min(PROMPTS, most) // unit * unit)
     if most < PROMPTS:
         report.say(f"--prompts {prompts}: a batch is drawn from {most} problems")

@@ -2,14 +2,14 @@
 
     python llm/train.py                                    # a tiny model from scratch: minutes, nothing downloaded
     python llm/train.py --estimator grpo --out results/llm/grpo
-    python llm/train.py --estimator ebpo_debiased:memory=0.95 --order topic --group-size 2
+    python llm/train.py --estimator ebpo_debiased:memory=0.95 --order alternating --group-size 2
     python llm/train.py --resume                           # after a kill, with the options of the killed run
     python llm/train.py --model Qwen/Qwen3-0.6B --dataset math.jsonl --device cuda --dtype bf16 --lr 1e-6
     python llm/train.py --model FOLDER --dataset problems.jsonl --verifier checks.py:is_right --lora-rank 16
     accelerate launch llm/train.py --backend trl --preset paper    # many GPUs, by TRL; see llm/backend_trl.py
 
 Decisions:
-1. Advantages come from one call of the estimator object a step; clusters are topics; a prompt's answers share a group.
+1. Advantages come from one call of the method a step; clusters are topics; a prompt's answers share a group.
 2. On-policy by default: old log-probabilities are the sampler's, one update a batch; --updates and --mini-batch make
    more of it, and then the ratio clips.
 3. No value function, and no KL to the base unless --kl-coef.
@@ -20,7 +20,6 @@ Decisions:
 
 from __future__ import annotations
 
-import hashlib
 import math
 import sys
 import time
@@ -37,17 +36,19 @@ if __name__ == "__main__":
 
     early.guard()
 
+import numpy as np
 import torch
 
-from ebpo_sim import cli, group_rewards, report
+from ebpo_sim import cli, report
 from ebpo_sim.errors import InputError
-from ebpo_sim.estimators import dump_state, load_state
-from llm import checkpoints, engines, evaluate, learner, summary
-from llm.curriculum import rank
+from ebpo_sim.methods.checkpoint import dump_state, load_state
+from llm import checkpoints, evaluate, learner, summary
+from llm.collect import answers, seed_for
+from llm.curriculum import MEASURED, Curriculum
 from llm.folders import alone_in
 from llm.logs import RunLog
 from llm.problems import record_of, task
-from llm.run import Run, curriculum_of, prepare, ranking_from
+from llm.run import Run, curriculum_of, prepare, rates_from
 from llm.settings import Settings, parse
 from llm.sizes import fitted, use_threads
 from llm.tasks import Problem
@@ -76,59 +77,50 @@ class Clock:
         return time.perf_counter()
 
 
-def seed_for(seed: int, purpose: str, step: int) -> int:
-    """A seed for one purpose at one step."""
-    return int.from_bytes(hashlib.sha256(f"{seed} {purpose} {step}".encode()).digest()[:8]) >> 1
-
-
-def train_step(run: Run, problems: list[Problem], step: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def train_step(run: Run, curriculum: Curriculum, step: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Sample, verify, estimate, update; (metrics of the step, one row a rollout)."""
-    settings, clock, failed = run.settings, Clock(run.where.device), sum(run.verifier.failures.values())
-    seed = seed_for(settings.seed, "sample", step)
-    rolled = run.engine.sample(problems, settings.group_size, seed, settings.temperature)
+    clock, failed = Clock(run.where.device), sum(run.verifier.failures.values())
+    batch = answers(run, curriculum, step)
+    run.state = batch.state
     clock.note("sample")
-    _, texts, reward_PG = engines.verified(rolled, run.engine.tokenizer, run.verifier, problems, settings.group_size)
-    length_PG = rolled.mask_NT.sum(dim=1).view_as(reward_PG).cpu()
-    clock.note("verify")
-    groups = group_rewards(
-        reward_PG,
-        lengths=length_PG,
-        clusters=[p.cell.topic for p in problems],
-        prompt_ids=[p.id for p in problems],
-    )
-    advantage_PG, info, run.state = run.estimator.step(run.state, groups)
-    clock.note("estimator")
-    advantage_N = advantage_PG.flatten().float().to(run.where.device)
-    rolled, gap = learner.with_old_log_probs(run, rolled, advantage_N)
-    trained = learner.update(run, rolled, advantage_N, learner.learning_rate(run, step))
-    run.engine.sync()
-    clock.note("update")
-    tokens = int(length_PG.sum())
+    lr, whole = learner.learning_rate(run, step), len(batch.kept_N) == len(batch.problems)
+    trained: dict[str, float | None] = {"grad_norm": 0.0, "clip_fraction": 0.0, "rows_trained": 0.0, "lr": lr}
+    gap, kl_step = None, 0.0
+    if len(batch.kept_N):
+        rolled = batch.rolled if whole else batch.rolled.rows(batch.kept_N)
+        advantage_N = torch.from_numpy(batch.advantage_N).float().to(run.where.device)[batch.kept_N]
+        first = batch.first_rows()
+        rolled, gap = learner.with_old_log_probs(run, rolled, advantage_N, first)
+        trained |= learner.update(run, rolled, advantage_N, lr)
+        run.engine.sync()
+        clock.note("update")
+        kl_step = learner.kl_of_step(run, rolled, first)
+    tokens, info, rolled = int(batch.length_N.sum()), batch.info, batch.rolled
+    silent_P = np.bincount(batch.group_N, batch.advantage_N != 0) == 0
     metrics = {
         "step": step + 1,
-        "reward": float(reward_PG.mean()),
+        "reward": float(batch.reward_N.mean()),
         "entropy": float(rolled.entropy_NT.sum()) / tokens,
         **trained,
-        "kl_step": learner.kl_of_step(run, rolled),
+        "kl_step": kl_step,
         "sampler_gap": gap,
-        "length": tokens / reward_PG.numel(),
+        "rollouts": len(batch.problems),
+        "length": tokens / len(batch.problems),
         "missing_eos": float((~rolled.finished_N).float().mean()),
         "verifier_failures": sum(run.verifier.failures.values()) - failed,
-        "shrinkage": None if info.shrinkage_P is None else float(info.shrinkage_P.mean()),
-        "prior_mean": None if info.prior_mean_P is None else float(info.prior_mean_P.mean()),
-        "zero_signal": float((advantage_PG == 0).all(dim=1).float().mean()),
-        "uniform_groups": float(info.degenerate_P.mean()),
+        "shrinkage": None if info is None or info.shrinkage_P is None else float(info.shrinkage_P.mean()),
+        "prior_mean": None if info is None or info.prior_mean_P is None else float(info.prior_mean_P.mean()),
+        "zero_signal": float(silent_P.mean()),
+        "uniform_groups": float(batch.groups.degenerate_P.mean()),
     }
     clock.note("measure")
     metrics |= {"tokens_per_second": tokens / sum(clock.seconds.values()), **clock.seconds}
     rows = [
         {
-            "step": step + 1, "prompt_id": p.id, "cluster": p.cell.topic, "reward": float(reward_PG[i, g]),
-            "length": int(length_PG[i, g]), "advantage": float(advantage_PG[i, g]),
-            "text": texts[i * settings.group_size + g],
+            "step": step + 1, "prompt_id": p.id, "cluster": p.cell.topic, "reward": float(batch.reward_N[n]),
+            "length": int(batch.length_N[n]), "advantage": float(batch.advantage_N[n]), "text": batch.texts[n],
         }
-        for i, p in enumerate(problems)
-        for g in range(settings.group_size)
+        for n, p in enumerate(batch.problems)
     ]  # fmt: skip
     return {key: _finite(value) for key, value in metrics.items()}, rows
 
@@ -145,15 +137,15 @@ def validate(run: Run, problems: Sequence[Problem]) -> list[evaluate.Outcome]:
     )
 
 
-def ranking_of(run: Run, problems: Sequence[Problem]) -> list[int] | None:
-    """The training problems from easiest to hardest, where the order needs it: by --ranking or the base's answers."""
-    if run.settings.order != "easy_to_hard":
+def rates_of(run: Run, problems: Sequence[Problem]) -> list[float] | None:
+    """The training problems' pass rates before training, where the order needs them: of --ranking or the base."""
+    if run.settings.order not in MEASURED:
         return None
     if run.settings.ranking:
-        return ranking_from(run.settings, problems)
+        return rates_from(run.settings, problems)
     seed = seed_for(run.settings.seed, "ranking", 0)
     outcomes = evaluate.sampled_outcomes(run.engine, run.verifier, problems, 4, seed, run.settings.temperature)
-    return list(rank(evaluate.pass_rates(outcomes)))
+    return evaluate.pass_rates(outcomes)
 
 
 def train(settings: Settings, out: Path, cache: Path, resume: bool = False, export: bool = False) -> dict[str, Any]:
@@ -179,16 +171,15 @@ def train(settings: Settings, out: Path, cache: Path, resume: bool = False, expo
     run = prepare(settings, cache, problems, held)
     log: RunLog | None = None
     if saved is None:
-        first, ranking = 0, ranking_of(run, problems)
+        first, rates = 0, rates_of(run, problems)
         start_rates = evaluate.pass_rates(validate(run, held))
     else:
-        log, first, ranking, start_rates = restore(run, saved, out, problems, held)
-    curriculum = curriculum_of(settings, problems, ranking)
+        log, first, rates, start_rates = restore(run, saved, out, problems, held)
+    curriculum = curriculum_of(settings, problems, rates, run.method)
     with report.progress(settings.steps, settings.estimator) as bar, run.verifier:
         bar.update(first)
         for step in range(first, settings.steps):
-            batch = curriculum.batch(step)
-            metrics, rows = train_step(run, batch, step)
+            metrics, rows = train_step(run, curriculum, step)
             if log is None:  # not before a step has worked: until then the folder may hold another run
                 path.unlink(missing_ok=True)  # it belongs to the logs that start anew here
                 log = RunLog(out)
@@ -199,10 +190,10 @@ def train(settings: Settings, out: Path, cache: Path, resume: bool = False, expo
                 clock.note("validate")
                 metrics |= {"validation_pass1": mean, "validation_se": _finite(error), **clock.seconds}
             if settings.show_every and _due(step, settings.show_every, settings.steps):
-                show(log, batch, rows, settings.group_size)
+                show(log, curriculum, rows)
             log.add(metrics, [{k: v for k, v in row.items() if k != "text"} for row in rows])
             if _due(step, settings.checkpoint_every, settings.steps):
-                checkpoints.save(path, _content(run, step + 1, ranking, start_rates, log, record))
+                checkpoints.save(path, _content(run, step + 1, rates, start_rates, log, record))
             bar.set_postfix(reward=f"{metrics['reward']:.3f}", refresh=False)
             bar.update()
         end_rates = evaluate.pass_rates(validate(run, held))
@@ -221,10 +212,11 @@ def _due(step: int, every: int, steps: int) -> bool:
     return (step + 1) % every == 0 or step + 1 == steps
 
 
-def show(log: RunLog, problems: Sequence[Problem], rows: Sequence[dict[str, Any]], group_size: int) -> None:
+def show(log: RunLog, curriculum: Curriculum, rows: Sequence[dict[str, Any]]) -> None:
     """The first answers of a few prompts, on the screen in short and in samples.jsonl in full."""
-    for i, problem in enumerate(problems[:SHOWN]):
-        row = rows[i * group_size]
+    by_id = {p.id: p for p in curriculum.problems}
+    for row in list({row["prompt_id"]: row for row in reversed(rows)}.values())[: -SHOWN - 1 : -1]:
+        problem = by_id[row["prompt_id"]]
         log.show({"prompt": problem.prompt, "gold": problem.answer, **row})
         said = "(no end)" if row["text"] is None else row["text"]
         report.say(f"step {row['step']}: {problem.prompt[-60:]!r} -> {said[-60:]!r} (reward {row['reward']:g})")
@@ -232,29 +224,27 @@ def show(log: RunLog, problems: Sequence[Problem], rows: Sequence[dict[str, Any]
 
 def restore(
     run: Run, saved: dict[str, Any], out: Path, problems: Sequence[Problem], held: Sequence[Problem]
-) -> tuple[RunLog, int, list[int] | None, list[float]]:
-    """Put a checkpoint into the run; (its log, the step to go on from, its ranking, the base's pass rates).
+) -> tuple[RunLog, int, list[float] | None, list[float]]:
+    """Put a checkpoint into the run; (its log, the step to go on from, pass rates of the training problems where the
+    order needs them, the base's on the validation problems).
 
     Raises InputError, before anything is changed on disk, for parts that do not fit the run.
     """
-    step, ranking, start = saved["step"], saved["ranking"], saved["start"]
-    ordered = (run.settings.order == "easy_to_hard") == (ranking is not None)
+    step, rates, start = saved["step"], saved["rates"], saved["start"]
+    ordered = len(rates or ()) == (len(problems) if run.settings.order in MEASURED else 0)
     if step > run.settings.steps or len(start) != len(held) or not ordered:
-        raise InputError(
-            f"the checkpoint's step {step}, ranking or pass rates are not of this run: restore an intact one"
-        )
-    curriculum_of(run.settings, problems, ranking)
+        raise InputError(f"the checkpoint's step {step} or pass rates are not of this run: restore an intact one")
     checkpoints.put_weights(run.model, saved["model"])
     if run.reference is not None:
         checkpoints.put_weights(run.reference, saved["reference"] or {}, every=True)
     checkpoints.put_optimizer(run.optimizer, saved["optimizer"])
-    run.state = load_state(run.estimator, saved["estimator"])
+    run.state = load_state(run.method, saved["method"])
     run.engine.sync()
-    return RunLog(out, saved["log_bytes"], step), step, ranking, start
+    return RunLog(out, saved["log_bytes"], step), step, rates, start
 
 
 def _content(
-    run: Run, step: int, ranking: list[int] | None, start: list[float], log: RunLog, record: TrainedOn
+    run: Run, step: int, rates: list[float] | None, start: list[float], log: RunLog, record: TrainedOn
 ) -> dict[str, Any]:
     return {
         "step": step,
@@ -263,8 +253,8 @@ def _content(
         "model": checkpoints.weights_of(run.model),
         "reference": None if run.reference is None else run.reference.state_dict(),
         "optimizer": run.optimizer.state_dict(),
-        "estimator": dump_state(run.estimator, run.state),
-        "ranking": ranking,
+        "method": dump_state(run.method, run.state),
+        "rates": rates,
         "start": start,
         "log_bytes": log.lengths(),
     }

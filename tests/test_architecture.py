@@ -21,7 +21,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 FOLDERS = {name: ROOT / name for name in ("ebpo_sim", "llm", "paper_figures", "tests")}
 
 PLAIN = {"errors", "typed", "numbers", "host", "groups", "part", "labels"}  # what everything may stand on
-PARTS = {"estimators", "objectives"}
+PARTS = {"estimators", "objectives", "sampling", "registry"}
 SHELL = {"report", "budget", "sources", "cache", "plugins", "pool", "cli", "rungs"}  # terminals, files, processes
 SIMULATION = {"worlds", "counts", "chains"}
 MAY_IMPORT = {  # room -> the rooms it may import; what is not listed may not
@@ -32,8 +32,10 @@ MAY_IMPORT = {  # room -> the rooms it may import; what is not listed may not
     "host": {"errors"},
     "part": {"typed"},
     "groups": {"errors", "host"},
+    "registry": {"errors", "typed"},
     "estimators": PLAIN,
-    "objectives": PLAIN,
+    "objectives": PLAIN | {"registry"},
+    "sampling": PLAIN | {"registry"},
     "report": {"errors"},
     "budget": {"errors"},
     "plugins": {"errors"},

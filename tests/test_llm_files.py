@@ -122,7 +122,7 @@ HOSTILE: dict[str, Callable[[dict[str, Any]], object]] = {
     "other decay": lambda s: s["optimizer"]["param_groups"][0].update(weight_decay=9.0),
     "groups lost": lambda s: s["optimizer"].update(param_groups=[]),
     "estimator": lambda s: s.update(estimator="{}"),
-    "ranking": lambda s: s.update(ranking=[0, 1]),
+    "rates": lambda s: s.update(rates=[0.0, 1.0]),
     "start short": lambda s: s.update(start=s["start"][:-1]),
     "start NaN": lambda s: s.update(start=[float("nan")] * len(s["start"])),
     "log lengths lost": lambda s: s["log_bytes"].pop("metrics.csv"),

@@ -13,8 +13,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # llm runs from th
 
 import torch
 
-from ebpo_sim import InputError
-from llm import learner, train
+from ebpo_sim import InputError, group_rewards
+from llm import learner, rollouts, train
 from llm.problems import task
 from llm.run import Run, curriculum_of, prepare
 from llm.settings import Settings
@@ -37,7 +37,7 @@ def stepped(settings: Settings, cache: Path, steps: int = 1) -> tuple[Run, list[
     problems, held = task(settings)
     run = prepare(settings, cache, problems, held)
     curriculum = curriculum_of(settings, problems)
-    return run, [train.train_step(run, curriculum.batch(i), i)[0] for i in range(steps)]
+    return run, [train.train_step(run, curriculum, i)[0] for i in range(steps)]
 
 
 def gradient(run: Run) -> torch.Tensor:
@@ -63,7 +63,7 @@ def test_checkpointing_recomputes(cache: Path, monkeypatch: pytest.MonkeyPatch) 
         counted: list[bool] = []
         layer = run.model.model.layers[0]
         layer.self_attn.register_forward_hook(lambda *_, counted=counted: counted.append(torch.is_grad_enabled()))
-        train.train_step(run, curriculum_of(run.settings, task(run.settings).train).batch(1), 1)
+        train.train_step(run, curriculum_of(run.settings, task(run.settings).train), 1)
         calls.append(sum(counted))
     assert calls == [1, 2]
 
@@ -86,10 +86,10 @@ def test_a_mini_batch_is_the_batch_of_its_prompts(cache: Path) -> None:
     other = prepare(settings, cache, problems, held)
     batch = curriculum_of(settings, problems).batch(0)
     rolled = other.engine.sample(batch, 4, train.seed_for(0, "sample", 0))
-    verdicts = other.verifier.scores(train.engines.rollouts.answers(rolled, other.engine.tokenizer),
+    verdicts = other.verifier.scores(rollouts.answers(rolled, other.engine.tokenizer),
                                      [p for p in batch for _ in range(4)])  # fmt: skip
     rewards = torch.tensor(verdicts, dtype=torch.float64).view(8, 4)
-    advantage, _, _ = other.estimator.step(other.state, train.group_rewards(rewards))  # of the whole batch
+    advantage, _, _ = other.method.estimator.step(other.state.estimator, group_rewards(rewards))  # of the whole batch
     half = torch.arange(16, 32)
     part, objective = rolled.rows(half), other.objective
     loss, _ = objective.loss(

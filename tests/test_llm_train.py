@@ -20,8 +20,9 @@ import torch  # noqa: E402
 
 from ebpo_sim import InputError, cli, group_rewards, make  # noqa: E402
 from ebpo_sim.estimators import dump_state  # noqa: E402
+from ebpo_sim.sampling import ORDERS, Order  # noqa: E402
 from llm import checkpoints, train  # noqa: E402
-from llm.curriculum import ORDERS, Curriculum, rank  # noqa: E402
+from llm.curriculum import MEASURED, Curriculum  # noqa: E402
 from llm.objectives import Loss  # noqa: E402
 from llm.problems import task  # noqa: E402
 from llm.run import Run, curriculum_of, prepare  # noqa: E402
@@ -50,7 +51,7 @@ def untimed(folder: Path) -> list[dict]:
 def started(settings: Settings, cache: Path) -> tuple[Run, list[Problem]]:
     """A run before its first step, and its first batch."""
     problems, held = task(settings)
-    return prepare(settings, cache, problems, held), curriculum_of(settings, problems).batch(0)
+    return prepare(settings, cache, problems, held), curriculum_of(settings, problems)
 
 
 def logged(folder: Path) -> list[dict[str, str]]:
@@ -125,7 +126,7 @@ def test_killed_and_resumed_is_the_uninterrupted_run(killed_and_whole: tuple[Pat
         assert all(torch.equal(a[part][name], b[part][name]) for name in b[part])
     for index, moments in b["optimizer"]["state"].items():
         assert all(torch.equal(a["optimizer"]["state"][index][name], value) for name, value in moments.items())
-    assert (a["estimator"], a["ranking"], a["start"]) == (b["estimator"], b["ranking"], b["start"])
+    assert (a["method"], a["rates"], a["start"]) == (b["method"], b["rates"], b["start"])
     assert untimed(killed) == untimed(whole)
     assert (killed / "rollouts.csv").read_bytes() == (whole / "rollouts.csv").read_bytes()
     read = [json.loads((folder / "summary.json").read_text())["validation_pass1"] for folder in (killed, whole)]
@@ -200,23 +201,27 @@ def test_tensorboard_events(cache: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("order", ORDERS)
 def test_curriculum(order) -> None:
-    """Guards the orders: batches of distinct problems, every problem once an epoch, one topic a batch, easy first."""
+    """Guards the orders on this rung: the same batches again, no problem twice, easy first, topics together."""
     problems = pool("train", CELLS, 8, 0)
-    ranking = rank([i % 97 / 97 for i in range(len(problems))])
-    made = Curriculum(order, problems, 6, 40, 0, ranking)
+    rates = [1 - i % 97 / 97 for i in range(len(problems))]
+    made = Curriculum(problems, 6, 2, 40, 0, Order(order), rates)
     batches = [made.batch(step) for step in range(40)]
-    assert batches == [Curriculum(order, problems, 6, 40, 0, ranking).batch(step) for step in range(40)]
+    assert batches == [Curriculum(problems, 6, 2, 40, 0, Order(order), rates).batch(step) for step in range(40)]
     assert all(len({p.prompt for p in batch}) == 6 for batch in batches)
-    if order == "shuffled":
+    if order not in ("uniform",):
         assert len({p.prompt for batch in batches for p in batch}) == 40 * 6 <= len(problems)
-    if order == "topic":
-        assert [{p.cell.topic for p in b} for b in batches[:7]] == [{t} for t in dict.fromkeys(c.topic for c in CELLS)]
-    if order == "easy_to_hard":
-        place = {problems[index].prompt: at for at, index in enumerate(ranking)}
-        means = [sum(place[p.prompt] for p in batch) for batch in batches]
-        assert means[0] < means[20] < means[39]
+    rate = {p.prompt: r for p, r in zip(problems, rates, strict=True)}
+    means = [sum(rate[p.prompt] for p in batch) for batch in batches]
+    if order in MEASURED:
+        assert sorted((means[0], means[20], means[39]), reverse=order == "easy_to_hard") == [
+            means[i] for i in (0, 20, 39)
+        ]
+    mixed = [len({p.cell.topic for p in b}) for b in batches]
+    topics = len({p.cell.topic for p in problems})
+    if order in ("blocked", "alternating"):
+        assert max(mixed) <= 3 and sum(n > 1 for n in mixed) <= topics
     with pytest.raises(InputError, match="--per-cell"):
-        Curriculum(order, problems, 1000, 40, 0, ranking)
+        Curriculum(problems, 1000, 2, 40, 0, Order(order), rates)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import torch
 from scipy.stats import binom, chi2
 
 import naive_training as naive
+from ebpo_sim.chains.collect import collect
 from ebpo_sim.chains.kernels import distributions, divergence, majority, rollout
 from ebpo_sim.chains.measures import maj_at_n, pass_at_k, quality, sampled_gradients
 from ebpo_sim.chains.policy import step_distributions
@@ -21,7 +22,10 @@ from ebpo_sim.counts.updates import advantage_gap, advantages_by_count
 from ebpo_sim.errors import InputError
 from ebpo_sim.estimators import make
 from ebpo_sim.groups import count_groups, group_rewards
+from ebpo_sim.methods import step as methods
+from ebpo_sim.methods.method import Method
 from ebpo_sim.objectives import KL, Aggregation, Clip, EntropyBonus
+from ebpo_sim.sampling import Ask, Order, Pool
 
 SMALL = TrainingConfig("ebpo", group_size=3, prompts=7, steps=6, learning_rate=0.3, minibatches=3, epochs=2,
                        clip_low=0.1, clip_high=0.15, kl=0.05, record_every=2, gradient_redraws=2, seed=4)  # fmt: skip
@@ -130,7 +134,11 @@ def test_expected_step_is_the_predicted_one(name: str) -> None:
         gap_P = advantage_gap(table, success(theta, prompts))
         predicted = success_gradient(theta, prompts, gap_P / prompts.length_P.sum())
         rng = np.random.default_rng([7, i])
-        g = sampled_gradients(theta, prompts, estimator, estimator.init(), group_size, Aggregation(), 2000, rng)
+        count = len(prompts.length_P)
+        method, ask = Method(name, estimator, allocation=Order("uniform")), Ask(0, 1, count, group_size)
+        state, pool = methods.start(method), Pool(count)
+        batches = (collect(theta, prompts, pool, method, state, ask, 0, rng) for _ in range(2000))
+        g = sampled_gradients(theta, batches, Aggregation())
         if i == 0:
             along = np.sum((g - predicted) * predicted, axis=-1)  # (redraws, prompts): a prompt is a row of theta
         else:

@@ -58,7 +58,8 @@ def collect(
     keep_PG, advantage_PG = decision.keep_PG, decision.advantage_PG
     if rolled.group_P is not None:
         assert groups.flat_index is not None
-        keep_PG, advantage_PG = (x.reshape(-1)[groups.flat_index][:, None] for x in (keep_PG, advantage_PG))
+        keep_PG = keep_PG.reshape(-1)[groups.flat_index][:, None]
+        advantage_PG = advantage_PG.reshape(-1)[groups.flat_index][:, None]
     if keep_PG.all():
         return Batch(rolled, advantage_PG, decision.info, groups, silent, planned_P, decision.state)
     if not (keep_PG.all(axis=1) | ~keep_PG.any(axis=1)).all():  # parts of groups
@@ -96,6 +97,6 @@ def join(first: Rollouts, second: Rollouts) -> Rollouts:
         first, second = flat(first), flat(second)
         assert first.group_P is not None and second.group_P is not None
         second = second._replace(group_P=second.group_P + first.group_P[-1] + 1)
-    prompts = Prompts(*(np.concatenate(pair) for pair in zip(first.prompts, second.prompts, strict=True)))
+    prompts = Prompts._make(np.concatenate(pair) for pair in zip(first.prompts, second.prompts, strict=True))
     pairs = zip(first[1:], second[1:], strict=True)
-    return Rollouts(prompts, *(None if a is None else np.concatenate([a, b]) for a, b in pairs))
+    return Rollouts._make((prompts, *(None if a is None else np.concatenate([a, b]) for a, b in pairs)))

@@ -24,7 +24,7 @@ from ebpo_sim.chains.policy import Ints, step_distributions
 from ebpo_sim.chains.population import SkillChain, success, success_gradient
 from ebpo_sim.chains.update import Learner, update
 from ebpo_sim.errors import InputError, unknown_name
-from ebpo_sim.estimators import needs_prior
+from ebpo_sim.estimators import Estimator, needs_prior
 from ebpo_sim.methods.checkpoint import dump_state, load_state
 from ebpo_sim.methods.checkpoint import fingerprint as method_fingerprint
 from ebpo_sim.methods.method import Method, estimator_of, parse_method
@@ -34,10 +34,12 @@ from ebpo_sim.numbers.mixing import Prior
 from ebpo_sim.objectives import KL, Aggregation, Clip, Objective, needs
 from ebpo_sim.objectives.aggregation import Rule
 from ebpo_sim.report import to_json, write_bytes
-from ebpo_sim.sampling import ORDERS, Ask, Order, Pool
+from ebpo_sim.sampling import ORDERS as ORDERS
+from ebpo_sim.sampling import Ask, Order, Pool, orders
 from ebpo_sim.sampling.orders import Kind
 
 Array = NDArray[np.float64]
+OLD_NAMES = {"topic": "blocked"}  # what this rung once called an order
 OPTIMISERS = ("sgd", "adam")
 AGGREGATIONS = ("token_mean", "sequence_mean")
 # means over the steps since the last record; rollouts: drawn a step, trained_rows: those with an advantage but 0
@@ -78,6 +80,7 @@ class TrainingConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "order", OLD_NAMES.get(self.order, self.order))
         for name, low in (("group_size", 1), ("prompts", 1), ("steps", 1), ("minibatches", 1), ("epochs", 1),
                           ("record_every", 1), ("evaluate_rollouts", 1), ("seed", 0), ("learning_rate", 0),
                           ("clip_low", 0), ("clip_high", 0), ("kl", 0), ("gradient_redraws", 0)):  # fmt: skip
@@ -128,6 +131,11 @@ def build_method(population: SkillChain, config: TrainingConfig) -> Method:
     return method if method.allocation else method._replace(allocation=Order(kind))
 
 
+def build_estimator(population: SkillChain, config: TrainingConfig) -> Estimator:
+    """The estimator of the run's method."""
+    return build_method(population, config).estimator
+
+
 def learner_of(config: TrainingConfig, named: tuple[Objective, ...] = ()) -> Learner:
     """The objectives of a run, those its method names or else the configured clip and divergence, and its optimiser
     steps. The configured k3 pushes nothing beyond 10, at which verl clamps it."""
@@ -147,6 +155,13 @@ def pool_of(population: SkillChain) -> Pool:
     """The training prompts as allocations see them."""
     return Pool(
         len(population.prompts.length_P), population.prompts.topic_P, success(population.start_SK, population.prompts)
+    )
+
+
+def stream(population: SkillChain, config: TrainingConfig) -> Ints:
+    """The configured order's prompts, shape (steps, prompts)."""
+    return orders.stream(
+        pool_of(population), typed.check("order", Kind, config.order), config.prompts, config.steps, config.seed
     )
 
 

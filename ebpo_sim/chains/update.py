@@ -48,8 +48,8 @@ class Rollouts(NamedTuple):
 
     def rows(self, index: slice | Ints) -> Rollouts:
         """The answers to the prompts at `index`."""
-        prompts = Prompts(*(x[index] for x in self.prompts))
-        return Rollouts(prompts, *(None if x is None else x[index] for x in self[1:]))
+        prompts = Prompts._make(x[index] for x in self.prompts)
+        return Rollouts._make((prompts, *(None if x is None else x[index] for x in self[1:])))
 
 
 class Learner(NamedTuple):

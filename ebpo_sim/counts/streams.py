@@ -9,7 +9,7 @@ of threads, nor on which other worlds or group sizes are simulated.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -143,13 +143,12 @@ def simulate_errors(
 ) -> list[Array]:
     """`stream_errors` of every estimator on one common stream; `progress` is called after each estimator."""
     stream = simulate_stream(world, group_size, design, threads)
-    found: dict[tuple[object, str], Array] = {}
+    found: dict[Hashable, Array] = {}
     for estimator in estimators:
-        key = (estimator.baseline, estimator.order)  # presets that share a baseline share its error
-        if key not in found:
-            found[key] = stream_errors(estimator, stream, group_size, design.burn_in)
+        if estimator.learns not in found:
+            found[estimator.learns] = stream_errors(estimator, stream, group_size, design.burn_in)
         progress()
-    return [found[e.baseline, e.order] for e in estimators]
+    return [found[e.learns] for e in estimators]
 
 
 def mean_with_error(values_R: Array) -> Mean:

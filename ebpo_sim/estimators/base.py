@@ -9,7 +9,7 @@ trainers then take it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property, reduce
 from typing import Any, Literal, NamedTuple
@@ -62,6 +62,11 @@ class Estimator:
     def baseline(self) -> Baseline | None:
         """The baseline at the head of the chain; None for a rule that subtracts none."""
         return self.chain[0].baseline if isinstance(self.chain[0], Subtract) else None
+
+    @property
+    def learns(self) -> tuple[Hashable, ...]:
+        """What decides the baseline on a given stream: rules that share it share their error."""
+        return (self.baseline, self.order)  # type: ignore[return-value]  # frozen, but a protocol cannot say so
 
     @cached_property
     def needs(self) -> frozenset[Need]:

@@ -81,6 +81,6 @@ def _with(method: Method, text: str, name: str, rung: Rung) -> Method:
         return method._replace(objectives=(*method.objectives, part))
     if registry is ALLOCATIONS and method.allocation is None:
         return method._replace(allocation=part)
-    if registry is SELECTIONS and method.selection == Everything():
+    if registry is SELECTIONS and isinstance(method.selection, Everything):
         return method._replace(selection=part)
     raise InputError(f"method {method.name!r} names a second {registry.kind}, {name!r}: name one")

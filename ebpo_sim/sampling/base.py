@@ -9,7 +9,7 @@ state -> merge(forget(state), observe(groups)), with all groups that were drawn,
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,8 +89,11 @@ class Selection(Protocol):
     again until Ask.prompts groups are kept, and leaves the surplus out.
     """
 
-    after: ClassVar[bool] | bool
-    batches: ClassVar[int] | int
+    @property
+    def after(self) -> bool: ...
+
+    @property
+    def batches(self) -> int: ...
 
     @property
     def needs(self) -> frozenset[Need]: ...
@@ -108,7 +111,9 @@ def check_plan(plan: Plan, pool: Pool, who: str) -> Plan:
     """The plan itself. Raises InputError for no group, unknown prompts, sizes below 1 and shapes that differ."""
     prompt_P, size_P = np.asarray(plan.prompt_P), np.asarray(plan.size_P)
     if prompt_P.ndim != 1 or prompt_P.shape != size_P.shape or not len(prompt_P):
-        raise InputError(f"{who} must plan prompt_P and size_P of one length above 0, got {prompt_P.shape}, {size_P.shape}")
+        raise InputError(
+            f"{who} must plan prompt_P and size_P of one length above 0, got {prompt_P.shape}, {size_P.shape}"
+        )
     if not ((prompt_P >= 0) & (prompt_P < pool.count)).all() or not (size_P >= 1).all():
         raise InputError(f"{who} must plan prompts 0 .. {pool.count - 1} with at least 1 rollout each, got {plan!r}")
     return Plan(prompt_P.astype(np.int64), size_P.astype(np.int64))

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-
 from ebpo_sim.errors import InputError
 from ebpo_sim.groups import Groups
 from ebpo_sim.part import Draw, Need, Stateless

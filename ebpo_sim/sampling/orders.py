@@ -38,14 +38,19 @@ class Order(Stateless):
     needs: ClassVar = frozenset({"prompt_choice"})
 
     def plan(self, state: object, pool: Pool, ask: Ask, draw: Draw) -> Plan:
-        """Row `ask.step` of the run's order. Raises InputError for a batch of `uniform` larger than the pool, and for
-        an order by difficulty where no pass rate was measured."""
+        """Row `ask.step` of the run's order; a further attempt takes a neighbouring batch of another shuffling.
+
+        Raises InputError for a batch of `uniform` larger than the pool, and for an order by difficulty where no pass
+        rate was measured.
+        """
         if self.kind == "uniform":
             if ask.prompts > pool.count:
                 raise InputError(f"uniform draws distinct prompts: {pool.count} of them give no batch of {ask.prompts}")
             prompt_P = draw._replace(purpose=f"{draw.purpose} {ask.attempt}").generator().permutation(pool.count)
             return Plan(prompt_P[: ask.prompts], np.full(ask.prompts, ask.group_size))
-        prompt_P = stream(pool, self.kind, ask.prompts, ask.steps, draw.seed, ask.attempt)[ask.step]
+        row = (ask.step + ask.attempt) % max(1, 2 * ask.steps - 2)  # back and forth over the run
+        row = min(row, 2 * ask.steps - 2 - row) if ask.steps > 1 else 0
+        prompt_P = stream(pool, self.kind, ask.prompts, ask.steps, draw.seed, ask.attempt)[row]
         return Plan(prompt_P, np.full(ask.prompts, ask.group_size))
 
 

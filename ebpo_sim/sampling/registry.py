@@ -11,7 +11,6 @@ from ebpo_sim.sampling.everything import Everything
 from ebpo_sim.sampling.orders import ORDERS, Kind, Order
 
 
-
 def _order(kind: Kind) -> Callable[[], Order]:
     def order() -> Order:
         return Order(kind)

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ebpo_sim import cli, report, rungs
+from ebpo_sim import cli, report
 from ebpo_sim.counts.exact import rule
 from ebpo_sim.counts.sampled_updates import Path, entropy_at_reward, one_step_changes, train
 from ebpo_sim.counts.streams import Design, Mean, mean_with_error, paired_ratio
 from ebpo_sim.counts.updates import rates
-from ebpo_sim.estimators import Estimator, needs_prior
+from ebpo_sim.estimators import Estimator
 from ebpo_sim.labels import REFERENCE, SUBJECT
+from ebpo_sim.methods.selected import counted, is_oracle
 from ebpo_sim.studies import costs
 from ebpo_sim.studies.base import Rows, Settings, Study, run
 from ebpo_sim.worlds import World, intra_class_correlation, parse_world
@@ -56,7 +57,7 @@ QUICK = Settings(
 def simulate(settings: Settings, threads: int = 1) -> Rows:
     """One-step rows (part "step") for every cell and optimiser, then long-run rows (part "run") at equal reward."""
     for name in settings.estimators:
-        needs_prior(name)
+        is_oracle(name)
     worlds = [(text, parse_world(text)) for text in settings.worlds]
     rows: Rows = []
     with report.progress(len(worlds) * (len(settings.group_sizes) + 1), "entropy_study") as bar:
@@ -72,7 +73,7 @@ def simulate(settings: Settings, threads: int = 1) -> Rows:
 def _estimators(settings: Settings, world: World, group_size: int) -> list[Estimator]:
     prior = rule(world, group_size)
     names = dict.fromkeys((REFERENCE, *settings.estimators))
-    return [rungs.bound(n, prior, rungs.COUNTS) for n in names]
+    return [counted(n, prior) for n in names]
 
 
 def _row(text: str, world: World, group_size: int, name: str, part: str, optimiser: str) -> dict[str, Any]:

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ebpo_sim import cli, report, rungs
+from ebpo_sim import cli, report
 from ebpo_sim.counts.exact import limit_state, rule
 from ebpo_sim.counts.streams import Design, mean_with_error, simulate_stream, walk
 from ebpo_sim.counts.updates import advantages_by_count, limit_advantages
-from ebpo_sim.estimators import Estimator, baseline_table, needs_prior
+from ebpo_sim.estimators import Estimator, baseline_table
 from ebpo_sim.groups import count_groups
+from ebpo_sim.methods.selected import counted, is_oracle
 from ebpo_sim.studies import costs
 from ebpo_sim.studies.base import Rows, Settings, Study, run
 from ebpo_sim.worlds import World, intra_class_correlation, parse_world
@@ -48,7 +49,7 @@ QUICK = Settings(
 def simulate(settings: Settings, threads: int = 1) -> Rows:
     """Rows of part "signal" for every world, G and estimator, and of part "direction" for every p and G."""
     for name in settings.estimators:
-        needs_prior(name)
+        is_oracle(name)
     worlds = [(text, parse_world(text)) for text in settings.worlds]
     rows: Rows = []
     with report.progress(len(worlds) * len(settings.group_sizes), "failure_study") as bar:
@@ -72,7 +73,7 @@ def _cell(text: str, world: World, group_size: int, settings: Settings, threads:
     icc = intra_class_correlation(world)
     rows = []
     for name in settings.estimators:
-        estimator = rungs.bound(name, prior, rungs.COUNTS)
+        estimator = counted(name, prior)
         state = limit_state(estimator, world, group_size)
         simulated = mean_with_error(all_fail_advantages(estimator, stream, group_size, settings.design.burn_in))
         values = {

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Any
 
-from ebpo_sim import labels, report, rungs
+from ebpo_sim import labels, report
 from ebpo_sim.counts.exact import LimitRisk, limit_risk, rule
 from ebpo_sim.counts.splits import SplitRatio, split_ratio
 from ebpo_sim.counts.streams import mean_with_error, paired_ratio, simulate_errors
 from ebpo_sim.counts.updates import gradient_noise, raw_table
-from ebpo_sim.estimators import Baseline, Estimator, needs_prior
-from ebpo_sim.numbers.mixing import Prior
+from ebpo_sim.estimators import Estimator
+from ebpo_sim.methods.selected import counted, is_oracle
 from ebpo_sim.studies.base import Rows, Settings
 from ebpo_sim.worlds import Counts, World, intra_class_correlation, parse_world, variance_components, world_counts
 
@@ -19,7 +20,7 @@ def simulate(settings: Settings, threads: int = 1) -> Rows:
     """The long table: one row for each world, group size and estimator (see README for the columns)."""
     worlds = [(text, parse_world(text)) for text in settings.worlds]
     for name in settings.estimators:
-        needs_prior(name)  # refuses unknown names before any work
+        is_oracle(name)  # refuses unknown names before any work
     bar = report.progress(len(worlds) * len(settings.group_sizes) * (len(settings.estimators) + 1), "mse_study")
     rows = []
     with bar:
@@ -33,7 +34,7 @@ def _cell(
     text: str, world: World, group_size: int, settings: Settings, threads: int, advance: Any
 ) -> list[dict[str, Any]]:
     prior = rule(world, group_size)
-    estimators = [bind(name, prior) for name in (labels.REFERENCE, *settings.estimators)]
+    estimators = [counted(name, prior) for name in (labels.REFERENCE, *settings.estimators)]
     scored = [e for e in estimators if e.baseline is not None]
     errors = [e.mean(axis=1) for e in simulate_errors(world, group_size, scored, settings.design, threads, advance)]
     counts = world_counts(text)
@@ -42,8 +43,7 @@ def _cell(
     rows = []
     fine = rule(world, max(group_size, 32))
     plain_noise = gradient_noise(raw_table(estimators[0], world, group_size), fine)
-    # presets that share a baseline share its error
-    known: dict[Baseline | None, tuple[LimitRisk, SplitRatio | None, float]] = {}
+    known: dict[Hashable, tuple[LimitRisk, SplitRatio | None, float]] = {}
     found = iter(errors[1:])
     for estimator in estimators[1:]:
         if estimator.baseline is None:  # no baseline, so no error of one: the row says so
@@ -51,11 +51,11 @@ def _cell(
             advance()
             continue
         error_R = next(found)
-        if estimator.baseline not in known:
+        if estimator.learns not in known:
             split = None if counts is None else split_ratio(estimator, counts, group_size)
             noise = gradient_noise(raw_table(estimator, world, group_size), fine)
-            known[estimator.baseline] = limit_risk(estimator, world, group_size), split, noise / plain_noise
-        limit, split, noise_ratio = known[estimator.baseline]
+            known[estimator.learns] = limit_risk(estimator, world, group_size), split, noise / plain_noise
+        limit, split, noise_ratio = known[estimator.learns]
         if counts is not None and limit.shrinkage is None and max(counts.rollouts) <= group_size:
             # n rollouts a prompt determine n moments of p: enough for a line, but the error of a curve in k = 0..G
             # would rest on the shape of the deconvolution alone.
@@ -93,11 +93,6 @@ def _row(text: str, icc: float, counts: Counts | None, group_size: int, estimato
         "estimator": estimator.name,
         **dict.fromkeys((*missing, "ratio_split", "ratio_split_se", "gradient_noise_ratio", "verdict")),
     }
-
-
-def bind(name: str, prior: Prior) -> Estimator:
-    """The preset, given the world's true prior where it is an oracle."""
-    return rungs.bound(name, prior, rungs.COUNTS)
 
 
 def verdict(ratio: float | None) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ebpo_sim import labels, report
-from ebpo_sim.estimators import needs_prior
+from ebpo_sim.methods.selected import is_oracle
 from ebpo_sim.numbers import formulas
 from ebpo_sim.studies.base import Rows, Settings
 from ebpo_sim.worlds import observed_source
@@ -67,7 +67,7 @@ def overview(rows: Sequence[dict[str, Any]]) -> str:
                     ("", f"-- {formulas.critical_icc(group_size):.3f}", "-- critical ICC") + ("",) * (len(headers) - 3)
                 )
                 crossed = True
-            learnt = (r for r in cell.values() if not needs_prior(r["estimator"]) and r["mse_exact"] is not None)
+            learnt = (r for r in cell.values() if not is_oracle(r["estimator"]) and r["mse_exact"] is not None)
             best = min(learnt, key=lambda r: r["mse_exact"])
             lines.append(
                 (
