@@ -25,6 +25,7 @@ Need = Literal[
     "true_prior",
     "prompt_choice",
     "batch_choice",
+    "pass_rates",
 ]
 NEEDS: tuple[Need, ...] = get_args(Need)
 REMEDIES: dict[Need, str] = {
@@ -39,6 +40,7 @@ REMEDIES: dict[Need, str] = {
     "true_prior": "build it in Python from the true prior",
     "prompt_choice": "use a rung where the method chooses the prompts, chains or llm",
     "batch_choice": "use a rung where the method chooses what is trained on, chains or llm",
+    "pass_rates": "measure the prompts before training",
 }
 
 

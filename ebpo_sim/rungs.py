@@ -19,7 +19,7 @@ class Rung(NamedTuple):
     provides: frozenset[Need]
 
 
-_CHOICES: frozenset[Need] = frozenset({"prompt_choice", "batch_choice"})
+_CHOICES: frozenset[Need] = frozenset({"prompt_choice", "batch_choice", "pass_rates"})
 _BINARY: frozenset[Need] = frozenset({"binary_rewards"})
 COUNTS = Rung(
     "counts", "exact sums and compiled streams of success counts", _BINARY | {"lengths", "true_prior", "batch_choice"}

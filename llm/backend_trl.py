@@ -19,8 +19,8 @@ from typing import Any
 from ebpo_sim import report, rungs
 from ebpo_sim.errors import InputError
 from ebpo_sim.methods.method import parse_method
+from ebpo_sim.sampling.orders import BY_DIFFICULTY
 from llm import checkpoints, hub, trained_on, trl_checkpoints
-from llm.curriculum import MEASURED
 from llm.engines import precision
 from llm.problems import record_of, task
 from llm.run import (
@@ -145,7 +145,7 @@ def train(settings: Settings, out: Path, cache: Path, resume: bool = False) -> N
     except ImportError as error:
         raise InputError(f"--backend trl needs TRL: pip install 'ebpo-sim[trl]' ({error})") from error
     check(settings)
-    if settings.order in MEASURED and not settings.ranking:
+    if settings.order in BY_DIFFICULTY and not settings.ranking:
         raise InputError(
             f"--order {settings.order} with --backend trl needs --ranking, a rollouts.csv of llm/evaluate.py"
         )

@@ -16,7 +16,6 @@ from ebpo_sim.sampling import Allocation, Ask, Order, Plan, Pool
 from llm.tasks import Problem
 
 SHUFFLED = Order()
-MEASURED = ("easy_to_hard", "hard_to_easy")  # orders that need pass rates
 OLD_NAMES = {"topic": "alternating"}  # what this rung once called an order
 
 

@@ -44,7 +44,7 @@ from ebpo_sim.errors import InputError
 from ebpo_sim.methods.checkpoint import dump_state, load_state
 from llm import checkpoints, evaluate, learner, summary
 from llm.collect import answers, seed_for
-from llm.curriculum import MEASURED, Curriculum
+from llm.curriculum import Curriculum
 from llm.folders import alone_in
 from llm.logs import RunLog
 from llm.problems import record_of, task
@@ -137,9 +137,14 @@ def validate(run: Run, problems: Sequence[Problem]) -> list[evaluate.Outcome]:
     )
 
 
+def measures(run: Run) -> bool:
+    """Whether the run's allocation needs pass rates."""
+    return run.method.allocation is not None and "pass_rates" in run.method.allocation.needs
+
+
 def rates_of(run: Run, problems: Sequence[Problem]) -> list[float] | None:
     """The training problems' pass rates before training, where the order needs them: of --ranking or the base."""
-    if run.settings.order not in MEASURED:
+    if not measures(run):
         return None
     if run.settings.ranking:
         return rates_from(run.settings, problems)
@@ -231,7 +236,7 @@ def restore(
     Raises InputError, before anything is changed on disk, for parts that do not fit the run.
     """
     step, rates, start = saved["step"], saved["rates"], saved["start"]
-    ordered = len(rates or ()) == (len(problems) if run.settings.order in MEASURED else 0)
+    ordered = len(rates or ()) == (len(problems) if measures(run) else 0)
     if step > run.settings.steps or len(start) != len(held) or not ordered:
         raise InputError(f"the checkpoint's step {step} or pass rates are not of this run: restore an intact one")
     checkpoints.put_weights(run.model, saved["model"])

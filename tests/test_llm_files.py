@@ -121,7 +121,7 @@ HOSTILE: dict[str, Callable[[dict[str, Any]], object]] = {
     "negative squares": lambda s: moments(s)["exp_avg_sq"].fill_(-1.0),
     "other decay": lambda s: s["optimizer"]["param_groups"][0].update(weight_decay=9.0),
     "groups lost": lambda s: s["optimizer"].update(param_groups=[]),
-    "estimator": lambda s: s.update(estimator="{}"),
+    "method": lambda s: s.update(method="{}"),
     "rates": lambda s: s.update(rates=[0.0, 1.0]),
     "start short": lambda s: s.update(start=s["start"][:-1]),
     "start NaN": lambda s: s.update(start=[float("nan")] * len(s["start"])),
@@ -207,7 +207,7 @@ def refusal(argv: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
         (["--layers", "1000000000"], "lower --hidden or --layers"),
         (["--group-size", "1000000000000"], "--group-size"),
         (["--preset", "paper"], "--preset paper needs --backend trl"),
-        (["--order", "topic", "--prompts", "500"], "lower it"),
+        (["--order", "topic", "--prompts", "50000"], "lower it"),
     ],
 )
 def test_what_is_too_large_is_refused_before_it_is_made(

@@ -123,7 +123,7 @@ def test_the_ratio_is_one_at_any_temperature(cache: Path) -> None:
     sample = run.engine.sample
     run.engine.sample = lambda *args: asked.append(args[3]) or sample(*args)
     train.validate(run, held)
-    train.ranking_of(replace_settings(run, order="easy_to_hard"), problems[:2])
+    train.rates_of(replace_settings(run, order="easy_to_hard"), problems[:2])
     assert set(asked) == {0.7} and len(asked) > 1
 
 

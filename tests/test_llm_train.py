@@ -19,15 +19,18 @@ sys.path.insert(0, str(ROOT))  # llm runs from the checkout; it is not installed
 import torch  # noqa: E402
 
 from ebpo_sim import InputError, cli, group_rewards, make  # noqa: E402
-from ebpo_sim.estimators import dump_state  # noqa: E402
-from ebpo_sim.sampling import ORDERS, Order  # noqa: E402
+from ebpo_sim.methods.checkpoint import dump_state  # noqa: E402
+from ebpo_sim.methods.step import State  # noqa: E402
+from ebpo_sim.part import Draw, NoMemory  # noqa: E402
+from ebpo_sim.sampling import ORDERS, Ask, Everything, Order, Plan, Pool  # noqa: E402
+from ebpo_sim.sampling.orders import BY_DIFFICULTY  # noqa: E402
 from llm import checkpoints, train  # noqa: E402
-from llm.curriculum import MEASURED, Curriculum  # noqa: E402
+from llm.curriculum import Curriculum  # noqa: E402
 from llm.objectives import Loss  # noqa: E402
 from llm.problems import task  # noqa: E402
 from llm.run import Run, curriculum_of, prepare  # noqa: E402
 from llm.settings import Settings  # noqa: E402
-from llm.tasks import CELLS, Problem, pool  # noqa: E402
+from llm.tasks import CELLS, pool  # noqa: E402
 
 TINY = Settings(
     estimator="ebpo", prompts=8, steps=4, lr=3e-3, warmup=2, topics="count,mod", max_level=3, per_cell=24, eval_every=2,
@@ -48,8 +51,8 @@ def untimed(folder: Path) -> list[dict]:
     return [{k: v for k, v in row.items() if not k.startswith(TIMED)} for row in rows]
 
 
-def started(settings: Settings, cache: Path) -> tuple[Run, list[Problem]]:
-    """A run before its first step, and its first batch."""
+def started(settings: Settings, cache: Path) -> tuple[Run, Curriculum]:
+    """A run before its first step, and what it will meet."""
     problems, held = task(settings)
     return prepare(settings, cache, problems, held), curriculum_of(settings, problems)
 
@@ -79,7 +82,8 @@ def test_advantages_are_those_of_the_projects_estimator(estimator: str, cache: P
         assert metrics["shrinkage"] == (None if info.shrinkage_P is None else pytest.approx(info.shrinkage_P.mean()))
         assert metrics["zero_signal"] == (advantages == 0).all(axis=1).mean()
         assert metrics["rows_trained"] == (advantages != 0).mean()
-    assert checkpoints.load(tmp_path / "checkpoint.pt")["estimator"] == dump_state(fresh, state)
+    method = started(settings, cache)[0].method
+    assert checkpoints.load(tmp_path / "checkpoint.pt")["method"] == dump_state(method, State(state))
     assert 0 < found["reward"]["first"][0] < 1  # the run had something to learn from
     assert found["last"]["grad_norm"] > 0 and found["last"]["kl_step"] > 0
     assert found["last"]["validation_pass1"] is not None and found["last"]["validation_se"] > 0
@@ -212,7 +216,7 @@ def test_curriculum(order) -> None:
         assert len({p.prompt for batch in batches for p in batch}) == 40 * 6 <= len(problems)
     rate = {p.prompt: r for p, r in zip(problems, rates, strict=True)}
     means = [sum(rate[p.prompt] for p in batch) for batch in batches]
-    if order in MEASURED:
+    if order in BY_DIFFICULTY:
         assert sorted((means[0], means[20], means[39]), reverse=order == "easy_to_hard") == [
             means[i] for i in (0, 20, 39)
         ]
@@ -251,3 +255,40 @@ def test_bad_input_ends_with_one_line_and_code_2(
     assert (stopped.value.code, out) == (2, "")
     assert err.startswith("error: ") and err.count("\n") == 1 and said in err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_dynamic_sampling_and_unequal_groups(cache: Path, tmp_path: Path) -> None:
+    """Guards selection and allocation on this rung: a batch without uniform groups, dropped answers logged with
+    advantage 0; and groups of unequal size."""
+    settings = replace(TINY, estimator="ebpo + alternating + dynamic:batches=4")
+    train.train(settings, tmp_path / "whole", cache)
+    rows = [r for r in logged(tmp_path / "whole") if r["step"] == "1"]
+    assert len(rows) > 32 == 8 * 4
+    groups = [rows[i : i + 4] for i in range(0, len(rows), 4)]
+    mixed = [len({r["reward"] for r in group}) > 1 for group in groups]
+    trained = [any(float(r["advantage"]) != 0 for r in group) for group in groups]
+    assert trained == [m and sum(mixed[:i]) < 8 for i, m in enumerate(mixed)] and any(trained)
+    assert untimed(tmp_path / "whole")[0]["rollouts"] == len(rows)
+    problems, held = task(settings)
+    run = prepare(settings, cache, problems, held)
+    curriculum = curriculum_of(settings, problems, method=run.method)
+    sizes = 1 + np.arange(8) % 3
+    curriculum = replace(curriculum, allocation=Fixed(sizes))
+    run.method = run.method._replace(selection=Everything())
+    metrics, rows = train.train_step(run, curriculum, 0)
+    assert metrics["rollouts"] == len(rows) == sizes.sum()
+    assert [
+        sum(r["prompt_id"] == p for r in rows) for p in dict.fromkeys(r["prompt_id"] for r in rows)
+    ] == sizes.tolist()
+
+
+class Fixed(NoMemory):
+    """Groups of the given sizes, of the first problems."""
+
+    needs = frozenset({"prompt_choice"})
+
+    def __init__(self, sizes: np.ndarray) -> None:
+        self.sizes = sizes
+
+    def plan(self, state: object, pool: Pool, ask: Ask, draw: Draw) -> Plan:
+        return Plan(np.arange(len(self.sizes)), self.sizes)

@@ -15,16 +15,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import ClassVar, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ebpo_sim.errors import InputError
-from ebpo_sim.part import Draw, Stateless
+from ebpo_sim.part import Draw, Need, Stateless
 from ebpo_sim.sampling.base import Ask, Ints, Plan, Pool
 
 Kind = Literal["shuffled", "blocked", "alternating", "easy_to_hard", "hard_to_easy", "uniform"]
+BY_DIFFICULTY = ("easy_to_hard", "hard_to_easy")
 ORDERS: tuple[Kind, ...] = get_args(Kind)
 BANDS = 16  # difficulty is a pass rate over 16 rollouts in the paper
 STREAM = 10  # what keeps these numbers apart from the others of a seed
@@ -35,7 +36,11 @@ class Order(Stateless):
     """An allocation that gives every prompt Ask.group_size rollouts, in the order `kind`."""
 
     kind: Kind = "shuffled"
-    needs: ClassVar = frozenset({"prompt_choice"})
+
+    @property
+    def needs(self) -> frozenset[Need]:  # type: ignore[override]
+        """Prompts to choose, and for difficulty what they were passed at."""
+        return frozenset({"prompt_choice", "pass_rates"} if self.kind in BY_DIFFICULTY else {"prompt_choice"})
 
     def plan(self, state: object, pool: Pool, ask: Ask, draw: Draw) -> Plan:
         """Row `ask.step` of the run's order; a further attempt takes a neighbouring batch of another shuffling.
