@@ -44,7 +44,7 @@ MAY_IMPORT = {  # room -> the rooms it may import; what is not listed may not
     "methods": PLAIN | PARTS | {"cli", "report", "rungs"},
     "sources": set(),
     "cache": {"report", "sources"},
-    "worlds": PLAIN | {"estimators"},
+    "worlds": PLAIN | {"estimators", "sampling"},
     "cli": {"errors", "plugins", "report", "worlds"},
     "counts": PLAIN | PARTS | {"worlds"},
     "chains": PLAIN | PARTS | {"worlds", "report", "rungs", "methods"},

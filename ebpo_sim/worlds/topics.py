@@ -20,13 +20,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from ebpo_sim.errors import InputError, unknown_name
 from ebpo_sim.estimators.components import Memory, retention
+from ebpo_sim.sampling import orders
 from ebpo_sim.worlds.base import Beta, Mixture, Points, World
 from ebpo_sim.worlds.counts import deconvolve
 from ebpo_sim.worlds.observed import observed_counts
 
 Array = NDArray[np.float64]
 Update = Literal["update_then_score", "score_then_update"]
-ORDERS = ("shuffled", "blocked", "alternating", "easy_to_hard", "hard_to_easy")
+ORDERS = tuple(order for order in orders.ORDERS if order != "uniform")  # those with epochs
 DIFFICULTIES = ("easy", "hard", "medium")  # alphabetical, so that "blocked" is not one of the sorted orders
 KINDS = ("topics", "drift", "observed")
 
@@ -168,10 +169,7 @@ def composition(topics: Topics, order: str, prompts: int, steps: int) -> Array:
     counts_TK[:, sequence] = np.maximum(overlap, 0.0)
     if order != "alternating":
         return counts_TK
-    main_T = counts_TK.argmax(axis=1)
-    rank_T = np.array([np.sum(main_T[:t] == k) for t, k in enumerate(main_T)])
-    place_T = (rank_T + 0.5) / np.bincount(main_T)[main_T]
-    return np.asarray(counts_TK[np.lexsort((main_T, place_T))])
+    return np.asarray(counts_TK[orders.spread(counts_TK.argmax(axis=1))])
 
 
 def memory_weights(memory: Memory, steps: int, update: Update = "update_then_score") -> Array:
