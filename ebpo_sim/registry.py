@@ -9,19 +9,24 @@ from ebpo_sim import typed
 from ebpo_sim.errors import InputError, unknown_name
 
 
+_kind_of: dict[str, str] = {}  # all names in a method's text are one namespace
+
+
 class Registry:
     """The parts of one kind, each a callable of typed keyword settings; names are in order of registration."""
 
     def __init__(self, kind: str, shipped: Mapping[str, Callable[..., Any]]) -> None:
         self.kind = kind
-        self._parts = dict(shipped)
+        self._parts: dict[str, Callable[..., Any]] = {}
+        for name, part in shipped.items():
+            self.register(name)(part)
 
     def register(self, name: str) -> Callable[[Any], Any]:
         """Decorator: the part under this name; a second one of the same name is refused."""
 
         def add(part: Any) -> Any:
-            if self._parts.get(name, part) is not part:
-                raise InputError(f"{self.kind} {name!r} is already registered: choose another name")
+            if self._parts.get(name, part) is not part or _kind_of.setdefault(name, self.kind) != self.kind:
+                raise InputError(f"{_kind_of[name]} {name!r} is already registered: choose another name")
             self._parts[name] = part
             return part
 

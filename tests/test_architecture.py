@@ -49,7 +49,7 @@ MAY_IMPORT = {  # room -> the rooms it may import; what is not listed may not
     "counts": PLAIN | PARTS | {"worlds"},
     "chains": PLAIN | PARTS | {"worlds", "report", "rungs", "methods"},
     "bias": PLAIN | PARTS,
-    "studies": PLAIN | PARTS | SHELL | SIMULATION | {"bias"},
+    "studies": PLAIN | PARTS | SHELL | SIMULATION | {"bias", "methods"},
     "timing": set(),
     "bench": PLAIN | PARTS | SHELL | SIMULATION | {"timing"},
     "claims": PLAIN | PARTS | SHELL | SIMULATION | {"bias", "studies"},

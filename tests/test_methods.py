@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ebpo_sim import InputError, rungs
+from ebpo_sim import InputError, registry, rungs
 from ebpo_sim.chains.population import skill_chain
 from ebpo_sim.chains.rung import TrainingConfig, advance, learner_of, start, train
 from ebpo_sim.estimators import make
 from ebpo_sim.methods.method import estimator_of, parse_method
 from ebpo_sim.objectives import CISPO, KL, Clip, make_objective, objective_names, register_objective
-from ebpo_sim.objectives import registry as objectives
+from ebpo_sim.objectives.registry import OBJECTIVES
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # llm runs from the checkout; it is not installed
 
@@ -31,13 +31,13 @@ def test_a_method_is_its_parts() -> None:
 
 
 BAD = {
-    "grpo + clup": "unknown objective 'clup': did you mean 'clip'",
+    "grpo + clup": "unknown part of a method 'clup': did you mean 'clip'",
     "grpo + clip:lo=0.1": "unknown setting of clip 'lo'",
     "grpo + clip:low=wide": "low must be a finite number or none, got 'wide'",
     "grpo + clip:low=0.2,low=0.3": "low is given twice",
     "grpo + clip + clip:low=0.1": "names 'clip' twice",
     "grop + clip": "unknown estimator 'grop'",
-    "grpo + ": "unknown objective ''",
+    "grpo + ": "unknown part of a method ''",
     "clip": "unknown estimator 'clip'",
     "grpo+clip": "unknown estimator 'grpo",
 }
@@ -96,9 +96,15 @@ def test_every_objective_trains_on_the_chains(name: str) -> None:
     assert name == "clip" or np.max(np.abs(moved - plain)) > 1e-6
 
 
+def apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the test registers is gone after it."""
+    monkeypatch.setattr(OBJECTIVES, "_parts", dict(OBJECTIVES._parts))
+    monkeypatch.setattr(registry, "_kind_of", dict(registry._kind_of))
+
+
 def test_a_user_registers_an_objective(monkeypatch: pytest.MonkeyPatch) -> None:
     """Under a name of its own, once; it is then in every method text."""
-    monkeypatch.setattr(objectives, "_OBJECTIVES", dict(objectives._OBJECTIVES))
+    apart(monkeypatch)
 
     @register_objective("tight")
     class Tight(Clip):
@@ -107,13 +113,14 @@ def test_a_user_registers_an_objective(monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(make_objective("tight:low=0.01"), Tight)
     learner = learner_of(CONFIG, parse_method("rloo + tight", None, rungs.CHAINS).objectives)
     assert type(learner.objectives[0]) is Tight
-    with pytest.raises(InputError, match="already registered"):
-        register_objective("clip")(Tight)
+    for name in ("clip", "dynamic"):  # one namespace for all kinds
+        with pytest.raises(InputError, match="already registered"):
+            register_objective(name)(Tight)
 
 
 def test_what_no_rung_can_carry_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """An objective with a memory, and on the language model one that looks beyond its row, would be silently others."""
-    monkeypatch.setattr(objectives, "_OBJECTIVES", dict(objectives._OBJECTIVES))
+    apart(monkeypatch)
 
     class Remembering(Clip):
         def init(self):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -56,6 +58,30 @@ class OnlyUp(Stateless):
 
     def value(self, state, tokens, held):
         return self.push(state, held).log_prob_NT * tokens.log_prob_NT
+
+from ebpo_sim.sampling import Kept, Plan, register_allocation, register_selection
+
+@register_allocation("twos_and_fours")
+@dataclass(frozen=True)
+class TwosAndFours(Stateless):
+    needs = frozenset({"prompt_choice"})
+
+    def plan(self, state, pool, ask, draw):
+        prompt_P = draw.generator().integers(pool.count, size=ask.prompts)
+        return Plan(prompt_P, 2 + 2 * (np.arange(ask.prompts) % 2))
+
+@register_selection("without_the_worst")
+@dataclass(frozen=True)
+class WithoutTheWorst(Stateless):
+    share: float = 0.5
+    needs = frozenset({"batch_choice"})
+    after = False
+    batches = 1
+
+    def weigh(self, state, groups, advantage_PG, draw):
+        fails = groups.mask_PG & (groups.rewards_PG == 0)
+        drop = fails & (np.cumsum(fails, axis=-1) > np.ceil(self.share * fails.sum(axis=-1, keepdims=True)))
+        return Kept(groups.mask_PG & ~drop)
 """
 
 
@@ -73,18 +99,19 @@ def run(*command: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+SAMPLING = "twos_and_fours + without_the_worst:share=0.25"
 SMALL = ("--quick", "--threads", "1", "--prompts", "4", "--steps", "4", "--burn-in", "2", "--replicates", "2",
          "--group-size", "2", "--world", "points:0.2,0.7", "--json")  # fmt: skip
 
 
 def test_a_loaded_rule_is_in_the_study(toy: Path, tmp_path: Path) -> None:
     """By name with its settings, and by itself among all that can stand there; one that cannot is left out of them."""
-    for options in (["--estimator", "toy:value=0.45"], []):
+    for options in (["--estimator", "toy:value=0.45 + without_the_worst"], []):
         done = run("-m", "ebpo_sim.mse_study", *SMALL, *options, "--load", str(toy), "--out", str(tmp_path / "o"))
         assert done.returncode == 0, done.stderr
         found = {row["estimator"]: row for row in json.loads(done.stdout)["rows"]}
         name = options[1] if options else "toy"
-        value = 0.45 if options else 0.1
+        value = 0.45 if options else 0.1  # whatever is left out, it is the same constant
         assert found[name]["mse_exact"] == pytest.approx(((value - 0.2) ** 2 + (value - 0.7) ** 2) / 2)
         assert "toy_by_prompt" not in found and (options or "ebpo" in found)
 
@@ -98,8 +125,9 @@ def test_what_cannot_stand_on_a_rung_is_refused_with_the_remedy(toy: Path, tmp_p
 
 
 def test_workers_and_chains_know_it_too(toy: Path, tmp_path: Path) -> None:
-    """A rule that needs prompt ids, with an objective of one's own, trains on the chains in two worker processes."""
-    method = "toy_by_prompt + only_up:strength=0.5"
+    """A rule that needs prompt ids, with an objective, an allocation and a selection of one's own, trains on the chains
+    in two worker processes."""
+    method = f"toy_by_prompt + only_up:strength=0.5 + {SAMPLING}"
     done = run("-m", "ebpo_sim.training_study", "--quick", "--threads", "2", "--group-size", "2", "--order", "shuffled",
                "--optimiser", "sgd", "--estimator", method, "--load", str(toy), "--json",
                "--out", str(tmp_path / "o"))  # fmt: skip
@@ -110,11 +138,14 @@ def test_workers_and_chains_know_it_too(toy: Path, tmp_path: Path) -> None:
 def test_the_language_model_trains_with_it(toy: Path, tmp_path: Path) -> None:
     """The same file and the same text in llm/train.py: two steps of a tiny model."""
     pytest.importorskip("transformers")
-    done = run("llm/train.py", "--estimator", "toy_by_prompt + only_up", "--load", str(toy), "--steps", "2",
+    method = f"toy_by_prompt + only_up + {SAMPLING}"
+    done = run("llm/train.py", "--estimator", method, "--load", str(toy), "--steps", "2",
                "--sft-steps", "5", "--hidden", "16", "--layers", "1", "--prompts", "4", "--per-cell", "8",
                "--eval-per-cell", "1", "--out", str(tmp_path / "o"), "--cache", str(tmp_path / "c"))  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "o" / "checkpoint.pt").exists()
+    with (tmp_path / "o" / "rollouts.csv").open() as file:
+        assert Counter(row["step"] for row in csv.DictReader(file)) == {"1": 12, "2": 12}
 
 
 def test_the_table_lists_it(toy: Path) -> None:
