@@ -43,11 +43,7 @@ def parse_method(text: str, prior: Prior | None, rung: Rung) -> Method:
     estimator = rungs.bound(first, prior, rung)
     objectives = tuple(make_objective(part) for part in rest)
     for part, objective in zip(rest, objectives, strict=True):
-        if "log_probs" not in rung.provides:
-            raise InputError(f"{part} needs log_probs, which {rung.name} does not provide: name {first!r} alone there")
-        rungs.check(part, objective.needs, rung)
-        if objective.init() != ():
-            raise InputError(f"{part} keeps a state, which no rung carries for objectives yet: use settings")
+        rungs.check_objective(part, objective, rung)
     names = [part.partition(":")[0] for part in rest]
     twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
     if twice is not None:
