@@ -21,6 +21,7 @@ from ebpo_sim.chains.update import Learner, Rollouts, gradient, sample, tokens_o
 from ebpo_sim.objectives import CISPO, DPPO, KL, MHPO, SAPO, Aggregation, Clip, Objective, R2VPOFixed, Tokens, needs
 from ebpo_sim.objectives.aggregation import Rule
 from llm.objectives import Loss
+from needs import require
 
 OBJECTIVES: dict[str, tuple[Objective, ...]] = {
     "clip": (Clip(),),
@@ -160,9 +161,7 @@ class Trainers(NamedTuple):
 
 @pytest.fixture(scope="module")
 def trl(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trainers]:
-    import needs as libraries
-
-    libraries.require("trl")
+    require("trl")
     from trl import GRPOTrainer
 
     import trl_toy
@@ -294,9 +293,7 @@ def test_trls_choice_of_tokens(trl: Trainers, scene: Scene, monkeypatch: pytest.
 
 @pytest.fixture(scope="module")
 def verl() -> Any:
-    import needs as libraries
-
-    libraries.require("verl")
+    require("verl")
     import verl_driver
 
     return verl_driver
