@@ -8,7 +8,6 @@ from typing import Any
 from ebpo_sim import typed
 from ebpo_sim.errors import InputError, unknown_name
 
-
 _kind_of: dict[str, str] = {}  # all names in a method's text are one namespace
 
 

@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from ebpo_sim.errors import InputError
 from ebpo_sim.estimators import Estimator, make, names, needs_prior
 from ebpo_sim.numbers.mixing import Prior
+from ebpo_sim.objectives import Objective
 from ebpo_sim.part import REMEDIES, Need
 
 
 class Rung(NamedTuple):
-    """A host of methods; `provides`: what its batches carry beside rewards."""
+    """A host of methods; `provides`: what its batches carry beside rewards. whole: objectives get a batch in one piece,
+    not some rows at a time. instead: what to use there in the place of a part that needs this."""
 
     name: str
     about: str
     provides: frozenset[Need]
+    whole: bool = True
+    instead: Mapping[Need, str] = {}
 
 
 _CHOICES: frozenset[Need] = frozenset({"prompt_choice", "batch_choice", "pass_rates"})
 _BINARY: frozenset[Need] = frozenset({"binary_rewards"})
 COUNTS = Rung(
-    "counts", "exact sums and compiled streams of success counts", _BINARY | {"lengths", "true_prior", "batch_choice"}
+    "counts",
+    "exact sums and compiled streams of success counts",
+    _BINARY | {"lengths", "true_prior", "batch_choice"},
+    instead={"log_probs": "name the estimator alone there"},
 )
 CHAINS = Rung(
     "chains",
@@ -31,13 +38,22 @@ CHAINS = Rung(
     | _CHOICES
     | {"lengths", "prompt_ids", "clusters", "log_probs", "reference", "entropy", "behaviour", "true_prior"},
 )
-LANGUAGE_MODEL = Rung(
-    "llm",
-    "python llm/train.py",
-    _CHOICES | {"lengths", "prompt_ids", "clusters", "log_probs", "reference"},
+_TOKENS: frozenset[Need] = frozenset({"lengths", "prompt_ids", "clusters", "log_probs"})
+LANGUAGE_MODEL = Rung("llm", "python llm/train.py", _CHOICES | _TOKENS | {"reference"}, whole=False)
+TRL = Rung(
+    "trl", "MethodTrainer", _TOKENS | {"reference"}, whole=False, instead={"entropy": "set GRPOConfig's entropy_coef"}
 )
-TRL = Rung("trl", "EBPOTrainer, estimators", frozenset({"lengths", "clusters"}))
-VERL = Rung("verl", "verl's registry, estimators", frozenset({"lengths", "clusters"}))
+VERL = Rung(
+    "verl",
+    "verl's registries",
+    _TOKENS,
+    whole=False,
+    instead={
+        "reference": "set verl's actor.use_kl_loss, kl_loss_coef and kl_loss_type",
+        "entropy": "set verl's actor.entropy_coeff",
+        "batch_choice": "set verl's algorithm.filter_groups, its dynamic sampling",
+    },
+)
 RUNGS = (COUNTS, CHAINS, LANGUAGE_MODEL, TRL, VERL)
 ANYWHERE: frozenset[Need] = _BINARY  # a matter of the rewards, not of the rung: checked on every batch
 
@@ -50,7 +66,23 @@ def missing(needs: Iterable[Need], rung: Rung) -> list[Need]:
 def check(name: str, needs: Iterable[Need], rung: Rung) -> None:
     """Raises InputError where the part cannot stand on the rung, naming the need and the remedy."""
     for need in missing(needs, rung):
-        raise InputError(f"{name} needs {need}, which {rung.name} ({rung.about}) does not provide: {REMEDIES[need]}")
+        remedy = rung.instead.get(need, REMEDIES[need])
+        raise InputError(f"{name} needs {need}, which {rung.name} ({rung.about}) does not provide: {remedy}")
+
+
+def beyond(objective: Objective, rung: Rung) -> str:
+    """What no batch of the rung can give the objective beside its needs; "" where it stands."""
+    if objective.init() != ():
+        return "keeps a state"
+    return f"looks at a whole {objective.scope}" if not rung.whole and objective.scope in ("group", "batch") else ""
+
+
+def check_objective(name: str, objective: Objective, rung: Rung) -> None:
+    """Raises InputError where the objective cannot stand on the rung, with the reason and the remedy."""
+    check(name, ("log_probs", *objective.needs), rung)
+    if reason := beyond(objective, rung):
+        remedy = "use settings in its place" if "state" in reason else "use one that looks at a token or a sequence"
+        raise InputError(f"{name} {reason}, which {rung.name} ({rung.about}) does not carry for objectives: {remedy}")
 
 
 def bound(name: str, prior: Prior | None, rung: Rung) -> Estimator:

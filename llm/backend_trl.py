@@ -1,4 +1,4 @@
-"""The full-run path: the settings of `llm/train.py` handed to TRL, with advantages from the same estimator object.
+"""The full-run path: the settings of `llm/train.py` handed to TRL, with the same estimator and objectives.
 
     accelerate launch --config_file llm/configs/fsdp2.yaml llm/train.py --backend trl --preset paper --engine vllm
 
@@ -18,7 +18,7 @@ from typing import Any
 
 from ebpo_sim import report, rungs
 from ebpo_sim.errors import InputError
-from ebpo_sim.methods.method import parse_method
+from ebpo_sim.methods.method import Method, parse_method
 from ebpo_sim.sampling.orders import BY_DIFFICULTY
 from llm import checkpoints, hub, trained_on, trl_checkpoints
 from llm.engines import precision
@@ -88,8 +88,11 @@ def _prompt(problem: Problem, chat: bool) -> Any:
     return [{"role": role, "content": content} for role, content in messages]
 
 
-def arguments(settings: Settings, out: Path, longest: int, processes: int) -> dict[str, Any]:
-    """The keywords of TRL's GRPOConfig. Raises InputError for batches that TRL cannot split so."""
+def arguments(settings: Settings, out: Path, longest: int, processes: int, named: bool = False) -> dict[str, Any]:
+    """The keywords of TRL's GRPOConfig; without clip and divergence where the method has named its objectives.
+
+    Raises InputError for batches that TRL cannot split so.
+    """
     batch, mini = (n * settings.group_size for n in (settings.prompts, settings.mini_batch or settings.prompts))
     rows = settings.micro_rows or max(1, mini // processes)
     if mini % (rows * processes):
@@ -98,7 +101,14 @@ def arguments(settings: Settings, out: Path, longest: int, processes: int) -> di
             "processes: change --mini-batch, --prompts or --micro-rows"
         )
     each = batch // mini * settings.updates  # optimizer steps a batch
+    own = {
+        "beta": settings.kl_coef,
+        "epsilon": settings.clip_low,
+        "epsilon_high": settings.clip_high,
+        "delta": settings.clip_dual or None,
+    }
     return {
+        **({} if named else own),
         "output_dir": str(out),
         "num_generations": settings.group_size,
         "per_device_train_batch_size": rows,
@@ -114,10 +124,6 @@ def arguments(settings: Settings, out: Path, longest: int, processes: int) -> di
         "adam_beta2": 0.99,
         "weight_decay": settings.weight_decay,
         "max_grad_norm": settings.grad_clip,
-        "beta": settings.kl_coef,
-        "epsilon": settings.clip_low,
-        "epsilon_high": settings.clip_high,
-        "delta": settings.clip_dual or None,
         "loss_type": LOSSES[settings.aggregation],
         "disable_dropout": True,
         "use_bias_correction_kl": False,  # the plain k3 of llm.objectives
@@ -141,10 +147,10 @@ def train(settings: Settings, out: Path, cache: Path, resume: bool = False) -> N
         from datasets import Dataset
         from trl import GRPOConfig
 
-        from ebpo_sim.integrations.trl import EBPOTrainer
+        from ebpo_sim.integrations.trl import MethodTrainer
     except ImportError as error:
         raise InputError(f"--backend trl needs TRL: pip install 'ebpo-sim[trl]' ({error})") from error
-    check(settings)
+    method = check(settings)
     if settings.order in BY_DIFFICULTY and not settings.ranking:
         raise InputError(
             f"--order {settings.order} with --backend trl needs --ranking, a rollouts.csv of llm/evaluate.py"
@@ -170,19 +176,19 @@ def train(settings: Settings, out: Path, cache: Path, resume: bool = False) -> N
         tokenizer.prompt(problem)
     chat = not isinstance(tokenizer, CharTokenizer) and tokenizer.chat
     wrapped = tokenizer.hugging_face() if isinstance(tokenizer, CharTokenizer) else tokenizer.wrapped
-    asked = arguments(settings, out, longest_answer(settings, tokenizer), state.num_processes)
+    asked = arguments(settings, out, longest_answer(settings, tokenizer), state.num_processes, bool(method.objectives))
     known = {field.name for field in fields(GRPOConfig)} | {"output_dir"}
     if asked.keys() - known - {"use_bias_correction_kl"}:  # this one is newer than the oldest TRL
         raise InputError(f"this TRL has no {sorted(asked.keys() - known)}: install another")
     with verifier:
-        trainer = EBPOTrainer(
+        trainer = MethodTrainer(
             model,
             Reward(verifier, tokenizer.eos_ids),
             GRPOConfig(**{name: value for name, value in asked.items() if name in known}),
             Dataset.from_list(rows_of(settings, problems.train, chat)),
             processing_class=wrapped,
             peft_config=adapters(settings),
-            estimator=settings.estimator,
+            method=method,
             cluster_column="topic",
             prompt_id_column="id",
             callbacks=[trl_checkpoints.Complete(settings.as_dict(), record, state.wait_for_everyone)],
@@ -209,13 +215,16 @@ def train(settings: Settings, out: Path, cache: Path, resume: bool = False) -> N
         )
 
 
-def check(settings: Settings) -> None:
-    """Refuse what `llm.run.prepare` refuses, and groups of one."""
-    parse_method(settings.estimator, None, rungs.TRL)
+def check(settings: Settings) -> Method:
+    """The method; what `llm.run.prepare` refuses is refused, and groups of one."""
+    method = parse_method(settings.estimator, None, rungs.TRL)
     precision(settings.device, settings.dtype)
     objective_of(settings, 1)
-    if settings.kl_coef and settings.kl_kind != "k3":
-        raise InputError(f"--kl-kind {settings.kl_kind} is not TRL's, which computes k3: use --backend own")
+    if settings.kl_coef and settings.kl_kind != "k3" and not method.objectives:
+        raise InputError(
+            f"--kl-kind {settings.kl_kind} is not TRL's, which computes k3: use --backend own or name both, "
+            f"--estimator '{settings.estimator} + clip + kl:kind={settings.kl_kind}'"
+        )
     if settings.temperature == 0 or settings.group_size < 2:
         raise InputError(
             f"TRL needs a positive --temperature and a --group-size of at least 2, got {settings.temperature} and "
@@ -226,6 +235,7 @@ def check(settings: Settings) -> None:
     ]
     if without:
         report.say(f"no effect with --backend trl: {', '.join(without)}")
+    return method
 
 
 def base_model(settings: Settings, out: Path, cache: Path, write: bool) -> tuple[str, Tokenizer]:

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from ebpo_sim import rungs
-from ebpo_sim.errors import InputError
 from ebpo_sim.objectives import Aggregation, Clip, Objective, Tokens, needs, total_push, zero_at_zero
 
 AGGREGATIONS = ("token_mean", "sequence_mean", "constant_length")
@@ -33,11 +32,8 @@ class Loss:
     every_row: bool = False
 
     def __post_init__(self) -> None:
-        rungs.check("an objective", needs(self.objectives), rungs.LANGUAGE_MODEL)
         for objective in self.objectives:
-            if objective.scope in ("group", "batch"):  # rows are computed in parts, and silent ones not at all
-                name = type(objective).__name__
-                raise InputError(f"{name} looks at a whole {objective.scope}, and this loop at some rows at a time")
+            rungs.check_objective(type(objective).__name__, objective, rungs.LANGUAGE_MODEL)
 
     @property
     def has_reference(self) -> bool:

@@ -54,7 +54,7 @@ MAY_IMPORT = {  # room -> the rooms it may import; what is not listed may not
     "bench": PLAIN | PARTS | SHELL | SIMULATION | {"timing"},
     "claims": PLAIN | PARTS | SHELL | SIMULATION | {"bias", "studies"},
     "diagnose": PLAIN | PARTS | SHELL | {"worlds", "counts"},
-    "integrations": PLAIN | PARTS | {"report"},
+    "integrations": PLAIN | PARTS | {"report", "rungs", "methods"},
     "__init__": PLAIN | PARTS,
     **{f"{name}_study": {"cli", "studies"}
        for name in ("mse", "entropy", "failure", "clustering", "hidden_bias", "training")},
@@ -181,7 +181,7 @@ def users_of(library: str) -> set[str]:
 def test_heavy_libraries_have_one_door() -> None:
     """Guards optional weight: numba only in kernels, torch only at the edge, matplotlib only where figures are made."""
     assert users_of("numba") == {"kernels.py"}
-    assert users_of("torch") == {"host.py", "trl.py", "verl.py"}
+    assert users_of("torch") == {"host.py", "trl.py", "trl_loss.py", "verl.py", "verl_loss.py"}
     assert {name for name in users_of("matplotlib") if not name.endswith("plots.py")} == {
         "base.py",
         "report.py",

@@ -1,11 +1,15 @@
-"""One objective, three rungs: NumPy by hand, torch's autograd through llm's loss, and the compiled chains.
+"""One objective on every rung: NumPy by hand, torch's autograd through llm's loss, the compiled chains, and inside TRL
+and verl, whose own losses are held to it where they have the same. TRL and verl are skipped where they are missing.
 
 The same tokens give the same gradient in the parameters of the chains' policy, to rounding.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -14,9 +18,10 @@ import torch
 from ebpo_sim.chains.policy import step_distributions
 from ebpo_sim.chains.population import skill_chain
 from ebpo_sim.chains.update import Learner, Rollouts, gradient, sample, tokens_of
-from ebpo_sim.objectives import CISPO, DPPO, KL, MHPO, SAPO, Aggregation, Clip, Objective, R2VPOFixed, Tokens
+from ebpo_sim.objectives import CISPO, DPPO, KL, MHPO, SAPO, Aggregation, Clip, Objective, R2VPOFixed, Tokens, needs
 from ebpo_sim.objectives.aggregation import Rule
 from llm.objectives import Loss
+from needs import require
 
 OBJECTIVES: dict[str, tuple[Objective, ...]] = {
     "clip": (Clip(),),
@@ -34,7 +39,13 @@ OBJECTIVES: dict[str, tuple[Objective, ...]] = {
     "mhpo": (MHPO(),),
     "r2vpo, fixed": (R2VPOFixed(0.4),),
 }
-GROUP = 6
+GROUP, LONGEST = 6, 4
+RULES: dict[Rule, tuple[str, str]] = {  # a token's weight, and the names that TRL and verl have for it
+    "token_mean": ("dapo", "token-mean"),
+    "sequence_mean": ("grpo", "seq-mean-token-mean"),
+    "constant_length": ("dr_grpo", "seq-mean-token-sum-norm"),
+    "sequence_sum": ("luspo", "seq-mean-token-sum"),
+}
 
 
 class Scene(NamedTuple):
@@ -87,7 +98,8 @@ def by_hand(scene: Scene, objectives: tuple[Objective, ...], rule: Rule) -> tupl
     for n in range(count):
         p, g = divmod(n, GROUP)
         length = int(prompts.length_P[p])
-        alpha = 1 / total if rule == "token_mean" else 1 / (count * length)
+        alpha = {"token_mean": 1 / total, "sequence_mean": 1 / (count * length),
+                 "constant_length": 1 / (count * LONGEST), "sequence_sum": 1 / count}[rule]  # fmt: skip
         for step in range(length):
             score = -pi_NTK[n, step]
             score[scene.rolled.actions_PGL[p, g, step]] += 1
@@ -97,7 +109,7 @@ def by_hand(scene: Scene, objectives: tuple[Objective, ...], rule: Rule) -> tupl
 
 def by_autograd(scene: Scene, objectives: tuple[Objective, ...], rule: Rule) -> tuple[np.ndarray, int]:
     """Minus the gradient of llm's loss, the policy a torch program."""
-    loss, tokens = Loss(objectives, Aggregation(rule)), rows(scene, objectives)
+    loss, tokens = Loss(objectives, Aggregation(rule, LONGEST)), rows(scene, objectives)
     theta = torch.from_numpy(scene.theta_SK.copy()).requires_grad_()
     weight_NT = loss.weights(torch.from_numpy(tokens.mask_NT).double())
     old, advantage, reference = (torch.from_numpy(np.array(x)) for x in (tokens.old_NT, tokens.advantage_NT[:, 0],
@@ -108,11 +120,11 @@ def by_autograd(scene: Scene, objectives: tuple[Objective, ...], rule: Rule) -> 
 
 
 def by_chains(scene: Scene, objectives: tuple[Objective, ...], rule: Rule) -> tuple[np.ndarray, int]:
-    learner = Learner(objectives, Aggregation(rule), True, 0.1)
+    learner = Learner(objectives, Aggregation(rule, LONGEST), True, 0.1)
     return gradient(scene.theta_SK, scene.rolled, scene.advantage_PG, learner, scene.reference_PLK)
 
 
-@pytest.mark.parametrize("rule", ["token_mean", "sequence_mean"])
+@pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_the_same_tokens_give_the_same_gradient(scene: Scene, name: str, rule: Rule) -> None:
     """Guards every host of objectives against the others: 1e-12 of the largest component, and equal counts."""
@@ -138,3 +150,239 @@ def test_the_scene_tries_every_bound(scene: Scene) -> None:
     assert not np.array_equal(gradients["dppo"][0], gradients["dppo capped"][0])
     sums = by_hand(scene, OBJECTIVES["clip"], "sequence_mean")[0]
     assert np.max(np.abs(sums - gradients["clip"][0])) > 1e-4
+
+
+class Trainers(NamedTuple):
+    """TRL's trainer and ours; what its loss is given is theirs, the forward pass alone is replaced."""
+
+    own: Any
+    pushed: Any
+
+
+@pytest.fixture(scope="module")
+def trl(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trainers]:
+    require("trl")
+    from trl import GRPOTrainer
+
+    import trl_toy
+    from ebpo_sim.integrations.trl import MethodTrainer
+
+    folder: Path = tmp_path_factory.mktemp("trl")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(GRPOTrainer, "_get_per_token_logps_and_entropies", lambda self, *a, **k: self.forward())
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # what transformers says about its own settings
+            made = Trainers(*(trl_toy.trainer(folder, kind=kind) for kind in (GRPOTrainer, MethodTrainer)))
+        for one in made:
+            one.current_gradient_accumulation_steps = 1
+            one.max_completion_length = LONGEST
+        yield made
+
+
+def by_trl(made: Any, scene: Scene, reference: bool, **more: Any) -> np.ndarray:
+    """Minus the gradient of a trainer's `_compute_loss`; the batch as TRL's generation hands it over."""
+    tokens = rows(scene, (KL(),))
+    theta = torch.from_numpy(scene.theta_SK.copy()).requires_grad_()
+    now_NT = log_probs(theta, scene.rolled)
+    made.forward = lambda: (now_NT, torch.zeros_like(now_NT), None)
+    mask_NT, ids = torch.from_numpy(tokens.mask_NT).long(), torch.zeros_like(now_NT).long()
+    inputs = {
+        "prompt_ids": ids, "prompt_mask": ids, "completion_ids": ids, "completion_mask": mask_NT,
+        "advantages": torch.from_numpy(tokens.advantage_NT[:, 0].copy()),
+        "old_per_token_logps": torch.from_numpy(np.array(tokens.old_NT)), "num_items_in_batch": mask_NT.sum(), **more,
+    }  # fmt: skip
+    if reference:
+        inputs["ref_per_token_logps"] = torch.from_numpy(np.array(tokens.reference_NT))
+    made._compute_loss(made.model, inputs).backward()
+    return -theta.grad.numpy()
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_inside_trl(trl: Trainers, scene: Scene, name: str, rule: Rule) -> None:
+    """Guards MethodTrainer: every objective under every weight of tokens that TRL has, and what it logs."""
+    made, objectives = trl.pushed, OBJECTIVES[name]
+    made.objectives, made.loss_type = objectives, RULES[rule][0]
+    made.beta = 1.0 if "reference" in needs(objectives) else 0.0
+    expected, held = by_hand(scene, objectives, rule)
+    made._metrics["train"].clear()
+    found = by_trl(made, scene, made.beta != 0)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12 * np.max(np.abs(expected)))
+    logged = made._metrics["train"]
+    assert not [metric for metric in logged if metric.startswith("clip_ratio")]
+    if any("clipped" in o.push((), rows(scene, objectives)).counts for o in objectives):
+        assert logged["ebpo/clipped"] == [pytest.approx(held / rows(scene, objectives).mask_NT.sum(), rel=1e-12)]
+    tokens = rows(scene, (KL(),))
+    d = (tokens.reference_NT - tokens.log_prob_NT)[tokens.mask_NT]
+    assert logged.get("kl") == ([pytest.approx(np.mean(np.expm1(d) - d))] if made.beta else None)
+
+
+TRL_OWN: dict[str, dict[str, Any]] = {  # the options of TRL that mean the same as these objectives
+    "clip": {"epsilon_low": 0.2, "epsilon_high": 0.2},
+    "clip higher": {"epsilon_low": 0.2, "epsilon_high": 0.28},
+    "no clip": {"epsilon_low": 1.0, "epsilon_high": 1e9},
+    "dual clip": {"epsilon_low": 0.2, "epsilon_high": 0.2, "delta": 1.5},
+    "clip and plain k3": {"epsilon_low": 0.2, "epsilon_high": 0.2, "beta": 0.3},
+    "cispo": {"loss_type": "cispo", "epsilon_high": 1.2},
+    "sapo": {"loss_type": "sapo"},
+}
+LOSSES: list[tuple[str, Rule]] = [  # with cispo and sapo comes one weight of tokens each
+    *((name, rule) for name in TRL_OWN for rule in RULES if "loss_type" not in TRL_OWN[name]),
+    ("cispo", "token_mean"),
+    ("sapo", "sequence_mean"),
+]
+PLAIN = {"clip and plain k3": (Clip(), KL(0.3))}
+
+
+def set_own(made: Any, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]) -> None:
+    """The options in TRL's trainer, its arguments where they are read from there."""
+    for option, value in {"beta": 0.0, "delta": None, "use_bias_correction_kl": False, **options}.items():
+        where = made if hasattr(made, option) else made.args
+        monkeypatch.setattr(where, option, value, raising=option == "delta")
+
+
+@pytest.mark.parametrize(("name", "rule"), LOSSES)
+def test_trls_own_losses_are_these_objectives(
+    trl: Trainers, scene: Scene, name: str, rule: Rule, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards the claim that TRL's flags mean the same: its own loss, by its own flags, to rounding."""
+    options = {"loss_type": RULES[rule][0], **TRL_OWN[name]}
+    set_own(trl.own, monkeypatch, options)
+    expected, _ = by_hand(scene, {**OBJECTIVES, **PLAIN}[name], rule)
+    found = by_trl(trl.own, scene, "beta" in options)
+    within = 1e-6 if name == "sapo" else 1e-12  # its temperatures are float32
+    np.testing.assert_allclose(found, expected, rtol=0, atol=within * np.max(np.abs(expected)))
+
+
+@pytest.mark.parametrize("sequence", [False, True])
+def test_trls_correction_for_vllm(trl: Trainers, scene: Scene, sequence: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards what TRL does to the ratio of trainer and sampler: it weights the policy's loss and no divergence."""
+    mask_NT = rows(scene, ()).mask_NT
+    ratio = torch.from_numpy(
+        np.random.default_rng(5).uniform(0, 2, (len(mask_NT), 1 if sequence else mask_NT.shape[1]))
+    )
+    for made in trl:
+        monkeypatch.setattr(made, "use_vllm", True)
+        monkeypatch.setattr(made, "vllm_importance_sampling_correction", True)
+        monkeypatch.setattr(made, "loss_type", "grpo")
+    set_own(trl.own, monkeypatch, TRL_OWN["clip and plain k3"])
+    trl.pushed.objectives, trl.pushed.beta = PLAIN["clip and plain k3"], 1.0
+    theirs = by_trl(trl.own, scene, True, importance_sampling_ratio=ratio)
+    ours = by_trl(trl.pushed, scene, True, importance_sampling_ratio=ratio)
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-12 * np.max(np.abs(theirs)))
+    assert np.max(np.abs(ours - by_trl(trl.pushed, scene, True))) > 1e-4
+
+
+def test_trls_choice_of_tokens(trl: Trainers, scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards top_entropy_quantile and accumulation: both apply to the pushes as to TRL's own loss."""
+    tokens = rows(scene, ())
+    entropies = torch.from_numpy(np.random.default_rng(6).random(tokens.mask_NT.shape))
+    set_own(trl.own, monkeypatch, TRL_OWN["clip"])
+    trl.pushed.objectives, trl.pushed.beta = OBJECTIVES["clip"], 0.0
+    found = []
+    for made in trl:
+        monkeypatch.setattr(made, "loss_type", "grpo")
+        monkeypatch.setattr(made, "top_entropy_quantile", 0.5)
+        monkeypatch.setattr(made, "current_gradient_accumulation_steps", 4)
+        monkeypatch.setattr(made, "get_high_entropy_mask", lambda e, mask, q: (entropies > 0.5) & mask.bool())
+        found.append(by_trl(made, scene, False))
+    np.testing.assert_allclose(found[1], found[0], rtol=0, atol=1e-12 * np.max(np.abs(found[0])))
+    whole, _ = by_hand(scene, OBJECTIVES["clip"], "sequence_mean")
+    assert np.max(np.abs(found[1] - whole / 4)) > 1e-4
+
+
+@pytest.fixture(scope="module")
+def verl() -> Any:
+    require("verl")
+    import verl_driver
+
+    return verl_driver
+
+
+def by_verl(function: Callable[..., Any], scene: Scene, rule: Rule, policy_loss: Any, **config: Any) -> Any:
+    """(minus the gradient of a policy loss of verl's registry, its metrics), by the arguments that verl hands over."""
+    from verl.workers.config import ActorConfig
+
+    tokens = rows(scene, (KL(),))
+    theta = torch.from_numpy(scene.theta_SK.copy()).requires_grad_()
+    section = {} if policy_loss is None else {"policy_loss": policy_loss}
+    actor = ActorConfig(
+        strategy="fsdp", rollout_n=GROUP, ppo_micro_batch_size_per_gpu=1, loss_agg_mode=RULES[rule][1],
+        global_batch_info={"loss_scale_factor": LONGEST}, **section, **config,
+    )  # fmt: skip
+    worth, metrics = function(
+        old_log_prob=torch.from_numpy(np.array(tokens.old_NT)),
+        log_prob=log_probs(theta, scene.rolled),
+        advantages=torch.from_numpy(np.broadcast_to(tokens.advantage_NT, tokens.mask_NT.shape).copy()),
+        response_mask=torch.from_numpy(tokens.mask_NT),
+        loss_agg_mode=RULES[rule][1],
+        config=actor,
+        rollout_is_weights=None,
+    )
+    worth.backward()
+    return -theta.grad.numpy(), metrics
+
+
+TEXTS = {  # the objectives above, but for those that need a reference, as verl's config spells them
+    "clip": "clip",
+    "clip higher": "clip:high=0.28",
+    "no clip": "clip:low=none,high=none",
+    "dual clip": "clip:dual=1.5",
+    "cispo": "cispo",
+    "dppo": "dppo:divergence=0.05",
+    "dppo capped": "dppo:divergence=0.05,cap=1.5",
+    "sapo": "sapo",
+    "mhpo": "mhpo",
+    "r2vpo, fixed": "r2vpo_fixed:penalty=0.4",
+}
+WITHIN = {"sequence_mean": 1e-7}  # verl divides by length + 1e-8
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("name", TEXTS)
+def test_inside_verl(verl: Any, scene: Scene, name: str, rule: Rule) -> None:
+    """Guards the registered policy loss: every objective under every weight of tokens that verl shares with us."""
+    named = verl.adapter.PolicyLoss(loss_mode="ebpo_sim", objectives=TEXTS[name])
+    found, metrics = by_verl(verl.core_algos.get_policy_loss_fn("ebpo_sim"), scene, rule, named)
+    expected, held = by_hand(scene, OBJECTIVES[name], rule)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=WITHIN.get(rule, 1e-12) * np.max(np.abs(expected)))
+    tokens = rows(scene, ())
+    assert metrics.get("actor/clipped", 0) == pytest.approx(held / tokens.mask_NT.sum(), rel=1e-6)
+    assert metrics["actor/ppo_kl"] == pytest.approx(np.mean((tokens.old_NT - tokens.log_prob_NT)[tokens.mask_NT]))
+
+
+VERL_OWN: dict[str, tuple[str, dict[str, Any]]] = {  # verl's losses and settings that mean the same
+    "clip": ("vanilla", {"clip_ratio_c": 1e9}),
+    "clip higher": ("vanilla", {"clip_ratio_high": 0.28, "clip_ratio_c": 1e9}),
+    "no clip": ("vanilla", {"clip_ratio_low": 1.0, "clip_ratio_high": 1e9, "clip_ratio_c": 1e9}),
+    "dual clip": ("vanilla", {"clip_ratio_c": 1.5}),
+    "cispo both ways": ("cispo", {}),
+    "dppo capped": ("dppo_tv", {"clip_ratio": 0.05, "clip_ratio_low": 0.05, "clip_ratio_high": 0.05,
+                                "clip_ratio_c": 1.5}),
+    "sapo": ("sapo", {}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("name", VERL_OWN)
+def test_verls_own_losses_are_these_objectives(verl: Any, scene: Scene, name: str, rule: Rule) -> None:
+    """Guards the claim that verl's settings mean the same: its own loss, by its own settings."""
+    mode, settings = VERL_OWN[name]
+    found, _ = by_verl(verl.core_algos.get_policy_loss_fn(mode), scene, rule, None, **settings)
+    due = "sequence_mean" if mode == "sapo" else rule  # whatever loss_agg_mode is
+    expected, _ = by_hand(scene, {**OBJECTIVES, "cispo both ways": (CISPO(0.2, 0.2),)}[name], due)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=WITHIN.get(due, 1e-12) * np.max(np.abs(expected)))
+
+
+@pytest.mark.parametrize("kind", ["k1", "k2", "k3"])
+def test_verls_divergences_are_these_objectives(verl: Any, scene: Scene, kind: Any) -> None:
+    """Guards the remedy that a refused kl names: use_kl_loss with kl_loss_type is this KL; verl's k3 has a clamp."""
+    objectives = (KL(0.3, kind, clamp=10.0 if kind == "k3" else None),)
+    tokens = rows(scene, objectives)
+    theta = torch.from_numpy(scene.theta_SK.copy()).requires_grad_()
+    reference = torch.from_numpy(np.array(tokens.reference_NT))
+    kl_NT = verl.core_algos.kl_penalty(log_probs(theta, scene.rolled), reference, kind)
+    mask_NT = torch.from_numpy(tokens.mask_NT)
+    (0.3 * verl.core_algos.agg_loss(kl_NT, mask_NT, "token-mean")).backward()
+    expected, _ = by_hand(scene, objectives, "token_mean")
+    np.testing.assert_allclose(-theta.grad.numpy(), expected, rtol=0, atol=1e-12 * np.max(np.abs(expected)))

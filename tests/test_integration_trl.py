@@ -199,8 +199,8 @@ def test_columns_reach_the_estimator(tmp_path: Path, monkeypatch: pytest.MonkeyP
     [
         ({"estimator": "ebbo"}, "unknown estimator 'ebbo': did you mean 'ebpo'"),
         ({"estimator": "ebpo:memory=2"}, "memory must be"),
-        ({"estimator": "oracle_bayes"}, "an oracle is given the true prior"),
-        ({"estimator": "ebpo_debiased:per_cluster=True"}, "cluster_column must name a dataset column"),
+        ({"estimator": "oracle_bayes"}, "oracle_bayes needs true_prior, which trl"),
+        ({"estimator": "ebpo_debiased:per_cluster=True"}, "cluster_column must name a data-set column"),
         ({"cluster_column": "topci"}, "unknown dataset column 'topci': did you mean 'topic'"),
         ({"multi_objective_aggregation": "normalize_then_sum"}, "must be 'sum_then_normalize'"),
     ],

@@ -32,14 +32,19 @@ SPANNING = {
     "max_completion_length": 12,
 }
 
+REUSED = {"optim": "sgd", "learning_rate": 0.5, "num_iterations": 3, "max_steps": 3, "per_device_train_batch_size": 8}
+OWN = {"estimator": "grpo", "epsilon": 0.02, "epsilon_high": 0.03, **REUSED}
+NAMED = {"method": "grpo + clip:low=0.02,high=0.03", **REUSED}
+
 
 @pytest.fixture(scope="module")
 def jobs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[list[dict[str, Any]]]]:
-    """What two processes saw, [rank][job], in one launch: a run, its second half again, one whose groups span them."""
+    """What two processes saw, [rank][job], in one launch: a run, its second half again, one whose groups span them,
+    and TRL's own clip and ours."""
     folder = tmp_path_factory.mktemp("two")
     whole = {"output": str(folder / "whole"), "per_device_train_batch_size": 8, **WHOLE}
     again = {**whole, "output": str(folder / "again"), "resume": str(folder / "whole" / "checkpoint-2")}
-    todo = [whole, again, {"output": str(folder / "spanning"), **SPANNING}]
+    todo = [whole, again, *({"output": str(folder / "more"), **job} for job in (SPANNING, OWN, NAMED))]
     program = Path(__file__).with_name("trl_toy.py")
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
@@ -83,7 +88,7 @@ def test_two_processes_are_one(jobs: tuple[Path, list[list[dict[str, Any]]]], tm
 def test_resumed_in_two_processes(jobs: tuple[Path, list[list[dict[str, Any]]]]) -> None:
     """Guards resuming under DDP: the second half again is the second half, on both ranks; one state in the folder."""
     folder, ranks = jobs
-    for whole, again, _ in ranks:
+    for whole, again, *_ in ranks:
         assert len(again["batches"]) == 2
         assert again["calls"] == whole["calls"][2:]
         assert [b["advantages"] for b in again["batches"]] == [b["advantages"] for b in whole["batches"][2:]]
@@ -103,3 +108,11 @@ def test_groups_that_span_processes(jobs: tuple[Path, list[list[dict[str, Any]]]
         assert len(set(lengths.ravel())) > 1
         advantages, _ = estimator.score((), group_rewards(rewards, lengths=lengths))
         assert batch["table"] == advantages.ravel().tolist()
+
+
+def test_objectives_in_two_processes(jobs: tuple[Path, list[list[dict[str, Any]]]]) -> None:
+    """Guards the loss under DDP: three updates on one batch with our clip are those with TRL's own, on both ranks."""
+    for rank in jobs[1]:
+        own, named = (np.concatenate(rank[job]["weights"]) for job in (3, 4))
+        np.testing.assert_allclose(named, own, rtol=0, atol=1e-6)
+        assert np.max(np.abs(own - np.concatenate(rank[2]["weights"]))) > 1e-3

@@ -16,6 +16,7 @@ pytest.importorskip("transformers")
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # llm runs from the checkout; it is not installed
 
 import torch  # noqa: E402
+from safetensors.torch import load_file  # noqa: E402
 
 from ebpo_sim import InputError, group_rewards, make  # noqa: E402
 from ebpo_sim.estimators import dump_state  # noqa: E402
@@ -206,6 +207,8 @@ def _has_peft() -> bool:
 def test_the_papers_batches_on_eight_processes(tmp_path: Path) -> None:
     """Guards the mapping of names: 2048 answers a batch, four optimizer steps on it, whatever the machines."""
     settings = Settings(**PRESETS["paper"])
+    named = backend_trl.arguments(settings, tmp_path, 8192, 8, named=True)
+    assert not named.keys() & {"beta", "epsilon", "epsilon_high", "delta"}
     found = backend_trl.arguments(settings, tmp_path, 8192, 8)
     per_step = found["per_device_train_batch_size"] * 8
     assert per_step * found["gradient_accumulation_steps"] == 128 * 4
@@ -234,6 +237,34 @@ def test_every_name_reaches_trl(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+def weights(folder: Path) -> torch.Tensor:
+    """All weights of a model that a run has written."""
+    loaded = load_file(folder / "model" / "model.safetensors")
+    return torch.cat([loaded[name].flatten() for name in sorted(loaded)])
+
+
+def test_the_method_reaches_trl(cache: Path, tmp_path: Path) -> None:
+    """Guards --estimator "... + ...": the settings' clip and divergence spelt out train to the same weights; named,
+    the settings' own have no effect; another objective trains another model, and kl kinds that TRL lacks work."""
+    base = replace(TINY, estimator="grpo", mini_batch=4, updates=2, clip_low=0.02, clip_high=0.03, kl_coef=0.05)
+    texts = {
+        "own": "grpo",
+        "spelt": "grpo + clip:low=0.02,high=0.03 + kl:coef=0.05",
+        "cispo": "rloo + cispo:high=0.2",
+        "k2": "grpo + clip:low=0.02,high=0.03 + kl:coef=0.05,kind=k2",
+    }
+    found = {}
+    for name, text in texts.items():
+        kind = {"kl_kind": "k2"} if name != "own" else {}
+        backend_trl.train(replace(base, estimator=text, steps=2, checkpoint_every=2, **kind), tmp_path / name, cache)
+        found[name] = weights(tmp_path / name)
+        rows = [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        assert any("ebpo/clipped" in row for row in rows) == (name != "own")
+    torch.testing.assert_close(found["spelt"], found["own"], rtol=0, atol=1e-5)
+    for name in ("cispo", "k2"):
+        assert (found[name] - found["own"]).abs().max() > 1e-4
+
+
 def test_an_order_by_measured_pass_rates(tmp_path: Path) -> None:
     """Guards --ranking: easiest first by the file's mean rewards; files that do not fit are refused."""
     problems = load_problems("sample")[:3]
@@ -260,6 +291,8 @@ def test_what_trl_cannot_do_is_refused(cache: Path, tmp_path: Path, monkeypatch:
         ({"group_size": 1}, "--group-size of at least 2"),
         ({"device": "cuda:77"}, "is not there"),
         ({"clip_low": 2.0}, "clip low"),
+        ({"kl_coef": 0.1, "kl_kind": "k2"}, r"--kl-kind k2 is not TRL's.*'ebpo \+ clip \+ kl:kind=k2'"),
+        ({"estimator": "grpo + clip + entropy"}, "entropy needs entropy, which trl"),
         ({"model": str(tmp_path), "engine": "vllm"}, "pip install vllm"),
     ):
         with pytest.raises(InputError, match=said):

@@ -16,6 +16,7 @@ from ebpo_sim.chains.population import skill_chain
 from ebpo_sim.chains.rung import TrainingConfig, advance, learner_of, start, train
 from ebpo_sim.estimators import make
 from ebpo_sim.methods.method import estimator_of, parse_method
+from ebpo_sim.methods.table import capabilities
 from ebpo_sim.objectives import CISPO, KL, Clip, make_objective, objective_names, register_objective
 from ebpo_sim.objectives.registry import OBJECTIVES
 
@@ -59,16 +60,55 @@ def test_any_text_is_a_method_or_an_input_error(text: str) -> None:
             continue
 
 
-@pytest.mark.parametrize("rung", [rungs.COUNTS, rungs.TRL, rungs.VERL], ids=lambda r: r.name)
-def test_a_rung_without_tokens_takes_a_bare_estimator(rung: rungs.Rung) -> None:
-    assert parse_method("grpo", None, rung).objectives == ()
-    with pytest.raises(InputError, match=r"cispo needs log_probs, which .* name 'grpo' alone"):
-        parse_method("grpo + cispo", None, rung)
+def test_a_rung_without_tokens_takes_a_bare_estimator() -> None:
+    assert parse_method("grpo", None, rungs.COUNTS).objectives == ()
+    with pytest.raises(InputError, match=r"cispo needs log_probs, which .* name the estimator alone"):
+        parse_method("grpo + cispo", None, rungs.COUNTS)
 
 
-def test_what_the_language_model_cannot_compute_is_named() -> None:
-    with pytest.raises(InputError, match="entropy needs entropy, which llm"):
-        parse_method("grpo + clip + entropy", None, rungs.LANGUAGE_MODEL)
+@pytest.mark.parametrize(
+    ("rung", "text", "reason", "remedy"),
+    [
+        (rungs.LANGUAGE_MODEL, "entropy", "entropy needs entropy, which llm", "compute every token's entropy"),
+        (rungs.TRL, "entropy", "entropy needs entropy, which trl", "set GRPOConfig's entropy_coef"),
+        (rungs.VERL, "entropy", "entropy needs entropy, which verl", "set verl's actor.entropy_coeff"),
+        (rungs.VERL, "kl", "kl needs reference, which verl", "set verl's actor.use_kl_loss"),
+    ],
+    ids=str,
+)
+def test_what_a_rung_cannot_compute_is_named(rung: rungs.Rung, text: str, reason: str, remedy: str) -> None:
+    """Guards the refusal and the capability table, which must tell the same."""
+    with pytest.raises(InputError, match=f"{reason}.*{remedy}"):
+        parse_method(f"grpo + clip + {text}", None, rung)
+    (row,) = [row for row in capabilities() if (row["kind"], row["part"]) == ("objective", text)]
+    assert row[rung.name] == f"needs {reason.split(' ')[2].rstrip(',')}"
+
+
+def test_the_table_computes_where_objectives_stand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards the capability table: on every rung exactly the objectives that a method may name there, with reasons."""
+    apart(monkeypatch)
+
+    class Remembering(Clip):
+        def init(self):
+            return {"seen": 0.0}
+
+    class Wide(Clip):
+        scope = "group"
+
+    register_objective("remembering")(Remembering)
+    register_objective("wide")(Wide)
+    rows = {row["part"]: row for row in capabilities() if row["kind"] == "objective"}
+    assert [rows["remembering"][r] for r in ("counts", "chains", "trl")] == ["no tokens", *["keeps a state"] * 2]
+    assert [rows["wide"][r] for r in ("chains", "llm", "trl", "verl")] == ["", *["looks at a whole group"] * 3]
+    assert [rows["kl"][r] for r in ("counts", "chains", "llm", "trl")] == ["no tokens", "", "", ""]
+    for name, row in rows.items():
+        for rung in rungs.RUNGS:
+            try:
+                parse_method(f"grpo + {name}", None, rung)
+            except InputError:
+                assert row[rung.name] != "", (name, rung.name)
+            else:
+                assert row[rung.name] == "", (name, rung.name)
 
 
 CHAIN = skill_chain(2, 3, 20, (1, 2, 3), seed=3, shared_skills=2, actions=4, validation=6)

@@ -131,7 +131,7 @@ class Remembering(EBPOTrainer):
         return output
 
 
-OWN = ("estimator", "cluster_column", "prompt_id_column", "peft_config")
+OWN = ("method", "estimator", "cluster_column", "prompt_id_column", "peft_config")
 
 
 def trainer(folder: Path, reward: Any = None, rows: int = 64, kind: Any = Remembering, **changes: Any) -> Any:

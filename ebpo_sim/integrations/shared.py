@@ -1,4 +1,4 @@
-"""What the adapters have in common: the version check, the state beside a checkpoint, numbers for a logger.
+"""What the adapters have in common: the version check, the method, the state beside a checkpoint, numbers for a logger.
 
 Imports no trainer.
 """
@@ -8,18 +8,22 @@ from __future__ import annotations
 import importlib.metadata
 import math
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ebpo_sim import rungs
 from ebpo_sim.errors import InputError
 from ebpo_sim.estimators import Estimator, Info, dump_state, load_state
 from ebpo_sim.groups import Groups
+from ebpo_sim.methods.method import Method, parse_method
 from ebpo_sim.report import write_bytes
 
 STATE_FILE = "ebpo_state.json"
+COLUMNS = {"clusters": "cluster_column", "prompt_ids": "prompt_id_column"}  # label of a row -> the adapters' option
 
 
 def require(module: str, requirement: str) -> None:
@@ -38,6 +42,24 @@ def _numbers(version: str) -> tuple[int, int, int]:
     """Its first three numbers; zeros for what is no version."""
     found = re.match(r"(\d+)\.(\d+)(?:\.(\d+))?", version)
     return (0, 0, 0) if found is None else (int(found[1]), int(found[2]), int(found[3] or 0))
+
+
+def method_of(method: str | Method | Estimator, rung: rungs.Rung) -> Method:
+    """The method on this rung: its text, made already, or an estimator alone. Raises InputError for parts that cannot
+    stand there."""
+    if isinstance(method, str):
+        return parse_method(method, None, rung)
+    made = Method(method.name, method) if isinstance(method, Estimator) else method
+    rungs.check(made.name, made.needs(), rung)
+    for objective in made.objectives:
+        rungs.check_objective(type(objective).__name__, objective, rung)
+    return made
+
+
+def check_columns(estimator: Estimator, given: Collection[str], where: str = "") -> None:
+    """Raises InputError unless a data-set column is given for every label of rows that the estimator needs."""
+    for label in sorted((estimator.needs & COLUMNS.keys()) - set(given)):
+        raise InputError(f"{where}{COLUMNS[label]} must name a data-set column: {estimator.name} needs {label}")
 
 
 def write_state(folder: Path, estimator: Estimator, state: Any) -> None:

@@ -1,12 +1,14 @@
-"""Any estimator of this project inside TRL's GRPOTrainer.
+"""Any method of this project inside TRL's GRPOTrainer: its estimator's advantages, and its objectives' gradient.
 
-    from ebpo_sim.integrations.trl import EBPOTrainer
-    trainer = EBPOTrainer(model, reward_funcs, args, train_dataset, estimator="ebpo_debiased:memory=0.95")
+    from ebpo_sim.integrations.trl import MethodTrainer
+    trainer = MethodTrainer(model, reward_funcs, args, train_dataset, method="rloo + cispo:high=0.2 + kl:coef=0.001")
 
-TRL has no hook for advantages. `EBPOTrainer` keeps what `_calculate_rewards` returns (the rewards of all processes),
+TRL has no hook for advantages. `MethodTrainer` keeps what `_calculate_rewards` returns (the rewards of all processes),
 lets the parent generate, score and log, and then replaces the advantages in what it returns; no method is copied.
 Advantages are a float64 function of the gathered rewards alone, so every process computes the same bytes and the
-same state without a broadcast. `scale_rewards` has no effect; loss, KL and clipping stay TRL's.
+same state without a broadcast. `scale_rewards` has no effect.
+
+A bare estimator leaves loss, KL and clipping to TRL; named objectives take their place, see `trl_loss`.
 """
 
 from __future__ import annotations
@@ -19,10 +21,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ebpo_sim import rungs
 from ebpo_sim.errors import InputError, unknown_name
-from ebpo_sim.estimators import Estimator, make
+from ebpo_sim.estimators import Estimator
 from ebpo_sim.groups import group_rewards
-from ebpo_sim.integrations.shared import measure, read_state, require, write_state
+from ebpo_sim.integrations.shared import check_columns, measure, method_of, read_state, require, write_state
+from ebpo_sim.methods.method import Method
 
 REQUIREMENT = "trl>=1.14.2,<1.17"  # the methods tapped below are private to TRL: a version counts once it was tested
 require(__name__, REQUIREMENT)
@@ -31,13 +35,14 @@ import torch  # noqa: E402  after the check, so that its message comes first
 from accelerate.utils import gather_object  # noqa: E402
 from transformers.trainer import TRAINER_STATE_NAME  # noqa: E402
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR  # noqa: E402
-from trl import GRPOTrainer  # noqa: E402
+
+from ebpo_sim.integrations.trl_loss import PushedTrainer  # noqa: E402
 
 Array = NDArray[np.float64]
 
 
-class EBPOTrainer(GRPOTrainer):
-    """GRPOTrainer with the advantages of `estimator`: a preset's name ("ebpo_debiased:memory=0.95") or an Estimator.
+class MethodTrainer(PushedTrainer):
+    """GRPOTrainer with a method, "estimator + objective + ...": text, a Method, or an Estimator.
 
     A completion's reward is TRL's: the sum over reward functions of weight times reward, None left out; a completion
     that no function could score is masked, with advantage 0. A batch of which nothing could be scored teaches nothing.
@@ -49,28 +54,33 @@ class EBPOTrainer(GRPOTrainer):
     resuming needs that file, written by the same estimator with the same settings. Metrics: ebpo/*. TRL's own limit:
     resumed after its first epoch, it shuffles the prompts as in the first.
 
-    Raises InputError for unknown estimators, settings and columns, multi_objective_aggregation other than
+    `estimator` is the older name of `method`. Raises InputError for unknown parts, settings and columns, for parts that
+    need what TRL's batches do not carry, for what `PushedTrainer` refuses, multi_objective_aggregation other than
     "sum_then_normalize", periodic checkpoints that would fall inside a generation buffer and resuming from one that
-    did (TRL would sample its prompts again, and the estimator would count them twice), rewards of the wrong shape,
-    and whatever the estimator itself refuses.
+    did (TRL would sample its prompts again, and the estimator would count them twice), rewards of the wrong shape, and
+    whatever the estimator itself refuses.
     """
 
     def __init__(
         self,
         *args: Any,
-        estimator: str | Estimator = "ebpo",
+        method: str | Method | Estimator | None = None,
+        estimator: str | Method | Estimator | None = None,
         cluster_column: str | None = None,
         prompt_id_column: str | None = None,
         **kwargs: Any,
     ) -> None:
-        self.estimator = make(estimator) if isinstance(estimator, str) else estimator
+        if method is not None and estimator is not None:
+            raise InputError(f"method and estimator are one argument, got {method!r} and {estimator!r}: give method")
+        chosen = method if method is not None else "ebpo" if estimator is None else estimator
+        made = method_of(chosen, rungs.TRL)
+        self.estimator = made.estimator
         self.estimator_state = self.estimator.init()
         columns = {"clusters": cluster_column, "prompt_ids": prompt_id_column}
         self._label_columns = {label: column for label, column in columns.items() if column is not None}
         self._tapped: torch.Tensor | None = None
-        if "clusters" in self.estimator.needs and cluster_column is None:
-            raise InputError(f"cluster_column must name a dataset column: {self.estimator.name} learns per cluster")
-        super().__init__(*args, **kwargs)
+        check_columns(self.estimator, self._label_columns)
+        super().__init__(*args, objectives=made.objectives, **kwargs)
         if self.multi_objective_aggregation != "sum_then_normalize":
             raise InputError(
                 f"multi_objective_aggregation must be 'sum_then_normalize', got {self.multi_objective_aggregation!r}: "
@@ -167,3 +177,6 @@ class EBPOTrainer(GRPOTrainer):
                 raise InputError(f"{checkpoint!r} lies inside a generation buffer: resume from an earlier checkpoint")
             self.estimator_state = state
         super()._load_optimizer_and_scheduler(checkpoint)
+
+
+EBPOTrainer = MethodTrainer  # the name that scripts have

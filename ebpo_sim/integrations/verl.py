@@ -1,4 +1,5 @@
 """Any estimator of this project as an advantage estimator of verl; its memory is saved and restored with checkpoints.
+Its objectives, as a policy loss of verl: see `verl_loss`.
 
     algorithm.adv_estimator=ebpo_debiased +algorithm.ebpo.memory=0.95
     trainer.checkpoint_callback_class=ebpo_sim.integrations.verl.StateCallback
@@ -37,12 +38,11 @@ from numpy.typing import NDArray
 from ebpo_sim.errors import InputError
 from ebpo_sim.estimators import Estimator, dump_state, make, names
 from ebpo_sim.groups import group_rewards
-from ebpo_sim.integrations.shared import measure, read_state, require, write_state
+from ebpo_sim.integrations.shared import COLUMNS, check_columns, measure, read_state, require, write_state
 from ebpo_sim.integrations.verl_files import data_column, resumed_folder
 
 REQUIREMENT = "verl>=0.9.1,<0.10"  # before it nothing saves the memory
 VERLS_OWN = ("grpo", "rloo")
-COLUMNS = {"clusters": "cluster_column", "prompt_ids": "prompt_id_column"}
 PADDING = re.compile("pad[0-9a-f]{32}")  # verl's synthetic rows; a real uid is a dashed uuid
 Array = NDArray[np.float64]
 REMEDY = f"Set trainer.checkpoint_callback_class={__name__}.StateCallback (v1 trainer)."
@@ -53,9 +53,13 @@ try:
     import torch
     from verl.trainer.ppo.checkpoint_callback import CheckpointCallback
     from verl.trainer.ppo.core_algos import register_adv_est
+
+    from ebpo_sim.integrations.verl_loss import PolicyLoss, check_config
 except ImportError as error:
     log.warning("the ebpo_sim plugin of verl is not available: %s", error)  # verl's plugin loader swallows the error
     raise
+
+__all__ = ["PolicyLoss", "StateCallback", "advantages", "last_statistics", "register_presets", "reset"]
 
 
 @dataclass
@@ -129,8 +133,7 @@ def _choose(preset: str, algorithm: Any) -> tuple[Estimator, dict[str, str]]:
     if "prior" in settings:
         raise InputError("algorithm.ebpo.prior cannot be given in a config: register a preset that holds it")
     estimator = make(preset, **settings)
-    if "clusters" in estimator.needs and "clusters" not in columns:
-        raise InputError(f"algorithm.ebpo.cluster_column must name a data-set column: {preset} learns per cluster")
+    check_columns(estimator, columns, "algorithm.ebpo.")
     return estimator, columns
 
 
@@ -156,13 +159,14 @@ def _remembers(estimator: Estimator, state: Any) -> bool:
 class StateCallback(CheckpointCallback):
     """verl's checkpoint callback: restores the memory when the trainer is built, saves it after each checkpoint.
 
-    config: verl's whole config. With an estimator of verl's own it does nothing. Raises InputError for a checkpoint
-    without the memory, or with that of another estimator or other settings.
+    config: verl's whole config. With an estimator of verl's own it keeps nothing. Raises InputError for a checkpoint
+    without the memory, or with that of another estimator or other settings, and for what `check_config` refuses.
     """
 
     def __init__(self, config: Any = None) -> None:
         super().__init__(config)
         reset()
+        check_config(config)
         preset = _presets.get(str(config.algorithm.adv_estimator))
         if preset is not None:
             estimator, columns = _choose(preset, config.algorithm)

@@ -69,16 +69,9 @@ def _with(method: Method, text: str, name: str, rung: Rung) -> Method:
         raise unknown_name("part of a method", name, known, "; one of your own comes with --load FILE.py")
     part: Any = registry.make(text)
     if registry is OBJECTIVES:
-        if "log_probs" not in rung.provides:
-            raise InputError(
-                f"{text} needs log_probs, which {rung.name} does not provide: name "
-                f"{estimator_of(method.name)!r} alone there"
-            )
-        if part.init() != ():
-            raise InputError(f"{text} keeps a state, which no rung carries for objectives yet: use settings")
-    rungs.check(text, part.needs, rung)
-    if registry is OBJECTIVES:
+        rungs.check_objective(text, part, rung)
         return method._replace(objectives=(*method.objectives, part))
+    rungs.check(text, part.needs, rung)
     if registry is ALLOCATIONS and method.allocation is None:
         return method._replace(allocation=part)
     if registry is SELECTIONS and isinstance(method.selection, Everything):

@@ -7,11 +7,10 @@ from typing import Any
 
 from ebpo_sim.estimators import make, names, needs_prior
 from ebpo_sim.numbers.mixing import Prior
-from ebpo_sim.objectives import make_objective, objective_names
+from ebpo_sim.objectives import Objective, make_objective, objective_names
 from ebpo_sim.part import Need
-from ebpo_sim.rungs import RUNGS, TRL, VERL, missing
-
-ADAPTERS = (TRL, VERL)  # they take estimators; the objective stays the trainer's own
+from ebpo_sim.rungs import RUNGS, beyond, missing
+from ebpo_sim.sampling import ALLOCATIONS, SELECTIONS
 
 
 def capabilities() -> list[dict[str, Any]]:
@@ -22,18 +21,21 @@ def capabilities() -> list[dict[str, Any]]:
         oracle: frozenset[Need] = frozenset({"true_prior"} if needs_prior(name) else ())
         estimator = make(name, prior=flat) if needs_prior(name) else make(name)
         rows.append(_row("estimator", name, estimator.needs | oracle))
-    rows += [_row("objective", name, kind.needs) for name, kind in ((n, make_objective(n)) for n in objective_names())]
+    for registry in (ALLOCATIONS, SELECTIONS):
+        rows += [_row(registry.kind, name, registry.make(name).needs) for name in registry.names()]
+    for name in objective_names():
+        objective = make_objective(name)
+        rows.append(_row("objective", name, objective.needs | {"log_probs"}, objective))
     return rows
 
 
-def _row(kind: str, part: str, needs: Iterable[Need]) -> dict[str, Any]:
+def _row(kind: str, part: str, needs: Iterable[Need], objective: Objective | None = None) -> dict[str, Any]:
     row: dict[str, Any] = {"kind": kind, "part": part}
     for rung in RUNGS:
-        if kind == "objective" and rung in ADAPTERS:
-            row[rung.name] = "the trainer's own"
-        elif kind == "objective" and "log_probs" not in rung.provides:
+        lacking = missing(needs, rung)
+        further = "" if objective is None else beyond(objective, rung)
+        if "log_probs" in lacking:
             row[rung.name] = "no tokens"
         else:
-            lacking = missing(needs, rung)
-            row[rung.name] = f"needs {', '.join(lacking)}" if lacking else ""
+            row[rung.name] = f"needs {', '.join(lacking)}" if lacking else further
     return row
