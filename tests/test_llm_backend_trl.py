@@ -20,9 +20,9 @@ from safetensors.torch import load_file  # noqa: E402
 
 from ebpo_sim import InputError, group_rewards, make  # noqa: E402
 from ebpo_sim.estimators import dump_state  # noqa: E402
-from llm import backend_trl, evaluate, train  # noqa: E402
+from llm import backend_trl, engines, evaluate, train  # noqa: E402
 from llm.problems import task  # noqa: E402
-from llm.run import curriculum_of, prepare, ranking_from  # noqa: E402
+from llm.run import curriculum_of, prepare, rates_from  # noqa: E402
 from llm.settings import PRESETS, Settings  # noqa: E402
 from llm.tasks import load_problems, make_verifier  # noqa: E402
 from llm_toys import save_model  # noqa: E402
@@ -167,7 +167,7 @@ def test_rewards_are_those_of_the_own_loop(cache: Path) -> None:
     run = prepare(TINY, cache, problems, held)
     run.engine.max_new = 2  # so that some answers do not end
     rolled = run.engine.sample(problems, 4, 0)
-    mine = train.engines.verified(rolled, run.engine.tokenizer, run.verifier, problems, 4)
+    mine = engines.verified(rolled, run.engine.tokenizer, run.verifier, problems, 4)
     ids = [tokens[:n] for tokens, n in zip(rolled.tokens_NT.tolist(), rolled.mask_NT.sum(dim=1).tolist(), strict=True)]
     wrapped = run.engine.tokenizer.hugging_face()
     texts = [wrapped.decode(row, skip_special_tokens=True) for row in ids]
@@ -274,12 +274,15 @@ def test_an_order_by_measured_pass_rates(tmp_path: Path) -> None:
     ]
     (tmp_path / "r.csv").write_text("\n".join(lines))
     settings = replace(TINY, ranking=str(tmp_path / "r.csv"), order="easy_to_hard", prompts=1)
-    assert ranking_from(settings, problems) == [1, 0, 2]
+    rates = rates_from(settings, problems)
+    assert rates == [0.5, 1, 0]
+    curriculum = curriculum_of(replace(settings, steps=3), problems, rates)
+    assert [problems.index(*curriculum.batch(step)) for step in range(3)] == [1, 0, 2]
     with pytest.raises(InputError, match=r"no rollout of 1 problems"):
-        ranking_from(settings, load_problems("sample")[:4])
+        rates_from(settings, load_problems("sample")[:4])
     (tmp_path / "r.csv").write_text("a,b\n1,2\n")
     with pytest.raises(InputError, match="no prompt_id and reward"):
-        ranking_from(settings, problems)
+        rates_from(settings, problems)
 
 
 def test_what_trl_cannot_do_is_refused(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
