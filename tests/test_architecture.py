@@ -22,7 +22,8 @@ FOLDERS = {name: ROOT / name for name in ("ebpo_sim", "llm", "paper_figures", "t
 
 PLAIN = {"errors", "typed", "numbers", "host", "groups", "part", "labels"}  # what everything may stand on
 PARTS = {"estimators", "objectives"}
-SHELL = {"report", "budget", "sources", "cache", "plugins", "pool", "cli", "rungs"}  # terminals, files, processes
+# terminals, files, processes
+SHELL = {"report", "budget", "tables", "sources", "cache", "plugins", "pool", "cli", "rungs"}
 SIMULATION = {"worlds", "counts", "chains"}
 MAY_IMPORT = {  # room -> the rooms it may import; what is not listed may not
     "errors": set(),
@@ -41,8 +42,9 @@ MAY_IMPORT = {  # room -> the rooms it may import; what is not listed may not
     "rungs": PLAIN | PARTS,
     "methods": PLAIN | PARTS | {"cli", "report", "rungs"},
     "sources": set(),
+    "tables": {"errors", "budget"},
     "cache": {"report", "sources"},
-    "worlds": PLAIN | {"estimators"},
+    "worlds": PLAIN | {"estimators", "tables"},
     "cli": {"errors", "plugins", "report", "worlds"},
     "counts": PLAIN | PARTS | {"worlds"},
     "chains": PLAIN | PARTS | {"worlds", "report", "rungs", "methods"},

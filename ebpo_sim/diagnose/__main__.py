@@ -20,8 +20,8 @@ from ebpo_sim.diagnose.diagnosis import Plan, as_json, as_rows, diagnose
 from ebpo_sim.diagnose.gathering import gather
 from ebpo_sim.diagnose.population import Population, populations
 from ebpo_sim.diagnose.ratios import selection
-from ebpo_sim.diagnose.reading import Chunk, chunks, expand, peek
 from ebpo_sim.errors import InputError, unknown_name
+from ebpo_sim.tables import Chunk, chunks, expand, peek
 
 
 def main(argv: Sequence[str]) -> None:
