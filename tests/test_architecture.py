@@ -45,7 +45,7 @@ MAY_IMPORT = {  # room -> the rooms it may import; what is not listed may not
     "tables": {"errors", "budget"},
     "cache": {"report", "sources"},
     "worlds": PLAIN | {"estimators", "tables"},
-    "cli": {"errors", "plugins", "report", "worlds"},
+    "cli": {"errors", "plugins", "report"},
     "counts": PLAIN | PARTS | {"worlds"},
     "chains": PLAIN | PARTS | {"worlds", "report", "rungs", "methods"},
     "bias": PLAIN | PARTS,

@@ -8,8 +8,8 @@ from simple to complicated; the first violation is the counterexample, a command
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from ebpo_sim import cli, report
@@ -17,6 +17,20 @@ from ebpo_sim.claims import instruments
 from ebpo_sim.claims.family import default_context
 from ebpo_sim.claims.ledger import FAMILY_WISE, agreement, choose, markdown, rows, run_ledger
 from ebpo_sim.claims.ledger_plots import plot
+
+
+@dataclass(frozen=True)
+class Options:
+    """The command line."""
+
+    ids: tuple[str, ...] = cli.option(
+        (), "claims to decide (default: all); a wrong id lists near ones", nargs="*", metavar="ID"
+    )
+    quick: bool = cli.option(False, "fewer worlds, group sizes and replicates")
+    seed: int = cli.seed_option("of the Monte Carlo confirmations (default 0)")
+    threads: int = cli.threads_option()
+    out: str = cli.out_option("table, JSON and figures (default %(default)s)", "results/claims")
+    json: bool = cli.json_option("JSON")
 
 
 def text_ledger(table: Sequence[dict[str, Any]]) -> str:
@@ -38,22 +52,7 @@ def text_ledger(table: Sequence[dict[str, Any]]) -> str:
 
 
 def main(argv: Sequence[str]) -> None:
-    parser = cli.Parser(
-        prog="python -m ebpo_sim.claims", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "ids", nargs="*", metavar="ID", help="claims to decide (default: all); a wrong id lists near ones"
-    )
-    parser.add_argument("--quick", action="store_true", help="fewer worlds, group sizes and replicates")
-    parser.add_argument("--seed", type=int, default=0, help="of the Monte Carlo confirmations (default 0)")
-    parser.add_argument("--threads", type=int, default=cli.available_cores(), help="default: all cores")
-    parser.add_argument(
-        "--out", default="results/claims", metavar="DIR", help="table, JSON and figures (default results/claims)"
-    )
-    parser.add_argument("--json", action="store_true", help="print only the JSON")
-    args = parser.parse_args(argv)
-    cli.check_threads(args.threads)
-    cli.check_seed(args.seed)
+    args = cli.parse(Options, "python -m ebpo_sim.claims", __doc__, argv)
     chosen = choose(args.ids)
     context = default_context(args.quick, args.seed, args.threads)
     context.design.check()

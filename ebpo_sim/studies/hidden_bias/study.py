@@ -12,8 +12,8 @@ names the smallest set-up in which what the paper leaves out goes wrong.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,6 +38,16 @@ class Settings(NamedTuple):
     points: int = 25  # of every curve
     steps: int = 200  # optimiser steps on the bandit
     seed: int = 3
+
+
+@dataclass(frozen=True)
+class Options:
+    """The command line."""
+
+    quick: bool = cli.option(False, "coarser curves and shorter runs; the predictions are the same")
+    seed: int = cli.seed_option("of the bandit's arms and the random histories (default 3, the reference's)", 3)
+    out: str = cli.out_option(default="results/hidden_bias_study")
+    json: bool = cli.json_option()
 
 
 QUICK = Settings(points=10, steps=100)
@@ -148,21 +158,7 @@ def verdict(row: dict[str, Any]) -> str:
 
 
 def main(argv: Sequence[str]) -> None:
-    parser = cli.Parser(
-        prog="python -m ebpo_sim.hidden_bias_study",
-        description=__doc__,
-        epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add = parser.add_argument
-    add("--quick", action="store_true", help="coarser curves and shorter runs; the predictions are the same")
-    add(
-        "--seed", type=int, default=3, help="of the bandit's arms and the random histories (default 3, the reference's)"
-    )
-    add("--out", default="results/hidden_bias_study", metavar="DIR", help="where files go (default %(default)s)")
-    add("--json", action="store_true", help="print only the JSON summary")
-    args = parser.parse_args(argv)
-    cli.check_seed(args.seed)
+    args = cli.parse(Options, "python -m ebpo_sim.hidden_bias_study", __doc__, argv, EXAMPLE)
     settings = (QUICK if args.quick else Settings())._replace(seed=args.seed)
     out = report.writable_folder(args.out)
     with report.locked(out):
