@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_type_hints
@@ -133,18 +134,18 @@ class Settings:
 
     def __post_init__(self) -> None:
         for f, kind in zip(fields(self), get_type_hints(Settings).values(), strict=True):
-            name, least, choices = option(f.name), f.metadata["low"], f.metadata["how"].get("choices")
-            value = typed.check(name, kind, getattr(self, f.name))
-            if choices is not None and value not in choices:
+            name, value, least = option(f.name), getattr(self, f.name), f.metadata["low"]
+            if type(value) in (int, float) and kind in (int, float):
+                least = 1 if least is None and kind is int else least
+                if not (0 < value < math.inf if least is None else least <= value < math.inf):
+                    bound = "positive" if least is None else f"at least {least}"
+                    raise InputError(f"{name} must be {bound} and finite, got {value}: the default is {f.default}")
+                if kind is int and value >= 2**62:
+                    raise InputError(f"{name} must be below 2^62, got {value}")
+            typed.check(name, kind, value)
+            choices = f.metadata["how"].get("choices", (value,))
+            if value not in choices:
                 raise InputError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
-            if isinstance(value, str | bool):
-                continue
-            if isinstance(value, int) and value >= 2**62:
-                raise InputError(f"{name} must be below 2^62, got {value}")
-            least = 1 if least is None and isinstance(value, int) else least
-            if value <= 0 if least is None else value < least:
-                bound = "positive" if least is None else f"at least {least}"
-                raise InputError(f"{name} must be {bound}, got {value}: the default is {f.default}")
         if self.mini_batch and self.prompts % self.mini_batch:  # 0 prompts are still to be chosen
             raise InputError(
                 f"--mini-batch must divide --prompts {self.prompts}, got {self.mini_batch}: 0 takes the whole batch"

@@ -22,7 +22,6 @@ from ebpo_sim.chains.population import (
     from_observed,
     parse_population,
     per_token,
-    quantiles,
     skill_chain,
     success,
     success_gradient,
@@ -30,7 +29,7 @@ from ebpo_sim.chains.population import (
     token_kl,
 )
 from ebpo_sim.errors import InputError
-from ebpo_sim.worlds.grammar import parse_world
+from ebpo_sim.worlds import parse_world, quantiles
 
 
 @pytest.fixture(scope="module")
@@ -135,9 +134,11 @@ def test_observed_start_has_the_worlds_quantiles(name: str) -> None:
     """Guards from_observed: sorted starting success probabilities are the deconvolved world's quantiles."""
     population = from_observed(name, 200, seed=5)
     world = parse_world(name if ":" in name else f"observed:{name}")
-    np.testing.assert_allclose(success(population.start_SK, population.prompts), quantiles(world, 200), rtol=1e-10)
+    np.testing.assert_allclose(
+        success(population.start_SK, population.prompts), quantiles(world, 200, EDGE), rtol=1e-10
+    )
     assert len(set(population.prompts.length_P.tolist())) == 4
-    p = quantiles(world, 4000)
+    p = quantiles(world, 4000, EDGE)
     rule = world.quadrature(256)
     inside = np.clip(rule.nodes, EDGE, 1 - EDGE)
     assert p.mean() == pytest.approx(np.dot(rule.weights, inside), abs=1e-3)

@@ -22,12 +22,14 @@ from ebpo_sim.estimators import Estimator, needs_prior
 from ebpo_sim.labels import REFERENCE, SUBJECT
 from ebpo_sim.studies import costs
 from ebpo_sim.studies.base import Rows, Settings, Study, run
-from ebpo_sim.worlds import World, intra_class_correlation, parse_world
+from ebpo_sim.worlds import World, intra_class_correlation, parse_world, quantiles
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 ARMS = 20
+EDGE = 0.005  # starting success probabilities are kept this far from 0 and 1, where no softmax policy can be
+DEGREE = 516  # of the quadrature behind the quantiles
 LONG = {"arms": 10, "prompts": 128, "steps": 160, "replicates": 8}
 RUNS = (("sgd", 0.5), ("adam", 0.03))  # one shared learning rate each; compared at equal reward
 LEVELS = (0.25, 0.5, 0.75)  # of the way from the first mean reward to 1
@@ -121,7 +123,7 @@ def double_ratio(a: Any, b: Any, c: Any, d: Any) -> Mean:
 
 def _long_runs(text: str, world: World, group_size: int, settings: Settings) -> Rows:
     """Entropy left at equal mean reward; difference to the reference, paired by seed."""
-    start_p = _start(world)
+    start_p = quantiles(world, LONG["prompts"], EDGE, DEGREE)
     rows: Rows = []
     for optimiser, learning_rate in RUNS:
         paths: dict[str, Path] = {}
@@ -142,16 +144,6 @@ def _long_runs(text: str, world: World, group_size: int, settings: Settings) -> 
                     row["difference"], row["difference_se"] = mean_with_error(left - reference)
                 rows.append(row)
     return rows
-
-
-def _start(world: World) -> Any:
-    """The world's quantiles as starting policies, kept off 0 and 1, where a softmax policy cannot be."""
-    prior = rule(world, 256)
-    order = np.argsort(prior.nodes)
-    cumulative = np.cumsum(np.asarray(prior.weights)[order])
-    grid = (np.arange(LONG["prompts"]) + 0.5) / LONG["prompts"]
-    at = np.minimum(np.searchsorted(cumulative, grid), len(order) - 1)
-    return np.clip(np.asarray(prior.nodes)[order][at], 0.005, 0.995)
 
 
 def score(settings: Settings, rows: Rows) -> dict[str, Any]:
