@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from scipy.stats import t as student
+
 from ebpo_sim import budget, cli, report, rungs
 from ebpo_sim.counts.streams import Design
 from ebpo_sim.estimators.registry import SHIPPED
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Rows = list[dict[str, Any]]
+FAMILY_WISE = 1e-3  # false-fail rate of each joint comparison of exact and simulated values
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,30 @@ class Settings:
     group_sizes: tuple[int, ...]
     estimators: tuple[str, ...]
     design: Design
+
+
+def agreement(rows: Sequence[Mapping[str, Any]], name: str, exact: str, replicates: int) -> dict[str, Any]:
+    """All simulated values of a column against the exact ones at once: the largest |z| and its Bonferroni limit.
+
+    z = (simulated - exact)/se with `replicates` - 1 degrees of freedom, where all three exist; values that share a z
+    make the limit conservative.
+    """
+    z = [(r[name] - r[exact]) / r[f"{name}_se"] for r in rows if r[exact] is not None and r[f"{name}_se"]]
+    if not z:
+        return {"comparisons": 0, "max_abs_z": None, "limit": None, "passes": None}
+    limit, worst = float(student.isf(FAMILY_WISE / 2 / len(z), replicates - 1)), max(map(abs, z))
+    return {"comparisons": len(z), "max_abs_z": worst, "limit": limit, "passes": worst <= limit}
+
+
+def agreement_text(what: str, checked: Mapping[str, Any]) -> list[str]:
+    """What `agreement` says, in a line; none where nothing was compared."""
+    if not checked["comparisons"]:
+        return []
+    return [
+        f"{what} against simulated: largest |z| {checked['max_abs_z']:.2f} of {checked['comparisons']}, "
+        f"limit {checked['limit']:.2f} at a family-wise false-fail rate of {FAMILY_WISE:g}: "
+        f"{'agree' if checked['passes'] else 'DISAGREE'}."
+    ]
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,13 @@ Long runs train tabular policies and compare the entropy left when the mean rewa
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ebpo_sim import cli, report, rungs
+from ebpo_sim import report, rungs
 from ebpo_sim.counts.exact import rule
 from ebpo_sim.counts.sampled_updates import Path, entropy_at_reward, one_step_changes, train
 from ebpo_sim.counts.streams import Design, Mean, mean_with_error, paired_ratio
@@ -269,11 +270,4 @@ STUDY = Study(
     show,
     plot,
 )
-
-
-def main(argv: Sequence[str]) -> None:
-    run(STUDY, argv)
-
-
-if __name__ == "__main__":
-    cli.run(main)
+main = partial(run, STUDY)

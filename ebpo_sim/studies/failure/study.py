@@ -10,11 +10,12 @@ much of such a penalty is direction: its signal-to-noise ratio against the promp
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ebpo_sim import cli, report, rungs
+from ebpo_sim import report, rungs
 from ebpo_sim.counts.exact import limit_state, rule
 from ebpo_sim.counts.streams import Design, mean_with_error, simulate_stream, walk
 from ebpo_sim.counts.updates import advantages_by_count, limit_advantages
@@ -244,11 +245,4 @@ STUDY = Study(
     show,
     plot,
 )
-
-
-def main(argv: Sequence[str]) -> None:
-    run(STUDY, argv)
-
-
-if __name__ == "__main__":
-    cli.run(main)
+main = partial(run, STUDY)
