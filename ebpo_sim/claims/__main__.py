@@ -35,20 +35,13 @@ class Options:
 
 def text_ledger(table: Sequence[dict[str, Any]]) -> str:
     """The table as text; the second paper's predictions in one line each."""
-    lines = [
-        (
-            r["id"],
-            r["variant"],
-            r["verdict"] if r["condition"] is None else f"{r['verdict']} {r['condition']}",
-            report.number(r["effect"]),
-            report.with_error(r["effect_mc"], r["effect_se"]),
-            f"{r['violations']}/{r['cases']}",
-            r["counterexample"] or "",
-        )
-        for r in table
-    ]
-    headers = ("id", "variant", "verdict", "effect", "simulated", "violated", "smallest counterexample")
-    return report.text_table(headers, lines, ("left", "left", "left", "right", "right", "right", "left"))
+    columns: report.Columns = (
+        "id", "variant", ("verdict", lambda r: f"{r['verdict']} {r['condition'] or ''}".rstrip()),
+        "effect", ("simulated", lambda r: report.with_error(r["effect_mc"], r["effect_se"])),
+        ("violated", lambda r: f"{r['violations']}/{r['cases']}"),
+        ("smallest counterexample", lambda r: r["counterexample"] or ""),
+    )  # fmt: skip
+    return report.columns_table(table, columns)
 
 
 def main(argv: Sequence[str]) -> None:

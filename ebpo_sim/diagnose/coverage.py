@@ -120,19 +120,11 @@ def main(argv: Sequence[str]) -> None:
         for world in WORLDS:
             rows += study(world, design)
             bar.update(1)
-    headers = ("world", "quantity", "kind", "truth", "coverage of 95 %", "mean error")
-    lines = [
-        (
-            r["world"],
-            r["quantity"],
-            r["kind"],
-            report.number(r["truth"]),
-            report.with_error(r["coverage"], r["coverage_se"]),
-            report.with_error(r["mean_error"], r["mean_error_se"]),
-        )
-        for r in rows
-    ]
-    report.say(report.text_table(headers, lines, ("left", "left", "left", "right", "right", "right")))
+    columns = (
+        "world", "quantity", "kind", "truth", ("coverage of 95 %", "±coverage"),
+        ("mean error", "±mean_error"),
+    )  # fmt: skip
+    report.say(report.columns_table(rows, columns))
     report.say(
         f"{design.sets} data sets a world, {design.prompts} prompts, {design.rollouts} rollouts, "
         f"G = {design.group_size}; ± one standard error."

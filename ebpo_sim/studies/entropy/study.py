@@ -175,46 +175,29 @@ def show(settings: Settings, rows: Rows, summary: Mapping[str, Any]) -> str:
 def _step_table(rows: Rows) -> str:
     steps = [r for r in rows if r["part"] == "step" and r["estimator"] != REFERENCE]
     adam = {(r["world"], r["group_size"], r["estimator"]): r for r in steps if r["optimiser"] == "adam"}
-    lines = []
-    for r in steps:
-        if r["optimiser"] == "natural":
-            other = adam[r["world"], r["group_size"], r["estimator"]]
-            lines.append(
-                (
-                    r["world"],
-                    str(r["group_size"]),
-                    r["estimator"],
-                    report.number(r["loss_ratio_exact"]),
-                    report.with_error(r["loss_ratio_mc"], r["loss_ratio_mc_se"]),
-                    report.number(r["per_reward_exact"]),
-                    report.with_error(r["per_reward_mc"], r["per_reward_mc_se"]),
-                    report.number(other["loss_ratio_exact"]),
-                    report.number(other["per_reward_exact"]),
-                )
-            )
-    headers = ("world", "G", "estimator", "same rate", "simulated", "per reward", "simulated", "Adam", "per reward")
+    natural = [
+        {**r, "adam": adam[r["world"], r["group_size"], r["estimator"]]} for r in steps if r["optimiser"] == "natural"
+    ]
+    columns: report.Columns = (
+        "world", ("G", "group_size"), "estimator", ("same rate", "loss_ratio_exact"),
+        ("simulated", "±loss_ratio_mc"), ("per reward", "per_reward_exact"), ("simulated", "±per_reward_mc"),
+        ("Adam", lambda r: report.number(r["adam"]["loss_ratio_exact"])),
+        ("per reward", lambda r: report.number(r["adam"]["per_reward_exact"])),
+    )  # fmt: skip
     title = (
         "Expected entropy loss of one step relative to GRPO's (above 1: loses more); natural gradient, 20 arms; Adam"
     )
-    return f"{title}\n{report.text_table(headers, lines, ('left', 'right', 'left', *('right',) * 6))}"
+    return f"{title}\n{report.columns_table(natural, columns)}"
 
 
 def _run_table(rows: Rows) -> str:
-    lines = [
-        (
-            r["world"],
-            r["optimiser"],
-            r["estimator"],
-            report.number(r["at_reward"]),
-            report.with_error(r["entropy_left"], r["entropy_left_se"]),
-            report.with_error(r["difference"], r["difference_se"]),
-        )
-        for r in rows
-        if r["part"] == "run" and r["estimator"] != REFERENCE and r["entropy_left"] is not None
-    ]
-    headers = ("world", "optimiser", "estimator", "at mean reward", "entropy left, nats", "difference to grpo")
+    found = [r for r in rows if r["part"] == "run" and r["estimator"] != REFERENCE and r["entropy_left"] is not None]
+    columns: report.Columns = (
+        "world", "optimiser", "estimator", ("at mean reward", "at_reward"),
+        ("entropy left, nats", "±entropy_left"), ("difference to grpo", "±difference"),
+    )  # fmt: skip
     title = f"Long runs, {LONG['prompts']} prompts, {LONG['arms']} arms: entropy when the mean reward is the same"
-    return f"{title}\n{report.text_table(headers, lines, ('left', 'left', 'left', 'right', 'right', 'right'))}"
+    return f"{title}\n{report.columns_table(found, columns)}"
 
 
 def plot(rows: Rows) -> dict[str, Figure]:

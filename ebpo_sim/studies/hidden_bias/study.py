@@ -148,16 +148,15 @@ def _overshoot() -> Rows:
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """Every prediction."""
-    lines = [
-        (r["id"], r["series"], f"{r['predicted']:.6g}", f"{r['computed']:.6g}", f"{r['tolerance']:.0e}", verdict(r))
-        for r in rows
-        if r["part"] == "prediction"
-    ]
-    headers = ("id", "prediction", "predicted", "computed", "tolerance", "verdict")
-    return report.text_table(headers, lines, ("left", "left", "right", "right", "right", "left"))
+    columns: report.Columns = (
+        "id", ("prediction", "series"), ("predicted", lambda r: f"{r['predicted']:.6g}"),
+        ("computed", lambda r: f"{r['computed']:.6g}"),
+        ("tolerance", lambda r: f"{r['tolerance']:.0e}"), ("verdict", verdict),
+    )  # fmt: skip
+    return report.columns_table((r for r in rows if r["part"] == "prediction"), columns)
 
 
-def verdict(row: dict[str, Any]) -> str:
+def verdict(row: report.Row) -> str:
     return "holds" if row["holds"] else "FAILS"
 
 

@@ -79,22 +79,12 @@ def overview(rows: Sequence[dict[str, Any]]) -> str:
 
 def long_table(rows: Sequence[dict[str, Any]]) -> str:
     """Every row, as it stands in table.csv."""
-    headers = ("world", "ICC", "G", "estimator", "S", "ratio", "simulated", "model-free", "verdict")
-    lines = [
-        (
-            r["world"],
-            report.number(r["icc"]),
-            str(r["group_size"]),
-            r["estimator"],
-            report.number(r["shrinkage"]),
-            *_three(r),
-            r["verdict"] or "-",
-        )
-        for r in rows
-    ]
-    return report.text_table(
-        headers, lines, ("left", "right", "right", "left", "right", "right", "right", "right", "left")
-    )
+    columns: report.Columns = (
+        "world", ("ICC", "icc"), ("G", "group_size"), "estimator", ("S", "shrinkage"),
+        ("ratio", "ratio_exact"), ("simulated", "±ratio_mc"), ("model-free", "±ratio_split"),
+        ("verdict", lambda r: r["verdict"] or "-"),
+    )  # fmt: skip
+    return report.columns_table(rows, columns)
 
 
 def _three(row: dict[str, Any]) -> tuple[str, str, str]:
