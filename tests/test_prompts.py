@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+import exact_forms
 from ebpo_sim.chains.policy import (
     Prompts,
-    log_probabilities,
     right_probabilities,
     step_distributions,
     step_log_probabilities,
@@ -26,7 +26,6 @@ from ebpo_sim.chains.population import (
     success,
     success_gradient,
     token_entropy,
-    token_kl,
 )
 from ebpo_sim.errors import InputError
 from ebpo_sim.worlds import parse_world, quantiles
@@ -52,7 +51,7 @@ def test_success_entropy_and_divergence_match_enumeration(small: SkillChain) -> 
     other = other_parameters(small)
     log_PLK, other_PLK = (step_log_probabilities(t, small.prompts) for t in (small.start_SK, other))
     p_P, h_P = success(small.start_SK, small.prompts), token_entropy(small.start_SK, small.prompts).sum(axis=1)
-    kl_P = token_kl(small.start_SK, other, small.prompts).sum(axis=1)
+    kl_P = exact_forms.token_kl(small.start_SK, other, small.prompts).sum(axis=1)
     for i, length in enumerate(small.prompts.length_P):
         answers, log_p = enumerate_prompt(log_PLK[i], length)
         _, log_q = enumerate_prompt(other_PLK[i], length)
@@ -122,7 +121,7 @@ def test_log_probabilities_are_those_of_the_steps(small: SkillChain) -> None:
     """Guards token log-probabilities: gathered from the distributions, 0 on padding."""
     rng = np.random.default_rng(0)
     actions = np.where(small.prompts.live_PL[:, None], rng.integers(3, size=(12, 4, 3)), 0)
-    found = log_probabilities(small.start_SK, small.prompts, actions)
+    found = exact_forms.log_probabilities(small.start_SK, small.prompts, actions)
     pi = step_distributions(small.start_SK, small.prompts)
     for p, g, s in np.ndindex(found.shape):
         assert found[p, g, s] == pytest.approx(np.log(pi[p, s, actions[p, g, s]]), abs=1e-13)

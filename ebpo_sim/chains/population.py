@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import rel_entr, xlogy
+from scipy.special import xlogy
 
 from ebpo_sim.chains.policy import Ints, Prompts, check_prompts, right_probabilities, step_distributions
 from ebpo_sim.errors import InputError, unknown_name
@@ -60,12 +60,6 @@ def token_entropy(theta_SK: Array, prompts: Prompts) -> Array:
     """H of every step's distribution in nats, shape (P, L), 0 on padding; a rollout's entropy is the sum over L."""
     pi = step_distributions(theta_SK, prompts)
     return np.asarray(-np.sum(xlogy(pi, pi), axis=-1))
-
-
-def token_kl(theta_SK: Array, other_SK: Array, prompts: Prompts) -> Array:
-    """KL(pi_theta || pi_other) of every step in nats, shape (P, L), 0 on padding; additive along the chain."""
-    pi, other = step_distributions(theta_SK, prompts), step_distributions(other_SK, prompts)
-    return np.asarray(np.sum(rel_entr(pi, other), axis=-1))
 
 
 def per_token(values_PL: Array, prompts: Prompts) -> float:
