@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.special import rel_entr
 
+from ebpo_sim.bias.prefix import advantages, aggregate_weight, token_weights
 from ebpo_sim.chains.policy import step_distributions, step_log_probabilities
 from ebpo_sim.numbers.formulas import degenerate_probability, oracle_shrinkage_icc
 
@@ -56,3 +57,15 @@ def token_kl(theta_SK, other_SK, prompts):
     """KL(pi_theta || pi_other) of every step in nats, shape (P, L), 0 on padding; additive along the chain."""
     pi, other = step_distributions(theta_SK, prompts), step_distributions(other_SK, prompts)
     return np.asarray(np.sum(rel_entr(pi, other), axis=-1))
+
+
+def within_shrinkage(icc, group_size):
+    """S -> S*/(1 + S*) when sigma2 is the within-group variance and tau2 the raw variance of means (EBPO-G)."""
+    oracle = oracle_shrinkage_icc(icc, group_size)
+    return oracle / (1 + oracle)
+
+
+def first_step_loss(method, lengths_G, rewards_G):
+    """J at s = 1 without its regulariser: sum_i alpha_i |o_i| A_i (Proposition 4): 0 when alpha is C/|o_i|."""
+    L = np.asarray(lengths_G, dtype=np.float64)
+    return aggregate_weight(token_weights(method, L, rewards_G) * L, advantages(rewards_G))

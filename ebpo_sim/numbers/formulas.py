@@ -22,12 +22,6 @@ def oracle_shrinkage_icc(icc, group_size):
     return (1 - icc) / (1 + (group_size - 1) * icc)
 
 
-def within_shrinkage(icc, group_size):
-    """S -> S*/(1 + S*) when sigma2 is the within-group variance and tau2 the raw variance of means (EBPO-G)."""
-    oracle = oracle_shrinkage_icc(icc, group_size)
-    return oracle / (1 + oracle)
-
-
 def linear_risk(shrinkage, within, between, group_size):
     """R(S) = (1-S)^2 w/G + S^2 T2 = E (baseline - p)^2 of (1-S) group mean + S mu, for any prior of p."""
     return (1 - shrinkage) ** 2 * within / group_size + shrinkage**2 * between
