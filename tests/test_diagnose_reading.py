@@ -253,7 +253,7 @@ def test_bad_options_are_refused(
     for arguments, message in (
         (["--estimator", "epbo"], "did you mean 'ebpo'"),
         (["--by", "step"], "no such column"),
-        (["--group-size", "0"], "--group-size must lie"),
+        (["--group-size", "0"], "--group-size must be at least 1, got 0: 2 to 32 are usual"),
         (["--model", "x"], "unknown --model"),
         (["--columns", "reward=z"], "no column 'z'"),
         (["--seed", "-1"], "--seed"),
