@@ -7,19 +7,20 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, NoReturn
+from dataclasses import field, fields
+from types import NoneType
+from typing import Any, Literal, NoReturn, TypeVar, get_args, get_origin, get_type_hints
 
 from ebpo_sim import plugins, report
 from ebpo_sim.errors import InputError
-from ebpo_sim.worlds import grammar
 
 GROUP_SIZES = 1024  # rollouts a prompt; 2 to 32 are usual
 COUNTS = 10**12  # of prompts, steps, replicates: beyond it nothing could be simulated, and sums leave 64 bits
 SEEDS = 2**62
 PER_CORE = 16  # threads or processes: more only cost memory
+T = TypeVar("T")
 DAMAGE = "; files already written are whole"
 
 
@@ -72,95 +73,106 @@ def check_threads(value: int, option: str = "--threads") -> None:
     between(option, value, 1, PER_CORE * available_cores(), f"this machine has {available_cores()} cores")
 
 
-@dataclass(frozen=True)
-class StudyArguments:
-    """What a study is asked for; empty tuples and None mean the study's own default."""
+def option(
+    default: Any, help: str, low: int | None = None, check: Callable[[Any], None] | None = None, **how: Any
+) -> Any:
+    """A field of a frozen dataclass of options: its default, or a function that makes it, and what --help says.
 
-    quick: bool
-    seed: int
-    out: str
-    json: bool
-    threads: int
-    group_sizes: tuple[int, ...]
-    worlds: tuple[str, ...]
-    estimators: tuple[str, ...]
-    prompts: int | None
-    steps: int | None
-    burn_in: int | None
-    replicates: int | None
-    yes: bool = False
+    low: the least whole number, COUNTS being the largest. check: raises InputError for a value it refuses. how: what
+    else argparse is told (metavar, choices, action); with nargs the field is positional.
+    """
+    metadata = {"help": help, "low": low, "check": check, "how": how}
+    if callable(default):
+        return field(default_factory=default, metadata={"made": default, **metadata})
+    return field(default=default, metadata={"made": lambda: default, **metadata})
 
 
-def parse_study(study: str, about: str, argv: Sequence[str]) -> StudyArguments:
-    """The shared options of `python -m ebpo_sim.<study>`. Raises InputError for impossible values."""
-    parser = Parser(
-        prog=f"python -m ebpo_sim.{study}",
-        description=about,
-        epilog=grammar.__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add = parser.add_argument
-    add("--quick", action="store_true", help="a small version of everything, for a first look")
-    add(
-        "--world",
-        action="append",
-        default=[],
-        metavar="WORLD",
-        help="population of prompts (repeatable; grammar below)",
-    )
-    add(
-        "--group-size",
-        action="append",
-        default=[],
-        type=int,
-        metavar="G",
-        help="rollouts per prompt (repeatable)",
-    )
-    add(
-        "--estimator",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="registered estimator, or NAME:setting=value,... (repeatable); a wrong name lists the right ones",
-    )
-    add("--prompts", type=int, metavar="M", help="prompts per batch of the simulation")
-    add("--steps", type=int, metavar="T", help="batches per replicate")
-    add(
-        "--burn-in",
-        type=int,
-        metavar="B",
-        help="batches learnt from but not scored; default half of the steps",
-    )
-    add("--replicates", type=int, metavar="R", help="independent streams, for the standard errors")
-    add("--seed", type=int, default=0, help="same seed, same bytes, for any number of threads (default 0)")
-    add("--threads", type=int, default=available_cores(), help="default: all cores")
-    add("--out", default=f"results/{study}", metavar="DIR", help=f"where files go (default results/{study})")
-    add("--json", action="store_true", help="print only the JSON summary")
-    add_yes(parser)
-    given = parser.parse_args(argv)
-    check_threads(given.threads)
-    check_seed(given.seed)
-    for size in given.group_size:
-        check_group_size(size)
-    for name, low in (("prompts", 1), ("steps", 1), ("burn_in", 0), ("replicates", 2)):
-        value = getattr(given, name)
-        if value is not None:
-            between(f"--{name.replace('_', '-')}", value, low, COUNTS)
-    return StudyArguments(
-        quick=given.quick,
-        seed=given.seed,
-        out=given.out,
-        json=given.json,
-        threads=given.threads,
-        group_sizes=tuple(dict.fromkeys(given.group_size)),
-        worlds=tuple(dict.fromkeys(given.world)),
-        estimators=tuple(dict.fromkeys(given.estimator)),
-        prompts=given.prompts,
-        steps=given.steps,
-        burn_in=given.burn_in,
-        replicates=given.replicates,
-        yes=given.yes,
-    )
+def out_option(help: str = "where files go (default %(default)s)", default: str = "") -> Any:
+    """--out DIR."""
+    return option(default, help, metavar="DIR")
+
+
+def seed_option(help: str = "same seed, same bytes, for any number of threads (default 0)", default: int = 0) -> Any:
+    """--seed."""
+    return option(default, help, check=check_seed)
+
+
+def threads_option() -> Any:
+    """--threads."""
+    return option(available_cores, "default: all cores", check=check_threads)
+
+
+def json_option(what: str = "JSON summary") -> Any:
+    """--json."""
+    return option(False, f"print only the {what}")
+
+
+def yes_option() -> Any:
+    """The option that lets a run begin which is estimated to take longer than `budget.LONGEST`."""
+    return option(False, "begin even where more than 24 hours are estimated")
+
+
+def spelling(name: str) -> str:
+    """The command-line spelling of a field."""
+    return "--" + name.replace("_", "-")
+
+
+def add_options(
+    parser: Parser,
+    options: type[Any],
+    defaults: Mapping[str, Any] | None = None,
+    note: Callable[[Any], str] = lambda x: "",
+) -> None:
+    """Every field of `options`, or those of `defaults` alone with the defaults there; note(default) ends each help.
+
+    bool is a switch, tuple[...] repeatable (or, with nargs, many words), Literal its choices, `X | None` an X.
+    """
+    hints = get_type_hints(options)
+    for f in fields(options):
+        how, kind = dict(f.metadata["how"]), hints[f.name]
+        if defaults is not None and f.name not in defaults:
+            continue
+        default = defaults[f.name] if defaults is not None else f.metadata["made"]()
+        if NoneType in get_args(kind):
+            (kind,) = set(get_args(kind)) - {NoneType}
+        if get_origin(kind) is Literal:
+            how["choices"], kind = get_args(kind), str
+        elif get_origin(kind) is tuple:
+            kind = get_args(kind)[0]
+            how |= {} if "nargs" in how else {"action": "append"}
+            default = list(default)
+        if kind is bool:
+            how = {"action": "store_true", **how}
+        else:
+            how["type"] = kind
+        name = f.name if "nargs" in how else spelling(f.name)
+        parser.add_argument(name, default=default, help=f.metadata["help"] + note(default), **how)
+
+
+def options_of(options: type[T], given: argparse.Namespace) -> T:
+    """What was given, repeated values once each. Raises InputError for what a field refuses."""
+    found = {}
+    for f in fields(options):  # type: ignore[arg-type]
+        value = getattr(given, f.name)
+        if isinstance(value, list):
+            value = tuple(value if "nargs" in f.metadata["how"] else dict.fromkeys(value))
+        found[f.name] = value
+        for one in value if isinstance(value, tuple) else () if value is None else (value,):
+            if f.metadata["low"] is not None:
+                between(spelling(f.name), one, f.metadata["low"], COUNTS)
+            if f.metadata["check"] is not None:
+                f.metadata["check"](one)
+    return options(**found)
+
+
+def parse(
+    options: type[T], prog: str, about: str, argv: Sequence[str], epilog: str | None = None, **defaults: Any
+) -> T:
+    """The options of a program from its command line. Raises InputError for impossible values."""
+    parser = Parser(prog=prog, description=about, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_options(parser, options)
+    parser.set_defaults(**defaults)
+    return options_of(options, parser.parse_args(argv))
 
 
 def add_yes(parser: argparse.ArgumentParser) -> None:

@@ -10,7 +10,7 @@ import math
 import os
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Row = Mapping[str, Any]
+Columns = Sequence[str | tuple[str, str | Callable[[Row], str]]]  # header and what stands below it, where it differs
 PARTIAL = ".ebpo-partial"  # ends the names of files that are being written
 
 
@@ -102,6 +103,23 @@ def progress(total: int, title: str) -> tqdm[Any]:
 def text_table(headers: Sequence[str], rows: Iterable[Sequence[str]], align: Sequence[str] | None = None) -> str:
     """A plain table, columns aligned as given ("left", "right")."""
     return tabulate(list(rows), headers=headers, tablefmt="simple", colalign=align, disable_numparse=True)
+
+
+def columns_table(rows: Iterable[Row], columns: Columns) -> str:
+    """A plain table of some columns, words to the left and numbers to the right: the text or whole number of a name,
+    `number` of a float, "±name" with the error in name_se, or what a function makes of the row."""
+    pairs = [(column, column) if isinstance(column, str) else column for column in columns]
+    lines = [[_cell(row, key) for _, key in pairs] for row in rows]
+    align = ["left" if any(cell[:1].isalpha() for cell in column) else "right" for column in zip(*lines, strict=True)]
+    return text_table([header for header, _ in pairs], lines, align or None)
+
+
+def _cell(row: Row, key: str | Callable[[Row], str]) -> str:
+    if callable(key):
+        return key(row)
+    if key.startswith("±"):
+        return with_error(row[key[1:]], row[f"{key[1:]}_se"])
+    return str(row[key]) if isinstance(row[key], str | int) else number(row[key])
 
 
 def number(x: float | None, digits: int = 3) -> str:

@@ -14,14 +14,13 @@ their interval is a bootstrap of the median over rounds.
 
 from __future__ import annotations
 
-import argparse
 import copy
 import os
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -195,29 +194,27 @@ def shape(text: str) -> tuple[int, int]:
     return int(prompts), int(group)
 
 
+@dataclass(frozen=True)
+class Options:
+    """The command line."""
+
+    shape: tuple[str, ...] = cli.option(
+        (), "prompts x answers a step (repeatable; default 16x8 and 64x4)", metavar="PxG"
+    )
+    rounds: int = cli.option(40, "timed rounds a shape (default %(default)s)", 2)
+    warmup: int = cli.option(5, "rounds thrown away first (default %(default)s)", 1)
+    threads: int = cli.option(1, "threads of torch, for both sides (default %(default)s)", check=cli.check_threads)
+    hidden: int = cli.option(Settings.hidden, "width of the policy (default %(default)s)")
+    layers: int = cli.option(Settings.layers, "its depth (default %(default)s)")
+    sft_steps: int = cli.option(Settings.sft_steps, "steps of its warm start (default %(default)s)")
+    seed: int = cli.seed_option("of prompts and answers (times vary all the same)")
+    out: str = cli.out_option("where benchmark.json goes", "results/llm/benchmark_trl")
+    cache: str = cli.out_option("warm-started models (default %(default)s)", "results/llm/cache")
+
+
 def main(argv: Sequence[str]) -> None:
     """The command line; see the module's docstring."""
-    parser = cli.Parser(
-        prog="python llm/benchmark_trl.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add, defaults = parser.add_argument, Settings()
-    add("--shape", action="append", metavar="PxG", help="prompts x answers a step (repeatable; default 16x8 and 64x4)")
-    add("--rounds", type=int, default=40, help="timed rounds a shape (default %(default)s)")
-    add("--warmup", type=int, default=5, help="rounds thrown away first (default %(default)s)")
-    add("--threads", type=int, default=1, help="threads of torch, for both sides (default %(default)s)")
-    add("--hidden", type=int, default=defaults.hidden, help="width of the policy (default %(default)s)")
-    add("--layers", type=int, default=defaults.layers, help="its depth (default %(default)s)")
-    add("--sft-steps", type=int, default=defaults.sft_steps, help="steps of its warm start (default %(default)s)")
-    add("--seed", type=int, default=0, help="of prompts and answers (times vary all the same)")
-    add("--out", default="results/llm/benchmark_trl", metavar="DIR", help="where benchmark.json goes")
-    add("--cache", default="results/llm/cache", metavar="DIR", help="warm-started models (default %(default)s)")
-    given = parser.parse_args(argv)
-    for name in ("rounds", "warmup"):
-        cli.between(f"--{name}", getattr(given, name), 0, cli.COUNTS)
-    if given.rounds < 2 or given.warmup < 1:
-        raise InputError(f"--rounds must be at least 2 and --warmup at least 1, got {given.rounds} and {given.warmup}")
-    cli.check_threads(given.threads)
-    cli.check_seed(given.seed)
+    given, defaults = cli.parse(Options, "python llm/benchmark_trl.py", __doc__, argv), Settings()
     shapes = [shape(text) for text in given.shape or ("16x8", "64x4")]
     out, cache = report.writable_folder(given.out), report.writable_folder(given.cache)
     try:

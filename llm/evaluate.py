@@ -13,10 +13,10 @@ import argparse
 import math
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 if not __package__:  # run as a script: the repository instead of this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
@@ -32,10 +32,10 @@ from llm import checkpoints
 from llm.engines import Engine, answer, precision
 from llm.folders import alone_in
 from llm.run import engine_of, load_policy, sized, verifier_of
-from llm.settings import CHOICES, HELP, Settings, option
+from llm.settings import Settings
 from llm.sizes import use_threads
 from llm.target import FROM_TRAINING, problems_of, target_of
-from llm.tasks import SPLITS, Problem, Verifier
+from llm.tasks import Problem, Verifier
 
 
 class Outcome(NamedTuple):
@@ -183,35 +183,34 @@ def table(rows: Sequence[dict[str, Any]], levels: bool = False) -> str:
     return report.text_table(["topic", "level", "prompts", *names], body)
 
 
-def arguments() -> argparse.ArgumentParser:
-    """The command line."""
-    parser = cli.Parser(prog="python llm/evaluate.py", description=__doc__.splitlines()[0])
-    add = parser.add_argument
-    add("target", help="a checkpoint.pt written by python llm/train.py, or a Hugging Face model by name or folder")
-    about = "problems: heldout, neither trained on nor validated with as far as the policy has a record; all: any"
-    add("--split", default="heldout", choices=(*SPLITS, "all"), help=f"{about} (default heldout)")
-    add(
-        "--trust-checkpoint", action="store_true", help="run the verifier that the checkpoint names, as --verifier does"
+@dataclass(frozen=True)
+class Options:
+    """The command line's own options; those of `FROM_TRAINING` stand beside them."""
+
+    split: Literal["train", "validation", "heldout", "all"] = cli.option(
+        "heldout",
+        "problems: heldout, neither trained on nor validated with as far as the policy has a record; all: any "
+        "(default heldout)",
     )
-    add("--per-cell", type=int, default=32, help="generated problems a cell, where the split has as many (default 32)")
-    add("--limit", type=int, default=0, help="problems of a data set, 0 for all (default 0)")
-    add("--samples", type=int, default=16, help="answers a problem (default 16)")
-    add("--k", help="k of pass@k and maj@k, at most --samples (default 1,4,16 as far as --samples goes)")
-    add("--seed", type=int, default=0, help="same seed, same generated problems and answers (default 0)")
-    add("--out", default="results/llm/evaluate", help="folder for rollouts.csv and scores.csv")
-    kinds = {field.name: type(field.default) for field in fields(Settings)}
-    for name in FROM_TRAINING:
-        text = f"{HELP[name]} (default: the checkpoint's, or that of llm/train.py)"
-        add(option(name), type=kinds[name], choices=CHOICES.get(name), help=text)
-    return parser
+    trust_checkpoint: bool = cli.option(False, "run the verifier that the checkpoint names, as --verifier does")
+    per_cell: int = cli.option(32, "generated problems a cell, where the split has as many (default 32)", 1)
+    limit: int = cli.option(0, "problems of a data set, 0 for all (default 0)", 0)
+    samples: int = cli.option(16, "answers a problem (default 16)", 1)
+    k: str = cli.option("", "k of pass@k and maj@k, at most --samples (default 1,4,16 as far as --samples goes)")
+    seed: int = cli.seed_option("same seed, same generated problems and answers (default 0)")
+    out: str = cli.option("results/llm/evaluate", "folder for rollouts.csv and scores.csv")
 
 
 def main(argv: Sequence[str]) -> None:
     """The command line; see the module's docstring."""
-    given = arguments().parse_args(argv)
-    for name, least in (("samples", 1), ("per_cell", 1), ("limit", 0), ("seed", 0)):
-        if not least <= getattr(given, name) < 2**62:
-            raise InputError(f"{option(name)} must be at least {least}, got {getattr(given, name)}")
+    parser = cli.Parser(prog="python llm/evaluate.py", description=__doc__.splitlines()[0])
+    target = "a checkpoint.pt written by python llm/train.py, or a Hugging Face model by name or folder"
+    parser.add_argument("target", help=target)
+    cli.add_options(parser, Options)
+    note = " (default: the checkpoint's, or that of llm/train.py)"
+    cli.add_options(parser, Settings, dict.fromkeys(FROM_TRAINING), lambda default: note)
+    given = parser.parse_args(argv)
+    cli.options_of(Options, given)
     given.k = given.k or ",".join(str(k) for k in (1, 4, 16) if k <= given.samples)
     try:
         ks = sorted({int(k) for k in given.k.split(",")})

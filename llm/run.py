@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import csv
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +12,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from ebpo_sim import report, rungs
+from ebpo_sim import report, rungs, tables, typed
 from ebpo_sim.errors import InputError
 from ebpo_sim.methods.method import Method, parse_method
 from ebpo_sim.methods.step import State, start
@@ -211,12 +209,9 @@ def rates_from(settings: Settings, problems: Sequence[Problem]) -> list[float] |
         return None
     rewards: dict[str, list[float]] = {}
     try:
-        with open(settings.ranking, encoding="utf-8", newline="") as file:
-            for row in csv.DictReader(file):
-                rewards.setdefault(row["prompt_id"], []).append(float(row["reward"]))
-        if not all(math.isfinite(r) for given in rewards.values() for r in given):
-            raise ValueError("a reward is not finite")
-    except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
+        for _, row in tables.rows(tables.regular_file(settings.ranking, "file"), ("prompt_id", "reward")):
+            rewards.setdefault(str(row["prompt_id"]), []).append(typed.check("the reward", float, float(row["reward"])))
+    except (TypeError, ValueError) as error:
         raise InputError(f"--ranking {settings.ranking!r} has no prompt_id and reward in each row: {error}") from error
     missing = [p.id for p in problems if p.id not in rewards]
     if missing:

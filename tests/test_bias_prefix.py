@@ -15,7 +15,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ebpo_sim import bias
+import exact_forms
+from ebpo_sim.bias import adamw as aw
+from ebpo_sim.bias import control as ct
+from ebpo_sim.bias import prefix as px
 from ebpo_sim.errors import InputError
 from ebpo_sim.objectives import Clip
 
@@ -24,9 +27,9 @@ REWARDS = (1, 1, 1, 0, 0, 0, 0, 0)
 UNIFORM = ("dr_grpo", "gpg", "dapo", "cispo", "gcpo")
 RELATIVE = 1e-9  # the reference's, for everything without sampling
 OLD = np.array([0.3, -0.2, 0.5, 0.0, -0.4])
-NULL = bias.FirstToken(0.6, (0.5, 0.5), (5, 20), (5, 20))
-WRONG_LONG = bias.FirstToken(0.6, (0.4, 0.4), (10, 40), (10, 10))
-GENERAL = bias.FirstToken(0.6, (0.5, 0.3), (8, 30), (12, 9))
+NULL = ct.FirstToken(0.6, (0.5, 0.5), (5, 20), (5, 20))
+WRONG_LONG = ct.FirstToken(0.6, (0.4, 0.4), (10, 40), (10, 10))
+GENERAL = ct.FirstToken(0.6, (0.5, 0.3), (8, 30), (12, 9))
 
 
 @st.composite
@@ -39,7 +42,7 @@ def groups(draw: st.DrawFn) -> tuple[list[int], list[int]]:
 
 
 def weight(method, lengths, rewards, gamma=0.0) -> float:
-    return float(bias.aggregate_weight(bias.token_weights(method, lengths, rewards, gamma), bias.advantages(rewards)))
+    return float(px.aggregate_weight(px.token_weights(method, lengths, rewards, gamma), px.advantages(rewards)))
 
 
 def torch_gradient(alpha, A, new, token=2, clip=(0.2, 0.2), suffix=1.0, root=1.0) -> np.ndarray:
@@ -60,15 +63,15 @@ def moved(ratio: float) -> np.ndarray:
     return OLD + shift * np.eye(5)[2]
 
 
-@pytest.mark.parametrize("method", bias.METHODS)
+@pytest.mark.parametrize("method", px.METHODS)
 @pytest.mark.parametrize("ratio", [0.9, 1.0, 1.15])
 def test_p1_w_agg_matches_autodiff(method: str, ratio: float) -> None:
     """P1: grad_z J = W s (e_y - pi); the surrogate's own finite differences agree to 5e-11."""
-    alpha, A, new = bias.token_weights(method, LENGTHS, REWARDS), bias.advantages(REWARDS), moved(ratio)
+    alpha, A, new = px.token_weights(method, LENGTHS, REWARDS), px.advantages(REWARDS), moved(ratio)
     pi = np.exp(new) / np.exp(new).sum()
     closed = weight(method, LENGTHS, REWARDS) * ratio * (np.eye(5)[2] - pi)
     np.testing.assert_allclose(closed, torch_gradient(alpha, A, new), rtol=RELATIVE, atol=1e-15)
-    numeric = bias.numerical_gradient(lambda z: bias.surrogate(z, OLD, 2, alpha, A), new)
+    numeric = px.numerical_gradient(lambda z: px.surrogate(z, OLD, 2, alpha, A), new)
     np.testing.assert_allclose(numeric, closed, rtol=0, atol=5e-11)
 
 
@@ -89,8 +92,8 @@ def test_p2_w_agg_closed_forms(group) -> None:
     covariance = np.cov(r, 1 / L, ddof=0)[0, 1]
     for method in ("grpo", "gspo"):
         assert weight(method, L, r) == pytest.approx(covariance / math.sqrt(within), rel=RELATIVE, abs=1e-15)
-    for method in bias.METHODS:
-        closed = bias.aggregate_weight_closed_form(method, L, r)
+    for method in px.METHODS:
+        closed = px.aggregate_weight_closed_form(method, L, r)
         assert weight(method, L, r) == pytest.approx(closed, rel=RELATIVE, abs=1e-15)
     for method in UNIFORM:
         assert abs(weight(method, L, r)) <= 1e-15
@@ -106,14 +109,14 @@ def test_p2_cppo_closed_form(group, gamma: float) -> None:
     expected = one_side * ((1 - p > gamma) - (p > gamma))
     if min(abs(p - gamma), abs(1 - p - gamma)) > 1e-9:  # on the threshold rounding decides
         assert pruned == pytest.approx(expected, rel=RELATIVE, abs=1e-15)
-        assert bias.aggregate_weight_closed_form("cppo", [7] * size, r, gamma) == pytest.approx(pruned, abs=1e-15)
+        assert px.aggregate_weight_closed_form("cppo", [7] * size, r, gamma) == pytest.approx(pruned, abs=1e-15)
 
 
 @given(groups(), st.integers(1, 5000))
 def test_p3_equal_lengths_cancel(group, length: int) -> None:
     """P3: equal lengths, W = 0 for every method but CPPO."""
     _, rewards = group
-    for method in bias.METHODS:
+    for method in px.METHODS:
         if method != "cppo":
             assert abs(weight(method, [length] * len(rewards), rewards)) <= 1e-15
 
@@ -130,18 +133,18 @@ def test_p4_subset_identities(group, data) -> None:
     uniform = Fraction(len(S), size) * (subset_mean - mean)
     by_length = sum((rewards[i] - mean) / (size * Fraction(lengths[i])) for i in S)
     for weighted, exact in ((False, uniform), (True, by_length)):
-        terms = bias.subset_terms(lengths, rewards, marks, weighted)
+        terms = px.subset_terms(lengths, rewards, marks, weighted)
         assert sum(terms) == pytest.approx(float(exact), rel=0, abs=1e-16)
-    assert bias.subset_terms(lengths, rewards, marks, False).length_bias == pytest.approx(0, abs=1e-17)
+    assert px.subset_terms(lengths, rewards, marks, False).length_bias == pytest.approx(0, abs=1e-17)
 
 
 def test_p4_example_group() -> None:
     """P4, 5 of the example group's 8 outputs: (n/G)(p_S - p) = 5/8 (2/5 - 3/8) = 1/64; identity error 1e-17."""
     marks = (1, 1, 0, 1, 1, 0, 0, 1)
-    assert sum(bias.subset_terms(LENGTHS, REWARDS, marks, False)) == pytest.approx(1 / 64, rel=0, abs=2e-17)
-    direct = bias.token_weights("grpo_v3.2", LENGTHS, REWARDS) * marks
-    W = float(bias.aggregate_weight(direct, bias.advantages(REWARDS)))
-    assert sum(bias.subset_terms(LENGTHS, REWARDS, marks, True)) == pytest.approx(W, rel=0, abs=1e-17)
+    assert sum(px.subset_terms(LENGTHS, REWARDS, marks, False)) == pytest.approx(1 / 64, rel=0, abs=2e-17)
+    direct = px.token_weights("grpo_v3.2", LENGTHS, REWARDS) * marks
+    W = float(px.aggregate_weight(direct, px.advantages(REWARDS)))
+    assert sum(px.subset_terms(LENGTHS, REWARDS, marks, True)) == pytest.approx(W, rel=0, abs=1e-17)
 
 
 @given(groups(), st.floats(1.21, 3), st.floats(0.01, 0.79))
@@ -150,9 +153,9 @@ def test_p5_clipping_breaks_cancellation(group, above: float, below: float) -> N
     _, r = group
     size, p = len(r), sum(r) / len(r)
     for s, sign in ((above, -1), (below, 1)):
-        W = bias.aggregate_weight(np.full(size, 1 / size), bias.advantages(r), s, Clip())
+        W = px.aggregate_weight(np.full(size, 1 / size), px.advantages(r), s, Clip())
         assert float(W) == pytest.approx(sign * s * p * (1 - p), rel=RELATIVE)
-    inside = bias.aggregate_weight(np.full(size, 1 / size), bias.advantages(r), 1.1, Clip())
+    inside = px.aggregate_weight(np.full(size, 1 / size), px.advantages(r), 1.1, Clip())
     assert abs(float(inside)) < 1e-15
 
 
@@ -161,7 +164,7 @@ def test_p5_clipping_by_autodiff(ratio: float, sign: int) -> None:
     """P5 through the surrogate itself."""
     new = moved(ratio)
     pi = np.exp(new) / np.exp(new).sum()
-    gradient = torch_gradient(np.full(8, 1 / 8), bias.advantages(REWARDS), new)
+    gradient = torch_gradient(np.full(8, 1 / 8), px.advantages(REWARDS), new)
     np.testing.assert_allclose(gradient, sign * ratio * 15 / 64 * (np.eye(5)[2] - pi), rtol=RELATIVE)
 
 
@@ -170,10 +173,10 @@ def test_p6_sequence_ratios(group, data) -> None:
     """P6: W = G Cov_pop(alpha s, A)."""
     lengths, r = group
     s = np.array(data.draw(st.lists(st.floats(0.1, 3), min_size=len(r), max_size=len(r))))
-    A = bias.advantages(r)
+    A = px.advantages(r)
     for method in ("gspo", "gcpo"):
-        alpha = bias.token_weights(method, lengths, r)
-        moved_by = float(bias.aggregate_weight(alpha, A, s))
+        alpha = px.token_weights(method, lengths, r)
+        moved_by = float(px.aggregate_weight(alpha, A, s))
         assert moved_by == pytest.approx(len(r) * np.cov(alpha * s, A, ddof=0)[0, 1], rel=RELATIVE, abs=1e-12)
 
 
@@ -181,9 +184,9 @@ def test_p6_sequence_ratios(group, data) -> None:
 def test_p6_sequence_ratios_by_autodiff(method: str) -> None:
     """P6 through the surrogate: off-policy suffixes move a prefix even at equal lengths and weights."""
     suffix, equal = np.exp(np.linspace(-0.05, 0.08, 8)), np.full(8, 20.0)
-    A, alpha = bias.advantages(REWARDS), bias.token_weights(method, equal, REWARDS)
+    A, alpha = px.advantages(REWARDS), px.token_weights(method, equal, REWARDS)
     root = equal if method == "gspo" else np.ones(8)
-    W = float(bias.aggregate_weight(alpha, A, suffix ** (1 / root)))
+    W = float(px.aggregate_weight(alpha, A, suffix ** (1 / root)))
     assert abs(W) > 1e-5
     pi = np.exp(OLD) / np.exp(OLD).sum()
     np.testing.assert_allclose(
@@ -196,8 +199,8 @@ def test_p6_a_sequence_ratio_at_every_token_weights_by_length() -> None:
 
     Cov(L, A) = -1/8 in the example group (71 tokens in correct answers against 3/8 of 192), sigma = sqrt(15)/8.
     """
-    literal = bias.token_weights("gcpo", LENGTHS, REWARDS) * np.array(LENGTHS)
-    assert float(bias.aggregate_weight(literal, bias.advantages(REWARDS))) == pytest.approx(-1 / math.sqrt(15))
+    literal = px.token_weights("gcpo", LENGTHS, REWARDS) * np.array(LENGTHS)
+    assert float(px.aggregate_weight(literal, px.advantages(REWARDS))) == pytest.approx(-1 / math.sqrt(15))
 
 
 @given(groups(), st.floats(0, 1), st.floats(0, 1))
@@ -207,17 +210,17 @@ def test_p7_shrinkage_baseline_w_agg(group, shrinkage: float, mu_global: float) 
     r, size = np.array(rewards, float), len(rewards)
     uniform, mean = np.full(size, 1 / size), sum(rewards) / size
     b = (1 - shrinkage) * mean + shrinkage * mu_global
-    assert float(bias.aggregate_weight(uniform, r - b)) == pytest.approx(shrinkage * (mean - mu_global), abs=1e-15)
-    prior = bias.GlobalPrior(mu_global, 0.25, 0.05)
+    assert float(px.aggregate_weight(uniform, r - b)) == pytest.approx(shrinkage * (mean - mu_global), abs=1e-15)
+    prior = aw.GlobalPrior(mu_global, 0.25, 0.05)
     S = (0.25 / size) / (0.25 / size + 0.05)
-    W = bias.aggregate_weight(uniform, bias.shrinkage_advantages(r, prior))
+    W = px.aggregate_weight(uniform, aw.shrinkage_advantages(r, prior))
     assert float(W) == pytest.approx(S * (mean - mu_global), abs=1e-15)
     rloo = r - (r.sum() - r) / (size - 1)
-    np.testing.assert_allclose(rloo, size / (size - 1) * bias.advantages(r), atol=1e-15)
-    assert abs(float(bias.aggregate_weight(uniform, rloo))) < 1e-15
+    np.testing.assert_allclose(rloo, size / (size - 1) * px.advantages(r), atol=1e-15)
+    assert abs(float(px.aggregate_weight(uniform, rloo))) < 1e-15
 
 
-def brute_force(world: bias.FirstToken, size: int, alpha) -> float:
+def brute_force(world: ct.FirstToken, size: int, alpha) -> float:
     """E of the drift of logit f by plain loops over all groups; alpha(lengths, rewards) -> weights."""
     q, outcomes = world.probability, []
     for f, share, success, lengths in (
@@ -235,12 +238,12 @@ def brute_force(world: bias.FirstToken, size: int, alpha) -> float:
     return total
 
 
-@pytest.mark.parametrize("method", bias.METHODS)
+@pytest.mark.parametrize("method", px.METHODS)
 def test_n1_null_prefix_has_zero_expected_drift(method: str) -> None:
     """N1: same outcome law for f and g: drift 0 (published 4e-19), yet E[W(1-q) | all f] = 0.01125 with 1/(G L)."""
-    assert abs(bias.expected_drift(NULL, 4, method)) < 1e-17
+    assert abs(ct.expected_drift(NULL, 4, method)) < 1e-17
     if method == "grpo_v3.2":
-        assert bias.conditional_drift(NULL, 4, method) == pytest.approx(0.01125, rel=RELATIVE)
+        assert ct.conditional_drift(NULL, 4, method) == pytest.approx(0.01125, rel=RELATIVE)
 
 
 def test_n2_dapo_zero_w_agg_nonzero_drift() -> None:
@@ -248,45 +251,45 @@ def test_n2_dapo_zero_w_agg_nonzero_drift() -> None:
 
     The published 0.00115 is for weights without sigma (GPG here); Table 1's DAPO also divides by it.
     """
-    assert bias.expected_drift(WRONG_LONG, 4, "grpo_v3.2") == pytest.approx(0.00324, rel=RELATIVE)
-    assert abs(bias.expected_drift(WRONG_LONG, 4, "dr_grpo")) < 1e-16
-    assert bias.expected_drift(WRONG_LONG, 4, "gpg") == pytest.approx(0.00115, abs=5e-6)
+    assert ct.expected_drift(WRONG_LONG, 4, "grpo_v3.2") == pytest.approx(0.00324, rel=RELATIVE)
+    assert abs(ct.expected_drift(WRONG_LONG, 4, "dr_grpo")) < 1e-16
+    assert ct.expected_drift(WRONG_LONG, 4, "gpg") == pytest.approx(0.00115, abs=5e-6)
     by_hand = brute_force(WRONG_LONG, 4, lambda lengths, r: [1 / sum(lengths)] * 4)
-    assert bias.expected_drift(WRONG_LONG, 4, "gpg") == pytest.approx(by_hand, rel=RELATIVE)
+    assert ct.expected_drift(WRONG_LONG, 4, "gpg") == pytest.approx(by_hand, rel=RELATIVE)
 
     def dapo(lengths, r):
         sigma = math.sqrt(sum(r) / 4 * (1 - sum(r) / 4))
         return [1 / sum(lengths) / sigma if sigma else 0.0] * 4
 
-    assert bias.expected_drift(WRONG_LONG, 4, "dapo") == pytest.approx(brute_force(WRONG_LONG, 4, dapo), rel=RELATIVE)
-    assert bias.expected_drift(WRONG_LONG, 4, "dapo") > 0.002
+    assert ct.expected_drift(WRONG_LONG, 4, "dapo") == pytest.approx(brute_force(WRONG_LONG, 4, dapo), rel=RELATIVE)
+    assert ct.expected_drift(WRONG_LONG, 4, "dapo") > 0.002
 
 
 def test_n3_general_world() -> None:
     """N3: published 0.008535 for 1/L weights, 0.036 for 1/G weights."""
-    assert bias.expected_drift(GENERAL, 4, "grpo_v3.2") == pytest.approx(0.008535, rel=RELATIVE)
-    assert bias.expected_drift(GENERAL, 4, "dr_grpo") == pytest.approx(0.036, rel=RELATIVE)
+    assert ct.expected_drift(GENERAL, 4, "grpo_v3.2") == pytest.approx(0.008535, rel=RELATIVE)
+    assert ct.expected_drift(GENERAL, 4, "dr_grpo") == pytest.approx(0.036, rel=RELATIVE)
 
 
 unit = st.floats(0, 1)
 pairs = st.tuples(st.integers(1, 500), st.integers(1, 500))
 
 
-@given(st.builds(bias.FirstToken, unit, st.tuples(unit, unit), pairs, pairs), st.integers(2, 5))
-def test_n3_closed_form_for_every_world(world: bias.FirstToken, size: int) -> None:
+@given(st.builds(ct.FirstToken, unit, st.tuples(unit, unit), pairs, pairs), st.integers(2, 5))
+def test_n3_closed_form_for_every_world(world: ct.FirstToken, size: int) -> None:
     """N3: ((G-1)/G) q(1-q)(E[(r-p)c | f] - E[(r-p)c | g]), any world and group size."""
     for method, weighted in (("grpo_v3.2", True), ("dr_grpo", False)):
-        closed = bias.expected_drift_closed_form(world, size, weighted)
-        assert bias.expected_drift(world, size, method) == pytest.approx(closed, rel=RELATIVE, abs=1e-15)
+        closed = ct.expected_drift_closed_form(world, size, weighted)
+        assert ct.expected_drift(world, size, method) == pytest.approx(closed, rel=RELATIVE, abs=1e-15)
     same = world._replace(success=(world.success[0],) * 2, lengths_g=world.lengths_f)
-    for method in bias.METHODS:
-        assert abs(bias.expected_drift(same, size, method)) < 1e-14
+    for method in px.METHODS:
+        assert abs(ct.expected_drift(same, size, method)) < 1e-14
 
 
 @pytest.mark.parametrize(("method", "published", "rounding"), [("grpo", 0, 1e-16), ("dr_grpo", -0.125, 1e-15)])
 def test_l1_l2_first_step_loss(method: str, published: float, rounding: float) -> None:
     """L1: GRPO's loss is 0 at the first step; L2: Dr. GRPO's is Cov_pop(A, L)."""
-    assert float(bias.first_step_loss(method, LENGTHS, REWARDS)) == pytest.approx(published, rel=0, abs=rounding)
+    assert float(exact_forms.first_step_loss(method, LENGTHS, REWARDS)) == pytest.approx(published, rel=0, abs=rounding)
 
 
 @given(groups())
@@ -295,30 +298,30 @@ def test_l3_first_step_loss_is_a_length_covariance(group) -> None:
     lengths, rewards = group
     L, r = np.array(lengths, float), np.array(rewards, float)
     covariance = np.cov(r, L, ddof=0)[0, 1]
-    assert abs(float(bias.first_step_loss("grpo", L, r))) < 1e-14
-    assert float(bias.first_step_loss("dr_grpo", L, r)) == pytest.approx(covariance, rel=RELATIVE, abs=1e-11)
+    assert abs(float(exact_forms.first_step_loss("grpo", L, r))) < 1e-14
+    assert float(exact_forms.first_step_loss("dr_grpo", L, r)) == pytest.approx(covariance, rel=RELATIVE, abs=1e-11)
     dapo = len(r) * covariance / (r.std() * L.sum())
-    assert float(bias.first_step_loss("dapo", L, r)) == pytest.approx(dapo, rel=RELATIVE, abs=1e-14)
-    assert float(bias.first_step_loss("dapo", LENGTHS, REWARDS)) == pytest.approx(-0.01076, abs=5e-6)
+    assert float(exact_forms.first_step_loss("dapo", L, r)) == pytest.approx(dapo, rel=RELATIVE, abs=1e-14)
+    assert float(exact_forms.first_step_loss("dapo", LENGTHS, REWARDS)) == pytest.approx(-0.01076, abs=5e-6)
 
 
 def test_equal_rewards_carry_no_weight_and_no_warning() -> None:
-    for method in bias.METHODS:
+    for method in px.METHODS:
         assert weight(method, (3, 5, 8), (1, 1, 1)) == 0
-        assert bias.aggregate_weight_closed_form(method, (3, 5, 8), (0, 0, 0)) == 0
+        assert px.aggregate_weight_closed_form(method, (3, 5, 8), (0, 0, 0)) == 0
 
 
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda: bias.token_weights("grp", (1, 2), (0, 1)), "did you mean 'grpo'"),
-        (lambda: bias.token_weights("grpo", (1, 2), (0, 1, 1)), r"lengths_G and rewards_G.*\(2,\) and \(3,\)"),
-        (lambda: bias.token_weights("grpo", (0, 2), (0, 1)), "lengths_G must be positive, got 0"),
-        (lambda: bias.token_weights("grpo", (1, 2), (0, math.nan)), "rewards_G must be finite"),
-        (lambda: bias.aggregate_weight_closed_form("grpo", (1, 2), (0, 0.5)), "rewards_G must be one group of 0s"),
-        (lambda: bias.subset_terms((1, 2), (0, 1), (False, False), True), "subset_G must mark at least one"),
-        (lambda: bias.expected_drift(NULL, 9, "grpo"), "group_size must be in 2..8, got 9"),
-        (lambda: bias.expected_drift(NULL._replace(probability=1.5), 4, "grpo"), r"must be in \[0, 1\], got 1.5"),
+        (lambda: px.token_weights("grp", (1, 2), (0, 1)), "did you mean 'grpo'"),
+        (lambda: px.token_weights("grpo", (1, 2), (0, 1, 1)), r"lengths_G and rewards_G.*\(2,\) and \(3,\)"),
+        (lambda: px.token_weights("grpo", (0, 2), (0, 1)), "lengths_G must be positive, got 0"),
+        (lambda: px.token_weights("grpo", (1, 2), (0, math.nan)), "rewards_G must be finite"),
+        (lambda: px.aggregate_weight_closed_form("grpo", (1, 2), (0, 0.5)), "rewards_G must be one group of 0s"),
+        (lambda: px.subset_terms((1, 2), (0, 1), (False, False), True), "subset_G must mark at least one"),
+        (lambda: ct.expected_drift(NULL, 9, "grpo"), "group_size must be in 2..8, got 9"),
+        (lambda: ct.expected_drift(NULL._replace(probability=1.5), 4, "grpo"), r"must be in \[0, 1\], got 1.5"),
     ],
 )
 def test_refusals_name_argument_value_and_remedy(call, words: str) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from ebpo_sim import cli, report
 from ebpo_sim.errors import InputError, unknown_name
+from ebpo_sim.studies.base import parse
 from ebpo_sim.studies.mse.study import main
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -145,9 +146,9 @@ def test_near_names_are_suggested() -> None:
 @pytest.mark.parametrize("arguments", [["--quick", "--world", "a", "--world", "b", "--world", "a"], []])
 def test_repeatable_options(arguments: list[str]) -> None:
     """Guards parsing: repeated names once each in order, empty where the study's default stands."""
-    given = cli.parse_study("study", "about", arguments)
-    assert given.worlds == (("a", "b") if arguments else ())
+    given = parse("study", "about", arguments)
+    assert given.world == (("a", "b") if arguments else ())
     assert given.quick == bool(arguments)
-    assert given.group_sizes == given.estimators == ()
+    assert given.group_size == given.estimator == ()
     assert (given.seed, given.prompts, given.out) == (0, None, "results/study")
     assert given.threads == cli.available_cores() >= 1

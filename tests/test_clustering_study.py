@@ -15,12 +15,12 @@ from ebpo_sim.counts.streams import Design, mean_with_error
 from ebpo_sim.errors import InputError
 from ebpo_sim.estimators import Estimator
 from ebpo_sim.groups import group_rewards
+from ebpo_sim.studies.base import agreement
 from ebpo_sim.studies.clustering.simulation import MEMORIES, Keep, prior_error_exact, remember, simulate_epochs, walk
 from ebpo_sim.studies.clustering.study import (
     FAMILY_WISE,
     QUICK,
     SETTINGS,
-    agreement,
     check,
     claim_rows,
     main,
@@ -58,13 +58,13 @@ def pick(rows, **key):
 
 def test_simulation_agrees_with_exact_values(rows) -> None:
     """All gains at once, then all prior errors: Bonferroni, t with R - 1 degrees of freedom, false-fail rate 1e-3."""
-    joint = agreement(rows, STUDIED.design.replicates)
+    joint = agreement(rows, "gain", "gain_exact", STUDIED.design.replicates)
     assert joint["comparisons"] == len(rows) == 2 * (5 * 5 * 2 + 3 * 2)
     assert joint["passes"], joint
     z = [(r["prior_error"] - r["prior_error_exact"]) / r["prior_error_se"] for r in rows]
     assert np.abs(z).max() < student.isf(FAMILY_WISE / 2 / len(z), STUDIED.design.replicates - 1)
     wrong = [{**rows[0], "gain": rows[0]["gain"] + 2 * joint["limit"] * rows[0]["gain_se"]}, *rows[1:]]
-    assert not agreement(wrong, STUDIED.design.replicates)["passes"]
+    assert not agreement(wrong, "gain", "gain_exact", STUDIED.design.replicates)["passes"]
 
 
 def test_every_step_of_every_path_agrees(cells) -> None:

@@ -14,8 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ebpo_sim import cli
-from ebpo_sim.diagnose import reading
+from ebpo_sim import cli, tables
 from ebpo_sim.diagnose.__main__ import main, read
 from ebpo_sim.diagnose.columns import detect, overrides
 from ebpo_sim.diagnose.gathering import Log, gather
@@ -152,7 +151,7 @@ def test_streaming_equals_one_shot(data: st.DataObject) -> None:
     def log(step: int, pending: int) -> Log:
         parts = [rows[i : i + step] for i in range(0, len(rows), step)]
         made = [
-            reading.Chunk("f.jsonl", 1, dict(zip(names, map(list, zip(*part, strict=True)), strict=True)), len(part))
+            tables.Chunk("f.jsonl", 1, dict(zip(names, map(list, zip(*part, strict=True)), strict=True)), len(part))
             for part in parts
         ]
         return gather(iter(made), columns, pending)
@@ -191,7 +190,7 @@ BAD = {
     "short.csv": ("prompt_id,reward,step\na,1,1\na,0\n", "row 2 has 2 of 3 columns"),
     "cut.jsonl": ('{"prompt_id": 1, "reward": 1}\n{"prompt_id": 1, "rew', "row 2 is not JSON"),
     "list.jsonl": ("[1, 2]\n", "not a JSON object"),
-    "hole.jsonl": ('{"prompt_id": 1, "reward": 1}\n{"prompt_id": 1}\n', "row 2 has no 'reward'"),
+    "hole.jsonl": ('{"prompt_id": 1, "reward": 1}\n{"prompt_id": 1}\n', "row 2 has no column 'reward'"),
     "no_id.jsonl": ('{"prompt_id": null, "reward": 1}\n', "prompt id in column 'prompt_id' is empty"),
     "step.csv": ("prompt_id,reward,step\na,1,x\n", "step must be a number"),
     "empty.csv": ("", "holds no row"),
@@ -254,7 +253,7 @@ def test_bad_options_are_refused(
     for arguments, message in (
         (["--estimator", "epbo"], "did you mean 'ebpo'"),
         (["--by", "step"], "no such column"),
-        (["--group-size", "0"], "--group-size must lie"),
+        (["--group-size", "0"], "--group-size must be at least 1, got 0: 2 to 32 are usual"),
         (["--model", "x"], "unknown --model"),
         (["--columns", "reward=z"], "no column 'z'"),
         (["--seed", "-1"], "--seed"),

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy.integrate import quad
 
+import exact_forms
 from ebpo_sim.counts.exact import count_distribution, limit_risk, rule, table_risk
 from ebpo_sim.errors import InputError
 from ebpo_sim.estimators import make
@@ -109,12 +110,12 @@ def test_formulas_agree_with_the_estimators_at_every_group_size(group_size: int)
     world = Beta(0.5, 0.7)
     rho = 1 / 2.2
     stated = {
-        "ebpo": formulas.algorithm1_shrinkage,
+        "ebpo": exact_forms.algorithm1_shrinkage,
         "oracle_linear": formulas.oracle_shrinkage_icc,
     }
     if group_size > 1:  # a group of one shows no within variance, so nothing can be estimated of it
-        stated |= {"ebpo_within": formulas.within_shrinkage, "ebpo_debiased": formulas.oracle_shrinkage_icc}
-        stated |= {"ebpo_beta_binomial": formulas.beta_binomial_shrinkage}
+        stated |= {"ebpo_within": exact_forms.within_shrinkage, "ebpo_debiased": formulas.oracle_shrinkage_icc}
+        stated |= {"ebpo_beta_binomial": exact_forms.beta_binomial_shrinkage}
     found = {name: limit(name, world, group_size).shrinkage for name in stated}
     assert found == pytest.approx({name: f(rho, group_size) for name, f in stated.items()}, rel=1e-9)
 

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import exact_forms
 from ebpo_sim.numbers import formulas
 
 
@@ -21,7 +22,7 @@ def test_degenerate_groups_by_enumeration(p: Fraction, group_size: int) -> None:
     assert formulas.degenerate_probability(p, group_size) == (equal if group_size > 1 else 1)
     if equal < 1:
         mean = sum(c * Fraction(sum(r), group_size) for r, c in chance.items() if len(set(r)) == 2) / (1 - equal)
-        assert formulas.mixed_group_mean(p, group_size) == mean
+        assert exact_forms.mixed_group_mean(p, group_size) == mean
 
 
 @pytest.mark.parametrize(
@@ -29,7 +30,7 @@ def test_degenerate_groups_by_enumeration(p: Fraction, group_size: int) -> None:
 )
 def test_conditional_bias_of_mixed_groups(p: float, printed: str) -> None:
     """arXiv 2601.08521 at G = 8: the printed values of E[mean | mixed], above p for hard prompts, below for easy."""
-    found = formulas.mixed_group_mean(p, 8)
+    found = exact_forms.mixed_group_mean(p, 8)
     assert f"{found:.6f}" == printed
     assert (found > p) == (p < 0.5)
     assert (found < p) == (p > 0.5)
@@ -54,4 +55,4 @@ def test_own_sample_factor_by_enumeration(p: Fraction, shrinkage: Fraction, grou
         chance = math.prod(p if x else 1 - p for x in r)
         baseline = (1 - shrinkage) * Fraction(sum(r), group_size) + shrinkage * mu
         total += chance * sum((x - baseline) * (x - p) for x in r) / group_size
-    assert total == formulas.own_sample_factor(shrinkage, group_size) * p * (1 - p)
+    assert total == exact_forms.own_sample_factor(shrinkage, group_size) * p * (1 - p)

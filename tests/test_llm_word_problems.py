@@ -195,12 +195,12 @@ def damaged(name: str, content: bytes) -> Callable[[Path], str]:
 @pytest.mark.parametrize(
     ("source", "said"),
     [
-        (damaged("p.jsonl", b'{"prompt": "P?", "answer": 1}\n{"prompt": "P'), "cannot be read"),
-        (damaged("p.jsonl", b"[1]\n"), "not an object"),
+        (damaged("p.jsonl", b'{"prompt": "P?", "answer": 1}\n{"prompt": "P'), "row 2 is not JSON"),
+        (damaged("p.jsonl", b"[1]\n"), "not a JSON object"),
         (damaged("p.json", b'[{"prompt": "P?"'), "cannot be read"),
         (damaged("p.parquet", b"PAR1 and then nothing"), "cannot be read"),
         (damaged("p.arrow", b"nothing"), "cannot be read"),
-        (damaged("p.csv", b"prompt,answer\nP?,1,2\n"), "another length"),
+        (damaged("p.csv", b"prompt,answer\nP?,1,2\n"), "line 2 has 3 of 2 columns"),
         (damaged("p.csv", b"\xff\xfe\xfa"), "cannot be read"),
         (damaged("p.csv", b"prompt,answer\n"), "holds no row"),
         (lambda folder: str(folder / "absent.jsonl"), "does not exist"),

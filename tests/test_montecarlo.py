@@ -27,7 +27,8 @@ from ebpo_sim.errors import InputError
 from ebpo_sim.estimators import Estimator, make
 from ebpo_sim.groups import group_rewards
 from ebpo_sim.numbers.mixing import Prior
-from ebpo_sim.studies.mse.study import FAMILY_WISE, QUICK, agreement, simulate
+from ebpo_sim.studies.base import FAMILY_WISE, agreement
+from ebpo_sim.studies.mse.study import QUICK, simulate
 from ebpo_sim.worlds import Beta, parse_world
 
 SMALL = Design(prompts=300, steps=3, burn_in=1, replicates=4)
@@ -172,7 +173,7 @@ def test_simulation_agrees_with_exact_sums() -> None:
     assert FAMILY_WISE == 1e-3
     assert len(z) >= len(QUICK.worlds) * len(QUICK.group_sizes) * 8
     assert max(map(abs, z)) < limit
-    joint = agreement(rows, QUICK.design.replicates)
+    joint = agreement(rows, "ratio_mc", "ratio_exact", QUICK.design.replicates)
     assert joint["comparisons"] == len(z)
     assert joint["limit"] == pytest.approx(limit, rel=1e-6)
     assert joint["max_abs_z"] == max(map(abs, z))
@@ -183,7 +184,7 @@ def test_simulation_agrees_with_exact_sums() -> None:
         {**rows[i], "ratio_mc": rows[i]["ratio_mc"] + 2 * limit * rows[i]["ratio_mc_se"]},
         *rows[i + 1 :],
     ]
-    assert not agreement(tampered, QUICK.design.replicates)["passes"]
+    assert not agreement(tampered, "ratio_mc", "ratio_exact", QUICK.design.replicates)["passes"]
 
 
 def test_standard_errors_hold_the_prompts_variance() -> None:

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+import exact_forms
 from ebpo_sim.chains.policy import (
     Prompts,
-    log_probabilities,
     right_probabilities,
     step_distributions,
     step_log_probabilities,
@@ -22,15 +22,13 @@ from ebpo_sim.chains.population import (
     from_observed,
     parse_population,
     per_token,
-    quantiles,
     skill_chain,
     success,
     success_gradient,
     token_entropy,
-    token_kl,
 )
 from ebpo_sim.errors import InputError
-from ebpo_sim.worlds.grammar import parse_world
+from ebpo_sim.worlds import parse_world, quantiles
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +51,7 @@ def test_success_entropy_and_divergence_match_enumeration(small: SkillChain) -> 
     other = other_parameters(small)
     log_PLK, other_PLK = (step_log_probabilities(t, small.prompts) for t in (small.start_SK, other))
     p_P, h_P = success(small.start_SK, small.prompts), token_entropy(small.start_SK, small.prompts).sum(axis=1)
-    kl_P = token_kl(small.start_SK, other, small.prompts).sum(axis=1)
+    kl_P = exact_forms.token_kl(small.start_SK, other, small.prompts).sum(axis=1)
     for i, length in enumerate(small.prompts.length_P):
         answers, log_p = enumerate_prompt(log_PLK[i], length)
         _, log_q = enumerate_prompt(other_PLK[i], length)
@@ -123,7 +121,7 @@ def test_log_probabilities_are_those_of_the_steps(small: SkillChain) -> None:
     """Guards token log-probabilities: gathered from the distributions, 0 on padding."""
     rng = np.random.default_rng(0)
     actions = np.where(small.prompts.live_PL[:, None], rng.integers(3, size=(12, 4, 3)), 0)
-    found = log_probabilities(small.start_SK, small.prompts, actions)
+    found = exact_forms.log_probabilities(small.start_SK, small.prompts, actions)
     pi = step_distributions(small.start_SK, small.prompts)
     for p, g, s in np.ndindex(found.shape):
         assert found[p, g, s] == pytest.approx(np.log(pi[p, s, actions[p, g, s]]), abs=1e-13)
@@ -135,9 +133,11 @@ def test_observed_start_has_the_worlds_quantiles(name: str) -> None:
     """Guards from_observed: sorted starting success probabilities are the deconvolved world's quantiles."""
     population = from_observed(name, 200, seed=5)
     world = parse_world(name if ":" in name else f"observed:{name}")
-    np.testing.assert_allclose(success(population.start_SK, population.prompts), quantiles(world, 200), rtol=1e-10)
+    np.testing.assert_allclose(
+        success(population.start_SK, population.prompts), quantiles(world, 200, EDGE), rtol=1e-10
+    )
     assert len(set(population.prompts.length_P.tolist())) == 4
-    p = quantiles(world, 4000)
+    p = quantiles(world, 4000, EDGE)
     rule = world.quadrature(256)
     inside = np.clip(rule.nodes, EDGE, 1 - EDGE)
     assert p.mean() == pytest.approx(np.dot(rule.weights, inside), abs=1e-3)

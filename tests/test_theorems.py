@@ -9,6 +9,7 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
+import exact_forms
 from ebpo_sim.counts.exact import limit_risk
 from ebpo_sim.estimators import make
 from ebpo_sim.numbers import formulas
@@ -86,10 +87,10 @@ def test_algorithm_1_stays_between_its_bounds(world: Points, group_size: int) ->
     _, _, rho = moments(world)
     found = limit("ebpo", world, group_size).shrinkage
     assert close(found, 1 / (2 + (group_size - 1) * rho))
-    assert close(formulas.algorithm1_shrinkage(rho, group_size), found)
+    assert close(exact_forms.algorithm1_shrinkage(rho, group_size), found)
     assert 1 / (group_size + 1) * (1 - RELATIVE) <= found <= 0.5 * (1 + RELATIVE)
-    assert formulas.algorithm1_shrinkage(0, group_size) == 0.5
-    assert close(formulas.algorithm1_shrinkage(1, group_size), 1 / (group_size + 1))
+    assert exact_forms.algorithm1_shrinkage(0, group_size) == 0.5
+    assert close(exact_forms.algorithm1_shrinkage(1, group_size), 1 / (group_size + 1))
     assert close(limit("ebpo_released", world, group_size).shrinkage, found)
 
 
@@ -117,7 +118,7 @@ def test_the_critical_icc_is_the_root(group_size: int) -> None:
     assert 0.5 < critical <= 0.75
     assert close(limit("ebpo", two_points(critical), group_size).mse, (1 - critical) / 4 / group_size)
     assert close(
-        formulas.algorithm1_shrinkage(critical, group_size), 2 * (1 - critical) / (1 + (group_size - 1) * critical)
+        exact_forms.algorithm1_shrinkage(critical, group_size), 2 * (1 - critical) / (1 + (group_size - 1) * critical)
     )
     below, above = (limit("ebpo", two_points(x), group_size).mse * group_size / ((1 - x) / 4)
                     for x in (critical - 1e-3, critical + 1e-3))  # fmt: skip
@@ -140,11 +141,13 @@ def test_conservative_holds_up_to_its_own_threshold(world: Points, group_size: i
 def test_the_conservative_threshold_is_a_root(group_size: int) -> None:
     """At rho = 1/(1 + sqrt(G)) both weights are 1/(1 + sqrt(G)): exact rational check for square G."""
     threshold = formulas.conservative_icc(group_size)
-    assert math.isclose(formulas.algorithm1_shrinkage(threshold, group_size), threshold, rel_tol=1e-12)
+    assert math.isclose(exact_forms.algorithm1_shrinkage(threshold, group_size), threshold, rel_tol=1e-12)
     assert math.isclose(formulas.oracle_shrinkage_icc(threshold, group_size), threshold, rel_tol=1e-12)
     if math.isqrt(group_size) ** 2 == group_size:
         rho = Fraction(1, 1 + math.isqrt(group_size))
-        assert formulas.algorithm1_shrinkage(rho, group_size) == formulas.oracle_shrinkage_icc(rho, group_size) == rho
+        assert (
+            exact_forms.algorithm1_shrinkage(rho, group_size) == formulas.oracle_shrinkage_icc(rho, group_size) == rho
+        )
 
 
 @given(worlds(), st.integers(2, 64))
@@ -157,8 +160,8 @@ def test_the_repaired_estimators_never_lose(world: Points, group_size: int) -> N
     assert close(debiased.mse, (1 - best) * within / group_size)
     nu = (group_size - 1) * best
     drafts = {"ebpo_within": best / (1 + best), "ebpo_beta_binomial": nu / (nu + group_size)}
-    assert close(formulas.within_shrinkage(rho, group_size), drafts["ebpo_within"])
-    assert close(formulas.beta_binomial_shrinkage(rho, group_size), drafts["ebpo_beta_binomial"])
+    assert close(exact_forms.within_shrinkage(rho, group_size), drafts["ebpo_within"])
+    assert close(exact_forms.beta_binomial_shrinkage(rho, group_size), drafts["ebpo_beta_binomial"])
     for name, weight in drafts.items():
         found = limit(name, world, group_size)
         assert close(found.shrinkage, weight)
@@ -196,13 +199,13 @@ def test_baselines_without_the_own_reward(world: Points, group_size: int) -> Non
     """RLOO's risk is w/(G-1); the James-Stein limit is the leave-one-out line with weight v/(v+s); T2 at S = 1."""
     within, between, _ = moments(world)
     assert close(limit("rloo", world, group_size).mse, within / (group_size - 1))
-    assert close(formulas.leave_one_out_risk(0, within, between, group_size), within / (group_size - 1))
+    assert close(exact_forms.leave_one_out_risk(0, within, between, group_size), within / (group_size - 1))
     noise = within / group_size
     weight = noise / (noise + between + noise)  # v/(v + s), s the raw variance of the other prompts' means
     james_stein = limit("james_stein", world, group_size)
     assert close(james_stein.shrinkage, weight)
     assert close(james_stein.mse, (1 - weight) ** 2 * within / (group_size - 1) + weight**2 * between)
-    assert close(formulas.leave_one_out_risk(weight, within, between, group_size), james_stein.mse)
+    assert close(exact_forms.leave_one_out_risk(weight, within, between, group_size), james_stein.mse)
     assert close(limit("global_mean", world, group_size).mse, between)
     assert limit("global_mean", world, group_size).shrinkage == 1
 

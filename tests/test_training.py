@@ -10,12 +10,13 @@ import pytest
 import torch
 from scipy.stats import binom, chi2
 
+import exact_forms
 import naive_training as naive
 from ebpo_sim.chains.collect import collect
 from ebpo_sim.chains.kernels import distributions, divergence, majority, rollout
 from ebpo_sim.chains.measures import maj_at_n, pass_at_k, quality, sampled_gradients
 from ebpo_sim.chains.policy import step_distributions
-from ebpo_sim.chains.population import SkillChain, bandit, per_token, skill_chain, success, success_gradient, token_kl
+from ebpo_sim.chains.population import SkillChain, bandit, per_token, skill_chain, success, success_gradient
 from ebpo_sim.chains.rung import TrainingConfig, advance, build_estimator, start, stream
 from ebpo_sim.chains.update import Learner, gradient, sample
 from ebpo_sim.counts.updates import advantage_gap, advantages_by_count
@@ -238,7 +239,7 @@ def test_divergence_is_the_exact_kl(chain: SkillChain) -> None:
     """Guards the recorded KL: before against after, per token, as token_kl has it."""
     (skills, length, _, _), pi, _, _ = drawn(chain, 1)
     after = chain.start_SK + np.random.default_rng(0).normal(0, 0.2, chain.start_SK.shape)
-    exact = per_token(token_kl(chain.start_SK, after, chain.prompts), chain.prompts)
+    exact = per_token(exact_forms.token_kl(chain.start_SK, after, chain.prompts), chain.prompts)
     assert divergence(chain.start_SK, after, skills, length, pi) == pytest.approx(exact, rel=1e-10)
 
 

@@ -118,7 +118,7 @@ def test_a_name_is_the_text_of_the_same_world(a: float, b: float, m: float) -> N
         ("rollouts,successes\n4,-1\n4,1\n", "got -1 of 4"),
         ("rollouts,successes\n4,1.5\n4,1\n", "must be a whole number, got '1.5'"),
         ("rollouts,successes\n4,two\n4,1\n", "must be a whole number, got 'two'"),
-        ("rollouts,successes\n4\n4,1\n", "must be a whole number, got None"),
+        ("rollouts,successes\n4\n4,1\n", "line 2 has 1 of 2 columns"),
         ("rollouts,successes\n1,1\n4,1\n", "at least 2 rollouts"),
         ("rollouts,successes\n4,1\n", "at least 2 are needed"),
         ("rollouts,successes,prompts\n4,1,0\n", "prompts must be at least 1, got 0"),

@@ -109,12 +109,6 @@ def subset_terms(lengths_G: ArrayLike, rewards_G: ArrayLike, subset_G: ArrayLike
     return SubsetTerms(float(share * (r[S].mean() - r.mean()) * c.mean()), float(share * covariance))
 
 
-def first_step_loss(method: str, lengths_G: ArrayLike, rewards_G: ArrayLike) -> Array:
-    """J at s = 1 without its regulariser: sum_i alpha_i |o_i| A_i (Proposition 4): 0 when alpha is C/|o_i|."""
-    L = np.asarray(lengths_G, dtype=np.float64)
-    return aggregate_weight(token_weights(method, L, rewards_G) * L, advantages(rewards_G))
-
-
 def surrogate(
     logits_K: ArrayLike,
     old_logits_K: ArrayLike,

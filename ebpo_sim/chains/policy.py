@@ -82,12 +82,6 @@ def step_distributions(theta_SK: Array, prompts: Prompts) -> Array:
     return np.exp(step_log_probabilities(theta_SK, prompts))
 
 
-def log_probabilities(theta_SK: Array, prompts: Prompts, actions_PGL: Ints) -> Array:
-    """log pi of every sampled token, shape (P, G, L); 0 on padding, whose action must be 0."""
-    log_PLK = step_log_probabilities(theta_SK, prompts)
-    return np.asarray(np.take_along_axis(log_PLK[:, None], actions_PGL[..., None], axis=-1)[..., 0])
-
-
 def right_probabilities(theta_SK: Array, prompts: Prompts) -> Array:
     """pi(right action) of every step, shape (P, L); 1 on padding."""
     pi = step_distributions(theta_SK, prompts)

@@ -14,12 +14,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import rel_entr, xlogy
+from scipy.special import xlogy
 
 from ebpo_sim.chains.policy import Ints, Prompts, check_prompts, right_probabilities, step_distributions
 from ebpo_sim.errors import InputError, unknown_name
-from ebpo_sim.numbers.mixing import Prior
-from ebpo_sim.worlds.base import World
+from ebpo_sim.worlds.base import quantiles
 from ebpo_sim.worlds.grammar import parse_world
 
 Array = NDArray[np.float64]
@@ -61,12 +60,6 @@ def token_entropy(theta_SK: Array, prompts: Prompts) -> Array:
     """H of every step's distribution in nats, shape (P, L), 0 on padding; a rollout's entropy is the sum over L."""
     pi = step_distributions(theta_SK, prompts)
     return np.asarray(-np.sum(xlogy(pi, pi), axis=-1))
-
-
-def token_kl(theta_SK: Array, other_SK: Array, prompts: Prompts) -> Array:
-    """KL(pi_theta || pi_other) of every step in nats, shape (P, L), 0 on padding; additive along the chain."""
-    pi, other = step_distributions(theta_SK, prompts), step_distributions(other_SK, prompts)
-    return np.asarray(np.sum(rel_entr(pi, other), axis=-1))
 
 
 def per_token(values_PL: Array, prompts: Prompts) -> float:
@@ -148,20 +141,11 @@ def from_observed(
 
     def draw(count: int) -> Prompts:
         chains = _chains(rng, count, topics, skills_per_topic, shared_skills, lengths, exceptions)
-        offset_P = _offset(quantiles(world, count), chains.length_P, actions)
+        offset_P = _offset(quantiles(world, count, EDGE), chains.length_P, actions)
         return chains._replace(offset_PL=np.where(chains.live_PL, offset_P[:, None], 0.0))
 
     start = np.zeros((topics * skills_per_topic + shared_skills, actions))
     return SkillChain(world.name, draw(prompts), draw(validation), start)
-
-
-def quantiles(world: World, count: int) -> Array:
-    """The (i + 1/2)/count quantiles of p, i = 0 .. count - 1, within [EDGE, 1 - EDGE]."""
-    rule: Prior = world.quadrature(256)
-    order = np.argsort(rule.nodes)
-    cumulative = np.cumsum(np.asarray(rule.weights)[order])
-    at = np.minimum(np.searchsorted(cumulative, (np.arange(count) + 0.5) / count), len(order) - 1)
-    return np.asarray(np.clip(np.asarray(rule.nodes)[order][at], EDGE, 1 - EDGE))
 
 
 def parse_population(text: str, prompts: int, seed: int, validation: int = 256) -> SkillChain:
@@ -172,7 +156,7 @@ def parse_population(text: str, prompts: int, seed: int, validation: int = 256) 
     if text == "chain":
         return skill_chain(prompts=prompts, seed=seed, validation=validation)
     if kind == "bandit":
-        return bandit(quantiles(parse_world(body), prompts), name=text)
+        return bandit(quantiles(parse_world(body), prompts, EDGE), name=text)
     if ":" not in text:
         raise unknown_name("training world", text, ("chain", "bandit:WORLD", "observed:MODEL"))
     return from_observed(text, prompts, seed, validation=validation)

@@ -8,8 +8,8 @@ from simple to complicated; the first violation is the counterexample, a command
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from ebpo_sim import cli, report
@@ -19,41 +19,33 @@ from ebpo_sim.claims.ledger import FAMILY_WISE, agreement, choose, markdown, row
 from ebpo_sim.claims.ledger_plots import plot
 
 
+@dataclass(frozen=True)
+class Options:
+    """The command line."""
+
+    ids: tuple[str, ...] = cli.option(
+        (), "claims to decide (default: all); a wrong id lists near ones", nargs="*", metavar="ID"
+    )
+    quick: bool = cli.option(False, "fewer worlds, group sizes and replicates")
+    seed: int = cli.seed_option("of the Monte Carlo confirmations (default 0)")
+    threads: int = cli.threads_option()
+    out: str = cli.out_option("table, JSON and figures (default %(default)s)", "results/claims")
+    json: bool = cli.json_option("JSON")
+
+
 def text_ledger(table: Sequence[dict[str, Any]]) -> str:
     """The table as text; the second paper's predictions in one line each."""
-    lines = [
-        (
-            r["id"],
-            r["variant"],
-            r["verdict"] if r["condition"] is None else f"{r['verdict']} {r['condition']}",
-            report.number(r["effect"]),
-            report.with_error(r["effect_mc"], r["effect_se"]),
-            f"{r['violations']}/{r['cases']}",
-            r["counterexample"] or "",
-        )
-        for r in table
-    ]
-    headers = ("id", "variant", "verdict", "effect", "simulated", "violated", "smallest counterexample")
-    return report.text_table(headers, lines, ("left", "left", "left", "right", "right", "right", "left"))
+    columns: report.Columns = (
+        "id", "variant", ("verdict", lambda r: f"{r['verdict']} {r['condition'] or ''}".rstrip()),
+        "effect", ("simulated", lambda r: report.with_error(r["effect_mc"], r["effect_se"])),
+        ("violated", lambda r: f"{r['violations']}/{r['cases']}"),
+        ("smallest counterexample", lambda r: r["counterexample"] or ""),
+    )  # fmt: skip
+    return report.columns_table(table, columns)
 
 
 def main(argv: Sequence[str]) -> None:
-    parser = cli.Parser(
-        prog="python -m ebpo_sim.claims", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "ids", nargs="*", metavar="ID", help="claims to decide (default: all); a wrong id lists near ones"
-    )
-    parser.add_argument("--quick", action="store_true", help="fewer worlds, group sizes and replicates")
-    parser.add_argument("--seed", type=int, default=0, help="of the Monte Carlo confirmations (default 0)")
-    parser.add_argument("--threads", type=int, default=cli.available_cores(), help="default: all cores")
-    parser.add_argument(
-        "--out", default="results/claims", metavar="DIR", help="table, JSON and figures (default results/claims)"
-    )
-    parser.add_argument("--json", action="store_true", help="print only the JSON")
-    args = parser.parse_args(argv)
-    cli.check_threads(args.threads)
-    cli.check_seed(args.seed)
+    args = cli.parse(Options, "python -m ebpo_sim.claims", __doc__, argv)
     chosen = choose(args.ids)
     context = default_context(args.quick, args.seed, args.threads)
     context.design.check()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache, partial
 
-from ebpo_sim.bias import Prediction, check_predictions
+from ebpo_sim.bias.predictions import Prediction, check_predictions
 from ebpo_sim.claims.base import Case, Claim, Context, Finding
 
 TITLES = {

@@ -32,42 +32,61 @@ class SplitRatio(NamedTuple):
     se: float
 
 
-def split_ratio(estimator: Estimator, counts: Counts, group_size: int, folds: int = 5) -> SplitRatio | None:
-    """Ratio 1 + (R(b) - R(group mean)) / (w/G): numerator from splits, denominator from unbiased w.
+class Terms(NamedTuple):
+    """What the check needs of the counts, for groups of one size: C cells, F folds, K = G + 1 counts of a group."""
 
-    None when no prompt has more than `group_size` rollouts (such prompts are left out). The difference of the
-    two risks is unbiased given what was learnt from the other folds.
-    """
+    pmf_CK: Array  # of k in the group
+    rest_CK: Array  # the rest's pass rate
+    own_C: Array  # the group mean's error, unbiased
+    held_FC: Array  # prompts in a fold
+    within: float  # w/G
+
+    def slope(self, estimator: Estimator) -> tuple[float, Array]:
+        """((R(b) - R(group mean)) / (w/G), each prompt's influence on it times w/G, (F, C)).
+
+        The difference of the two risks is unbiased given what was learnt from the other folds.
+        """
+        group_size = self.pmf_CK.shape[1] - 1
+        k, total = np.arange(group_size + 1) / group_size, self.held_FC.sum()
+        # All folds are learnt at once: they are replicate axes of one state.
+        others = count_groups(group_size, (self.held_FC.sum(axis=0) - self.held_FC) @ self.pmf_CK)
+        state = estimator.update(estimator.init(), others)
+        table = np.broadcast_to(baseline_table(estimator, state, group_size), (len(self.held_FC), group_size + 1, 2))
+        plain_CK = (k - self.rest_CK) ** 2
+        error = (table[:, None] - self.rest_CK[..., None]) ** 2 - plain_CK[..., None]
+        difference_FC = np.sum(self.pmf_CK[..., None] * np.stack([1 - k, k], axis=-1) * error, axis=(2, 3))
+        slope = float(np.sum(self.held_FC * difference_FC)) / total / self.within
+        return float(slope), difference_FC - slope * self.own_C
+
+
+def terms(counts: Counts, group_size: int, folds: int = 5) -> Terms | None:
+    """Splits of the prompts with more than `group_size` rollouts; None where there is none, or no noise in them."""
     if folds < 2:
         raise InputError(f"folds must be at least 2, got {folds!r}")
     n, s, c = counts.arrays
     usable = n > group_size
-    if not np.any(usable):
-        return None
     n, s, c = n[usable], s[usable], c[usable]
     k = np.arange(group_size + 1)
+    own_C = s * (n - s) / (n * (n - 1)) / group_size
+    if not c @ own_C > 0:
+        return None
     pmf_CK = np.asarray(hypergeom.pmf(k[None, :], n[:, None], s[:, None], group_size))
-    rest_CK = (s[:, None] - k) / (n - group_size)[:, None]
-    share = np.stack([1 - k / group_size, k / group_size], axis=-1)
-    plain_K = np.broadcast_to((k / group_size)[:, None], (group_size + 1, 2))
-    own_within_C = s * (n - s) / (n * (n - 1)) / group_size
     fold = np.arange(folds)[:, None]
     held_FC = _dealt(np.cumsum(c), fold, folds) - _dealt(np.cumsum(c) - c, fold, folds)
-    # All folds are learnt at once: they are replicate axes of one state.
-    state = estimator.update(estimator.init(), count_groups(group_size, (c - held_FC) @ pmf_CK))
-    table = baseline_table(estimator, state, group_size)
-    table_FK2 = np.broadcast_to(table, (folds, group_size + 1, 2))
-    error = (table_FK2[:, None] - rest_CK[..., None]) ** 2 - (plain_K[None] - rest_CK[..., None]) ** 2
-    difference_FC = np.sum(pmf_CK[..., None] * share[None] * error, axis=(2, 3))
-    total = float(c.sum())
-    within = float(c @ own_within_C) / total
-    if within <= 0:
+    return Terms(
+        pmf_CK, (s[:, None] - k) / (n - group_size)[:, None], own_C, held_FC, float(c @ own_C) / float(c.sum())
+    )
+
+
+def split_ratio(estimator: Estimator, counts: Counts, group_size: int, folds: int = 5) -> SplitRatio | None:
+    """Ratio 1 + (R(b) - R(group mean)) / (w/G): numerator from splits, denominator from unbiased w; None as `terms`."""
+    parts = terms(counts, group_size, folds)
+    if parts is None:
         return None
-    slope = float(np.sum(held_FC * difference_FC)) / total / within
-    # One prompt's influence on the ratio is (its difference - slope * its own within) / within.
-    influence_FC = difference_FC - slope * own_within_C
-    spread = float(np.sum(held_FC * influence_FC**2)) / total
-    return SplitRatio(1 + slope, float(np.sqrt(spread / max(total - 1, 1)) / within))
+    slope, influence_FC = parts.slope(estimator)
+    total = float(parts.held_FC.sum())
+    spread = float(np.sum(parts.held_FC * influence_FC**2)) / total
+    return SplitRatio(1 + slope, float(np.sqrt(spread / max(total - 1, 1)) / parts.within))
 
 
 def _dealt(prompts: Array, fold: NDArray[np.int_], folds: int) -> Array:

@@ -7,11 +7,12 @@ completion tables are read as they are written. Rewards may be any numbers; what
 
 from __future__ import annotations
 
-import argparse
 import gc
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from ebpo_sim import cli, report
 from ebpo_sim.diagnose import diagnosis_plots, text
@@ -20,22 +21,43 @@ from ebpo_sim.diagnose.diagnosis import Plan, as_json, as_rows, diagnose
 from ebpo_sim.diagnose.gathering import gather
 from ebpo_sim.diagnose.population import Population, populations
 from ebpo_sim.diagnose.ratios import selection
-from ebpo_sim.diagnose.reading import Chunk, chunks, expand, peek
 from ebpo_sim.errors import InputError, unknown_name
+from ebpo_sim.tables import Chunk, chunks, expand, peek
+
+
+@dataclass(frozen=True)
+class Options:
+    """The command line."""
+
+    file: tuple[str, ...] = cli.option(
+        (), "log of rollouts or counts; several, or a folder, are read as one", nargs="+", metavar="FILE"
+    )
+    group_size: tuple[int, ...] = cli.option(
+        (), "G to evaluate (repeatable); the first is the one the recommendation is for",
+        check=cli.check_group_size, metavar="G",
+    )  # fmt: skip
+    estimator: tuple[str, ...] = cli.option((), "registered estimator (repeatable)", metavar="NAME")
+    by: Literal["cluster", "step"] | None = cli.option(
+        None, "only this breakdown; default: both where the log has them"
+    )
+    model: str = cli.option("", "one model of the log, as MODEL or MODEL/BENCHMARK", metavar="NAME")
+    columns: tuple[str, ...] = cli.option(
+        (), "override the columns found, as in reward=score,prompt=input; ROLE= leaves one out",
+        metavar="ROLE=NAME,...",
+    )  # fmt: skip
+    quick: bool = cli.option(False, "fewer bootstrap draws, for a first look")
+    seed: int = cli.seed_option("same seed, same bytes (default 0)")
+    out: str = cli.out_option(default="results/diagnose")
+    json: bool = cli.json_option("JSON")
 
 
 def main(argv: Sequence[str]) -> None:
     """Read, diagnose, then write; nothing is written unless everything succeeded."""
-    args = _parse(argv)
+    args = cli.parse(Options, "python -m ebpo_sim.diagnose", __doc__, argv)
     plan = Plan(
-        tuple(dict.fromkeys(args.group_size)), tuple(args.estimator), *((400, 40) if args.quick else (2000, 100)),
+        args.group_size, args.estimator, *((400, 40) if args.quick else (2000, 100)),
         (args.by,) if args.by else ("cluster", "step"), args.seed,
     )  # fmt: skip
-    for size in plan.group_sizes:
-        if not 1 <= size <= 1024:
-            raise InputError(f"--group-size must lie between 1 and 1024, got {size}: 2 to 32 are usual")
-    if args.seed < 0:
-        raise InputError(f"--seed must be at least 0, got {args.seed}")
     chosen = selection(plan.estimators)
     out = report.writable_folder(args.out)
     columns, found = read(args.file, args.columns)
@@ -101,30 +123,6 @@ def _chosen(found: list[Population], name: str) -> list[Population]:
     if not near:
         raise unknown_name("--model", name, (p.name for p in found))
     return near
-
-
-def _parse(argv: Sequence[str]) -> argparse.Namespace:
-    parser = cli.Parser(
-        prog="python -m ebpo_sim.diagnose", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("file", nargs="+", metavar="FILE", help="log of rollouts or counts; several, or a folder, are read as one")
-    add(
-        "--group-size", action="append", default=[], type=int, metavar="G",
-        help="G to evaluate (repeatable); the first is the one the recommendation is for",
-    )  # fmt: skip
-    add("--estimator", action="append", default=[], metavar="NAME", help="registered estimator (repeatable)")
-    add("--by", choices=("cluster", "step"), help="only this breakdown; default: both where the log has them")
-    add("--model", default="", metavar="NAME", help="one model of the log, as MODEL or MODEL/BENCHMARK")
-    add(
-        "--columns", action="append", default=[], metavar="ROLE=NAME,...",
-        help="override the columns found, as in reward=score,prompt=input; ROLE= leaves one out",
-    )  # fmt: skip
-    add("--quick", action="store_true", help="fewer bootstrap draws, for a first look")
-    add("--seed", type=int, default=0, help="same seed, same bytes (default 0)")
-    add("--out", default="results/diagnose", metavar="DIR", help="where files go (default results/diagnose)")
-    add("--json", action="store_true", help="print only the JSON")
-    return parser.parse_args(argv)
 
 
 if __name__ == "__main__":

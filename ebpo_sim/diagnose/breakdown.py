@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +14,6 @@ from ebpo_sim.numbers import formulas
 
 WINDOWS = 12  # at most so many windows of consecutive steps
 SHOWN = ("ebpo", "ebpo_debiased")
-Progress = Callable[[int], object]
 
 
 class Part(NamedTuple):

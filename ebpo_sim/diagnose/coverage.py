@@ -6,8 +6,8 @@ correlation and of error ratios hold the long-run truth, and how far the mean of
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -37,6 +37,14 @@ class Design(NamedTuple):
     group_size: int = 8
     draws: int = 1000
     seed: int = 0
+
+
+@dataclass(frozen=True)
+class Options:
+    """The command line."""
+
+    quick: bool = cli.option(False, "fewer data sets and bootstrap draws, for a first look")
+    seed: int = cli.seed_option("same seed, same bytes (default 0)")
 
 
 def simulate(world: World, design: Design, rng: np.random.Generator) -> Population:
@@ -105,41 +113,22 @@ def _row(world: str, quantity: str, kind: str, cases: list[tuple[Estimate, float
 
 def main(argv: Sequence[str]) -> None:
     """The table of all worlds; `--quick` for fewer data sets."""
-    args = _parse(argv)
-    cli.check_seed(args.seed)
+    args = cli.parse(Options, "python -m ebpo_sim.diagnose.coverage", __doc__, argv)
     design = (Design(sets=100, draws=400) if args.quick else Design())._replace(seed=args.seed)
     rows = []
     with report.progress(len(WORLDS), "coverage") as bar:
         for world in WORLDS:
             rows += study(world, design)
             bar.update(1)
-    headers = ("world", "quantity", "kind", "truth", "coverage of 95 %", "mean error")
-    lines = [
-        (
-            r["world"],
-            r["quantity"],
-            r["kind"],
-            report.number(r["truth"]),
-            report.with_error(r["coverage"], r["coverage_se"]),
-            report.with_error(r["mean_error"], r["mean_error_se"]),
-        )
-        for r in rows
-    ]
-    report.say(report.text_table(headers, lines, ("left", "left", "left", "right", "right", "right")))
+    columns = (
+        "world", "quantity", "kind", "truth", ("coverage of 95 %", "±coverage"),
+        ("mean error", "±mean_error"),
+    )  # fmt: skip
+    report.say(report.columns_table(rows, columns))
     report.say(
         f"{design.sets} data sets a world, {design.prompts} prompts, {design.rollouts} rollouts, "
         f"G = {design.group_size}; ± one standard error."
     )
-
-
-def _parse(argv: Sequence[str]) -> argparse.Namespace:
-    parser = cli.Parser(
-        prog="python -m ebpo_sim.diagnose.coverage", description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
-    parser.add_argument("--quick", action="store_true", help="fewer data sets and bootstrap draws, for a first look")
-    parser.add_argument("--seed", type=int, default=0, help="same seed, same bytes (default 0)")
-    return parser.parse_args(argv)
 
 
 if __name__ == "__main__":

@@ -15,11 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ebpo_sim.diagnose.columns import Columns
-from ebpo_sim.diagnose.reading import Chunk, Coded, Column
 from ebpo_sim.diagnose.values import LARGEST, number, numbers, present
 from ebpo_sim.errors import InputError
+from ebpo_sim.tables import Chunk, Coded, Column, sound
 from ebpo_sim.worlds.counts import MOST_PROMPTS, MOST_ROLLOUTS
-from ebpo_sim.worlds.files import sound
 
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -127,6 +127,5 @@ def advantage_gap(prior: Prior, group_size: int) -> list[float]:
     rewarded = (joint * right * k / group_size).sum(axis=1) / p
     failed = (joint * wrong * (1 - k / group_size)).sum(axis=1) / (1 - p)
     gap = rewarded - failed
-    order = np.argsort(gap)
-    below = np.cumsum(weights[inner][order])
-    return [float(gap[order[min(int(np.searchsorted(below, q * below[-1])), len(gap) - 1)]]) for q in (0.05, 0.95)]
+    ends: list[float] = np.quantile(gap, (0.05, 0.95), weights=weights[inner], method="inverted_cdf").tolist()
+    return ends

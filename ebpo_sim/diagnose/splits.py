@@ -1,4 +1,4 @@
-"""The model-free check of `splitcheck`, for several baselines at once, so that they can be compared in pairs.
+"""The model-free check of `counts.splits`, for several baselines at once, so that they can be compared in pairs.
 
 Each prompt with more than G rollouts is split into a group and a rest; b is made from the group and what other
 prompts taught, and E (b - rest)^2 - E (group mean - rest)^2 = E (b - p)^2 - w/G exactly. Per-prompt terms are kept:
@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import hypergeom
 
+from ebpo_sim.counts.splits import terms
 from ebpo_sim.diagnose.intervals import Estimate, bca
 from ebpo_sim.estimators import Estimator, baseline_table
 from ebpo_sim.groups import count_groups
@@ -56,38 +56,17 @@ def split(
     The difference of two errors is unbiased given what was learnt from the other folds. independent: prompts per
     group; below 1 prompts recur, and intervals count each prompt once, which is wide enough for any correlation.
     """
-    n, s, c = counts.arrays
-    usable = n > group_size
-    n, s, c = n[usable], s[usable], c[usable]
-    total = float(c.sum())
-    own = s * (n - s) / (n * (n - 1)) / group_size
-    if total < max(2, FOLDS) or not c @ own > 0:
+    parts = terms(counts, group_size, FOLDS)
+    if parts is None or parts.held_FC.sum() < max(2, FOLDS):
         return None
-    within = float(c @ own) / total
-    k = np.arange(group_size + 1)
-    pmf_CK = np.asarray(hypergeom.pmf(k[None, :], n[:, None], s[:, None], group_size))
-    rest_CK = (s[:, None] - k) / (n - group_size)[:, None]
-    fold = np.arange(FOLDS)[:, None]
-    upto = np.cumsum(c)
-    held = np.floor((upto + FOLDS - 1 - fold) / FOLDS) - np.floor((upto - c + FOLDS - 1 - fold) / FOLDS)
-    others = count_groups(group_size, (c - held) @ pmf_CK)
-    share = np.stack([1 - k / group_size, k / group_size], axis=-1)
-    joint = pmf_CK[..., None] * share
-    plain = (k / group_size - rest_CK) ** 2
-    slope, influence = [], []
-    for estimator in estimators:
-        state = estimator.update(estimator.init(), others)
-        table = np.broadcast_to(baseline_table(estimator, state, group_size), (FOLDS, group_size + 1, 2))
-        error = (table[:, None] - rest_CK[..., None]) ** 2 - plain[..., None]
-        difference = np.sum(joint * error, axis=(2, 3))
-        slope.append(float(np.sum(held * difference)) / total / within)
-        influence.append(difference - slope[-1] * own)
+    slope, influence = zip(*map(parts.slope, estimators), strict=True)
+    held = parts.held_FC * independent
     rng = np.random.default_rng(seed)
     drawn = [
-        _replicates(estimators, group_size, held * independent, pmf_CK, rest_CK, own, size, rng)
+        _replicates(estimators, group_size, held, parts.pmf_CK, parts.rest_CK, parts.own_C, size, rng)
         for size in _slices(min(draws, DRAWS), held.size)
     ]
-    return Splits(np.array(slope), np.array(influence), held * independent, np.concatenate(drawn))
+    return Splits(np.array(slope), np.array(influence), held, np.concatenate(drawn))
 
 
 def _replicates(

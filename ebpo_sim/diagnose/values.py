@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ebpo_sim.diagnose.reading import Chunk, Coded, Column
 from ebpo_sim.errors import InputError
+from ebpo_sim.tables import Chunk, Coded, Column
 
 Array = NDArray[np.float64]
 LARGEST = 1e50  # of a number in a log: moments take its sixth power

@@ -22,39 +22,9 @@ def oracle_shrinkage_icc(icc, group_size):
     return (1 - icc) / (1 + (group_size - 1) * icc)
 
 
-def algorithm1_shrinkage(icc, group_size):
-    """S -> 1 / (2 + (G-1) rho), the long-run limit of EBPO's Algorithm 1; always in [1/(G+1), 1/2].
-
-    Algorithm 1 takes sigma2 = w + T2 (the variance of all rewards) and tau2 = T2 + w/G (the raw variance of
-    group means), so S = (sigma2/G) / (sigma2/G + tau2) (EBPO, Algorithm 1, lines 3 and 4).
-    """
-    return 1 / (2 + (group_size - 1) * icc)
-
-
-def within_shrinkage(icc, group_size):
-    """S -> S*/(1 + S*) when sigma2 is the within-group variance and tau2 the raw variance of means (EBPO-G)."""
-    oracle = oracle_shrinkage_icc(icc, group_size)
-    return oracle / (1 + oracle)
-
-
-def beta_binomial_shrinkage(icc, group_size):
-    """S -> nu/(nu + G), nu = (G-1) S*: the limit of EBPO-BB, whose moment fit takes the raw variance of means.
-
-    nu = mu(1-mu)/v - 1 with v = T2 + w/G. Slightly below `within_shrinkage`. Needs G >= 2: at G = 1 the moments
-    are inadmissible and the estimator falls back on nu = 2.
-    """
-    nu = (group_size - 1) * oracle_shrinkage_icc(icc, group_size)
-    return nu / (nu + group_size)
-
-
 def linear_risk(shrinkage, within, between, group_size):
     """R(S) = (1-S)^2 w/G + S^2 T2 = E (baseline - p)^2 of (1-S) group mean + S mu, for any prior of p."""
     return (1 - shrinkage) ** 2 * within / group_size + shrinkage**2 * between
-
-
-def leave_one_out_risk(shrinkage, within, between, group_size):
-    """(1-S)^2 w/(G-1) + S^2 T2: as `linear_risk` with the mean of the other G-1 rollouts. Needs G >= 2."""
-    return (1 - shrinkage) ** 2 * within / (group_size - 1) + shrinkage**2 * between
 
 
 def critical_icc(group_size):
@@ -77,11 +47,6 @@ def degenerate_probability(p, group_size):
     return p**group_size + (1 - p) ** group_size
 
 
-def mixed_group_mean(p, group_size):
-    """E[group mean | not all equal] = (p - p^G) / (1 - p^G - (1-p)^G), for 0 < p < 1 and G >= 2 (arXiv 2601.08521)."""
-    return (p - p**group_size) / (1 - degenerate_probability(p, group_size))
-
-
 def grpo_advantage_right(successes, group_size, ddof):
     """A of a rewarded rollout among k of G: sqrt((G-ddof)(G-k)/(G k)), eps 0, 1 <= k <= G-1."""
     return ((group_size - ddof) * (group_size - successes) / (group_size * successes)) ** 0.5
@@ -90,8 +55,3 @@ def grpo_advantage_right(successes, group_size, ddof):
 def grpo_advantage_wrong(successes, group_size, ddof):
     """A of a failed rollout among k of G: -sqrt((G-ddof) k/(G (G-k))), eps 0, 1 <= k <= G-1."""
     return -(((group_size - ddof) * successes / (group_size * (group_size - successes))) ** 0.5)
-
-
-def own_sample_factor(shrinkage, group_size):
-    """E[gradient] / grad J = 1 - (1-S)/G: what a baseline that contains the scored reward does, S and mu external."""
-    return 1 - (1 - shrinkage) / group_size

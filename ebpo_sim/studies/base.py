@@ -6,14 +6,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from scipy.stats import t as student
+
 from ebpo_sim import budget, cli, report, rungs
 from ebpo_sim.counts.streams import Design
 from ebpo_sim.estimators.registry import SHIPPED
+from ebpo_sim.worlds import grammar
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Rows = list[dict[str, Any]]
+FAMILY_WISE = 1e-3  # false-fail rate of each joint comparison of exact and simulated values
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,57 @@ class Settings:
     group_sizes: tuple[int, ...]
     estimators: tuple[str, ...]
     design: Design
+
+
+def agreement(rows: Sequence[Mapping[str, Any]], name: str, exact: str, replicates: int) -> dict[str, Any]:
+    """All simulated values of a column against the exact ones at once: the largest |z| and its Bonferroni limit.
+
+    z = (simulated - exact)/se with `replicates` - 1 degrees of freedom, where all three exist; values that share a z
+    make the limit conservative.
+    """
+    z = [(r[name] - r[exact]) / r[f"{name}_se"] for r in rows if r[exact] is not None and r[f"{name}_se"]]
+    if not z:
+        return {"comparisons": 0, "max_abs_z": None, "limit": None, "passes": None}
+    limit, worst = float(student.isf(FAMILY_WISE / 2 / len(z), replicates - 1)), max(map(abs, z))
+    return {"comparisons": len(z), "max_abs_z": worst, "limit": limit, "passes": worst <= limit}
+
+
+def agreement_text(what: str, checked: Mapping[str, Any]) -> list[str]:
+    """What `agreement` says, in a line; none where nothing was compared."""
+    if not checked["comparisons"]:
+        return []
+    return [
+        f"{what} against simulated: largest |z| {checked['max_abs_z']:.2f} of {checked['comparisons']}, "
+        f"limit {checked['limit']:.2f} at a family-wise false-fail rate of {FAMILY_WISE:g}: "
+        f"{'agree' if checked['passes'] else 'DISAGREE'}."
+    ]
+
+
+@dataclass(frozen=True)
+class Options:
+    """The command line of a study; empty tuples and None mean its own default."""
+
+    quick: bool = cli.option(False, "a small version of everything, for a first look")
+    world: tuple[str, ...] = cli.option((), "population of prompts (repeatable; grammar below)", metavar="WORLD")
+    group_size: tuple[int, ...] = cli.option(
+        (), "rollouts per prompt (repeatable)", check=cli.check_group_size, metavar="G"
+    )
+    estimator: tuple[str, ...] = cli.option(
+        (),
+        "registered estimator, or NAME:setting=value,... (repeatable); a wrong name lists the right ones",
+        metavar="NAME",
+    )
+    prompts: int | None = cli.option(None, "prompts per batch of the simulation", 1, metavar="M")
+    steps: int | None = cli.option(None, "batches per replicate", 1, metavar="T")
+    burn_in: int | None = cli.option(
+        None, "batches learnt from but not scored; default half of the steps", 0, metavar="B"
+    )
+    replicates: int | None = cli.option(None, "independent streams, for the standard errors", 2, metavar="R")
+    seed: int = cli.seed_option()
+    threads: int = cli.threads_option()
+    out: str = cli.out_option()
+    json: bool = cli.json_option()
+    yes: bool = cli.yes_option()
 
 
 class Cost(NamedTuple):
@@ -59,7 +114,7 @@ class Study(NamedTuple):
     tables: Callable[[Settings, Any], dict[str, Rows]] = one_table
 
 
-def settings_from(args: cli.StudyArguments, base: Settings) -> Settings:
+def settings_from(args: Options, base: Settings) -> Settings:
     """`base` with what the command line names in its place; --steps without --burn-in halves it for burn-in, if any."""
     plan = base.design
     burn_in = args.burn_in
@@ -71,7 +126,7 @@ def settings_from(args: cli.StudyArguments, base: Settings) -> Settings:
     everything = set(SHIPPED) <= set(base.estimators)  # then what was loaded belongs to it
     estimators = rungs.standing(rungs.COUNTS) if everything else base.estimators
     return Settings(
-        args.worlds or base.worlds, args.group_sizes or base.group_sizes, args.estimators or estimators, design
+        args.world or base.worlds, args.group_size or base.group_sizes, args.estimator or estimators, design
     )
 
 
@@ -87,9 +142,14 @@ def afford(name: str, cost: Cost, settings: Settings, yes: bool) -> None:
     budget.require(memory=cost.memory, seconds=cost.seconds, what=what, remedy=remedy, yes=yes)
 
 
+def parse(study: str, about: str, argv: Sequence[str]) -> Options:
+    """The options of `python -m ebpo_sim.<study>`. Raises InputError for impossible values."""
+    return cli.parse(Options, f"python -m ebpo_sim.{study}", about, argv, grammar.__doc__, out=f"results/{study}")
+
+
 def run(study: Study, argv: Sequence[str]) -> None:
     """Simulate, then write table.csv, summary.json and the figures; print the text, or with --json the summary."""
-    args = cli.parse_study(study.name, study.about, argv)
+    args = parse(study.name, study.about, argv)
     settings = settings_from(args, study.quick if args.quick else study.full)
     afford(study.name, study.cost(settings, args.threads), settings, args.yes)
     out = report.writable_folder(args.out)

@@ -1,6 +1,6 @@
 """Populations of prompts: Beta, points, logit-normal, mixtures, and real pass rates."""
 
-from ebpo_sim.worlds.base import Beta, LogitNormal, Mixture, Points, World, intra_class_correlation
+from ebpo_sim.worlds.base import Beta, LogitNormal, Mixture, Points, World, intra_class_correlation, quantiles
 from ebpo_sim.worlds.counts import Counts, VarianceComponents, deconvolve, variance_components
 from ebpo_sim.worlds.grammar import parse_world, read_counts, world_counts
 from ebpo_sim.worlds.observed import SOURCES, observed_counts, observed_names, observed_source, observed_world
@@ -21,6 +21,7 @@ __all__ = [
     "observed_source",
     "observed_world",
     "parse_world",
+    "quantiles",
     "read_counts",
     "variance_components",
     "world_counts",

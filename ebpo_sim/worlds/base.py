@@ -41,6 +41,12 @@ def intra_class_correlation(world: World) -> float:
     return prior.between / total if total > 0 else float("nan")
 
 
+def quantiles(world: World, count: int, edge: float, degree: int = 256) -> Array:
+    """The (i + 1/2)/count quantiles of p, i = 0 .. count - 1, within [edge, 1 - edge], on the nodes of `degree`."""
+    rule, share = world.quadrature(degree), (np.arange(count) + 0.5) / count
+    return np.clip(np.quantile(rule.nodes, share, weights=rule.weights, method="inverted_cdf"), edge, 1 - edge)
+
+
 @dataclass(frozen=True)
 class Beta:
     """p ~ Beta(a, b), a and b from 0.01 (below, quadrature loses its accuracy) to 1e6.

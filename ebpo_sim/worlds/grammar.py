@@ -10,16 +10,16 @@ counts:FILE.csv              your own: columns rollouts,successes; optional prom
 
 from __future__ import annotations
 
-import csv
 import math
 import re
 from collections import defaultdict
+from typing import Any
 
+from ebpo_sim import tables
 from ebpo_sim.errors import InputError, unknown_name
 from ebpo_sim.numbers.mixing import Prior
 from ebpo_sim.worlds.base import Beta, LogitNormal, Mixture, Points, World
 from ebpo_sim.worlds.counts import MOST_PROMPTS, Counts, deconvolve
-from ebpo_sim.worlds.files import regular_file, sound
 from ebpo_sim.worlds.observed import observed_counts, observed_world
 
 KINDS = ("beta", "points", "logitnormal", "mix", "observed", "counts")
@@ -68,47 +68,42 @@ def world_counts(text: str) -> Counts | None:
 
 
 def read_counts(path: str) -> Counts:
-    """Counts from a CSV file with columns rollouts and successes (integers), and optionally prompts.
+    """Counts from a table (see `tables.rows`) with columns rollouts and successes (integers), and optionally prompts.
 
     Rows with the same numbers are merged. Raises InputError for a missing or empty file, missing columns,
     numbers that are not integers, successes > rollouts and prompts with a single rollout.
     """
     merged: dict[tuple[int, int], int] = defaultdict(int)
-    with sound(path), open(regular_file(path, "counts file"), encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file)
-        for column in ("rollouts", "successes"):
-            if column not in (reader.fieldnames or ()):
-                raise InputError(f"counts file {path!r} has no column {column!r}: it needs rollouts,successes")
-        for line, row in enumerate(reader, start=2):
-            where = f"{path}, line {line}"
-            rollouts, successes = (_integer(where, c, row[c]) for c in ("rollouts", "successes"))
-            prompts = _integer(where, "prompts", row["prompts"]) if row.get("prompts") else 1
-            if not 0 <= successes <= rollouts:
-                raise InputError(f"{where}: successes must lie between 0 and rollouts, got {successes} of {rollouts}")
-            if prompts < 1:
-                raise InputError(f"{where}: prompts must be at least 1, got {prompts}")
-            merged[rollouts, successes] += prompts
+    needed = ("rollouts", "successes")
+    for where, row in tables.rows(tables.regular_file(path, "counts file"), needed):
+        rollouts, successes = (_integer(where, c, row[c]) for c in needed)
+        prompts = _integer(where, "prompts", row["prompts"]) if row.get("prompts") not in (None, "") else 1
+        if not 0 <= successes <= rollouts:
+            raise InputError(f"{where}: successes must lie between 0 and rollouts, got {successes} of {rollouts}")
+        if prompts < 1:
+            raise InputError(f"{where}: prompts must be at least 1, got {prompts}")
+        merged[rollouts, successes] += prompts
     if not merged:
         raise InputError(f"counts file {path!r} holds no row: give one line a prompt, or a histogram")
     cells = sorted(merged)
     return Counts(tuple(n for n, _ in cells), tuple(s for _, s in cells), tuple(merged[c] for c in cells))
 
 
-def _integer(where: str, column: str, text: str | None) -> int:
+def _integer(where: str, column: str, text: Any) -> int:
     try:
-        value = float(text or "")
-    except ValueError:
+        value = float(text)
+    except (TypeError, ValueError, OverflowError):
         value = math.nan
     if not math.isfinite(value) or value != int(value):
-        raise InputError(f"{where}: {column} must be a whole number, got {_shown(text)}")
+        raise InputError(f"{where}: {column} must be a whole number, got {_shown(str(text))}")
     if abs(value) > MOST_PROMPTS:
         raise InputError(f"{where}: {column} must be at most {MOST_PROMPTS:,}, got {value:g}")
     return int(value)
 
 
-def _shown(text: str | None) -> str:
+def _shown(text: str) -> str:
     """The text in quotes, a long one shortened."""
-    return repr(text if text is None or len(text) <= 80 else text[:77] + "...")
+    return repr(text if len(text) <= 80 else text[:77] + "...")
 
 
 def _malformed(text: str) -> InputError:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 from collections import defaultdict
 from functools import lru_cache
-from importlib import resources
+from pathlib import Path
 
+from ebpo_sim import tables
 from ebpo_sim.errors import InputError, unknown_name
 from ebpo_sim.worlds.base import Points
 from ebpo_sim.worlds.counts import Counts, deconvolve
@@ -28,8 +28,7 @@ SOURCES = {
 def _table() -> dict[tuple[str, str, str], tuple[tuple[int, int, int], ...]]:
     """(model, benchmark, cluster) -> (rollouts, successes, prompts) rows."""
     rows: dict[tuple[str, str, str], list[tuple[int, int, int]]] = defaultdict(list)
-    text = resources.files("ebpo_sim.worlds").joinpath("observed.csv").read_text(encoding="utf-8")
-    for row in csv.DictReader(line for line in text.splitlines() if not line.startswith("#")):
+    for _, row in tables.rows(Path(__file__).with_name("observed.csv")):
         key = (row["model"], row["benchmark"], row["cluster"])
         rows[key].append((int(row["rollouts"]), int(row["successes"]), int(row["prompts"])))
     return {key: tuple(value) for key, value in rows.items()}

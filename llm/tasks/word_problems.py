@@ -25,8 +25,9 @@ from typing import Any, NamedTuple
 
 from ebpo_sim import report
 from ebpo_sim.errors import InputError
+from ebpo_sim.tables import Row
 from llm.tasks.base import Cell, Problem
-from llm.tasks.tables import Row, Table, open_table
+from llm.tasks.tables import Table, open_table
 
 SAMPLE = Path(__file__).with_name("sample_math.jsonl")
 INSTRUCTION = "Please reason step by step, and put your final answer within \\boxed{}."

@@ -17,18 +17,19 @@ perfect prior that ignores topics, 1 is P2's ideal E Var(p | topic), below 0 is 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import t as student
 
-from ebpo_sim import cli, report
+from ebpo_sim import report
 from ebpo_sim.counts.streams import Design, mean_with_error
 from ebpo_sim.errors import InputError
 from ebpo_sim.estimators import Estimator
 from ebpo_sim.studies import costs
-from ebpo_sim.studies.base import Rows, Settings, Study, run
+from ebpo_sim.studies.base import FAMILY_WISE, Rows, Settings, Study, agreement, agreement_text, run
 from ebpo_sim.studies.clustering.plots import plot
 from ebpo_sim.studies.clustering.simulation import (
     MEMORIES,
@@ -44,7 +45,6 @@ from ebpo_sim.worlds.observed import observed_source
 from ebpo_sim.worlds.topics import Topics, own_batch_exact, parse_topics, prior_exact
 
 Array = NDArray[np.float64]
-FAMILY_WISE = 1e-3  # false-fail rate of each joint comparison
 SMALL = 0.02  # of P2's gain: a difference below it is not called one
 
 
@@ -200,18 +200,9 @@ def paths(cells: Sequence[Cell]) -> list[dict[str, Any]]:
     return rows
 
 
-def agreement(rows: Sequence[dict[str, Any]], replicates: int) -> dict[str, Any]:
-    """All simulated gains against the exact ones at once: the largest |z| and its Bonferroni limit (t, R - 1)."""
-    z = [(r["gain"] - r["gain_exact"]) / r["gain_se"] for r in rows if r["gain_se"]]
-    if not z:
-        return {"comparisons": 0, "max_abs_z": None, "limit": None, "passes": None}
-    limit, worst = float(student.isf(FAMILY_WISE / 2 / len(z), replicates - 1)), max(map(abs, z))
-    return {"comparisons": len(z), "max_abs_z": worst, "limit": limit, "passes": worst <= limit}
-
-
 def score(settings: Settings, rows: Rows) -> dict[str, Any]:
     """The joint agreement test of exact and simulated gains."""
-    return {"agreement": agreement(rows, settings.design.replicates)}
+    return {"agreement": agreement(rows, "gain", "gain_exact", settings.design.replicates)}
 
 
 def show(settings: Settings, rows: Rows, summary: Mapping[str, Any]) -> str:
@@ -246,7 +237,7 @@ def overview(rows: Sequence[dict[str, Any]]) -> str:
 
 def notes(settings: Settings, summary: Mapping[str, Any]) -> list[str]:
     """What a reader of the table has to know."""
-    design, checked = settings.design, summary["agreement"]
+    design = settings.design
     keep = {m: own_batch_exact(m, design.steps) for m in ("cumulative", 0.9)}
     lines = [
         "",
@@ -254,12 +245,7 @@ def notes(settings: Settings, summary: Mapping[str, Any]) -> list[str]:
         f"worse than ignoring them; baseline: its error over the group mean's; ± one standard error, "
         f"{design.replicates} epochs of {design.steps} batches of {design.prompts} prompts.",
     ]
-    if checked["comparisons"]:
-        lines.append(
-            f"Gains, exact against simulated: largest |z| {checked['max_abs_z']:.2f} of {checked['comparisons']}, "
-            f"limit {checked['limit']:.2f} at a family-wise false-fail rate of {FAMILY_WISE:g}: "
-            f"{'agree' if checked['passes'] else 'DISAGREE'}."
-        )
+    lines += agreement_text("Gains, exact", summary["agreement"])
     lines.append(
         f"R3, stationary stream, batch {design.steps} against the prior that holds it, exact: cumulative covariance "
         f"{keep['cumulative'].covariance[-1]:.3f} (1/T), correlation {keep['cumulative'].correlation[-1]:.3f} "
@@ -279,11 +265,4 @@ STUDY = Study(
     "clustering_study", __doc__ or "", SETTINGS, QUICK, costs.clustering, simulate, score, show,
     lambda rows, steps: {"clustering.png": plot(rows, steps)}, tables,
 )  # fmt: skip
-
-
-def main(argv: Sequence[str]) -> None:
-    run(STUDY, argv)
-
-
-if __name__ == "__main__":
-    cli.run(main)
+main = partial(run, STUDY)

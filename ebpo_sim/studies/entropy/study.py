@@ -8,12 +8,13 @@ Long runs train tabular policies and compare the entropy left when the mean rewa
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ebpo_sim import cli, report
+from ebpo_sim import report
 from ebpo_sim.counts.exact import rule
 from ebpo_sim.counts.sampled_updates import Path, entropy_at_reward, one_step_changes, train
 from ebpo_sim.counts.streams import Design, Mean, mean_with_error, paired_ratio
@@ -23,12 +24,14 @@ from ebpo_sim.labels import REFERENCE, SUBJECT
 from ebpo_sim.methods.selected import counted, is_oracle
 from ebpo_sim.studies import costs
 from ebpo_sim.studies.base import Rows, Settings, Study, run
-from ebpo_sim.worlds import World, intra_class_correlation, parse_world
+from ebpo_sim.worlds import World, intra_class_correlation, parse_world, quantiles
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 ARMS = 20
+EDGE = 0.005  # starting success probabilities are kept this far from 0 and 1, where no softmax policy can be
+DEGREE = 516  # of the quadrature behind the quantiles
 LONG = {"arms": 10, "prompts": 128, "steps": 160, "replicates": 8}
 RUNS = (("sgd", 0.5), ("adam", 0.03))  # one shared learning rate each; compared at equal reward
 LEVELS = (0.25, 0.5, 0.75)  # of the way from the first mean reward to 1
@@ -122,7 +125,7 @@ def double_ratio(a: Any, b: Any, c: Any, d: Any) -> Mean:
 
 def _long_runs(text: str, world: World, group_size: int, settings: Settings) -> Rows:
     """Entropy left at equal mean reward; difference to the reference, paired by seed."""
-    start_p = _start(world)
+    start_p = quantiles(world, LONG["prompts"], EDGE, DEGREE)
     rows: Rows = []
     for optimiser, learning_rate in RUNS:
         paths: dict[str, Path] = {}
@@ -143,16 +146,6 @@ def _long_runs(text: str, world: World, group_size: int, settings: Settings) -> 
                     row["difference"], row["difference_se"] = mean_with_error(left - reference)
                 rows.append(row)
     return rows
-
-
-def _start(world: World) -> Any:
-    """The world's quantiles as starting policies, kept off 0 and 1, where a softmax policy cannot be."""
-    prior = rule(world, 256)
-    order = np.argsort(prior.nodes)
-    cumulative = np.cumsum(np.asarray(prior.weights)[order])
-    grid = (np.arange(LONG["prompts"]) + 0.5) / LONG["prompts"]
-    at = np.minimum(np.searchsorted(cumulative, grid), len(order) - 1)
-    return np.clip(np.asarray(prior.nodes)[order][at], 0.005, 0.995)
 
 
 def score(settings: Settings, rows: Rows) -> dict[str, Any]:
@@ -183,46 +176,29 @@ def show(settings: Settings, rows: Rows, summary: Mapping[str, Any]) -> str:
 def _step_table(rows: Rows) -> str:
     steps = [r for r in rows if r["part"] == "step" and r["estimator"] != REFERENCE]
     adam = {(r["world"], r["group_size"], r["estimator"]): r for r in steps if r["optimiser"] == "adam"}
-    lines = []
-    for r in steps:
-        if r["optimiser"] == "natural":
-            other = adam[r["world"], r["group_size"], r["estimator"]]
-            lines.append(
-                (
-                    r["world"],
-                    str(r["group_size"]),
-                    r["estimator"],
-                    report.number(r["loss_ratio_exact"]),
-                    report.with_error(r["loss_ratio_mc"], r["loss_ratio_mc_se"]),
-                    report.number(r["per_reward_exact"]),
-                    report.with_error(r["per_reward_mc"], r["per_reward_mc_se"]),
-                    report.number(other["loss_ratio_exact"]),
-                    report.number(other["per_reward_exact"]),
-                )
-            )
-    headers = ("world", "G", "estimator", "same rate", "simulated", "per reward", "simulated", "Adam", "per reward")
+    natural = [
+        {**r, "adam": adam[r["world"], r["group_size"], r["estimator"]]} for r in steps if r["optimiser"] == "natural"
+    ]
+    columns: report.Columns = (
+        "world", ("G", "group_size"), "estimator", ("same rate", "loss_ratio_exact"),
+        ("simulated", "±loss_ratio_mc"), ("per reward", "per_reward_exact"), ("simulated", "±per_reward_mc"),
+        ("Adam", lambda r: report.number(r["adam"]["loss_ratio_exact"])),
+        ("per reward", lambda r: report.number(r["adam"]["per_reward_exact"])),
+    )  # fmt: skip
     title = (
         "Expected entropy loss of one step relative to GRPO's (above 1: loses more); natural gradient, 20 arms; Adam"
     )
-    return f"{title}\n{report.text_table(headers, lines, ('left', 'right', 'left', *('right',) * 6))}"
+    return f"{title}\n{report.columns_table(natural, columns)}"
 
 
 def _run_table(rows: Rows) -> str:
-    lines = [
-        (
-            r["world"],
-            r["optimiser"],
-            r["estimator"],
-            report.number(r["at_reward"]),
-            report.with_error(r["entropy_left"], r["entropy_left_se"]),
-            report.with_error(r["difference"], r["difference_se"]),
-        )
-        for r in rows
-        if r["part"] == "run" and r["estimator"] != REFERENCE and r["entropy_left"] is not None
-    ]
-    headers = ("world", "optimiser", "estimator", "at mean reward", "entropy left, nats", "difference to grpo")
+    found = [r for r in rows if r["part"] == "run" and r["estimator"] != REFERENCE and r["entropy_left"] is not None]
+    columns: report.Columns = (
+        "world", "optimiser", "estimator", ("at mean reward", "at_reward"),
+        ("entropy left, nats", "±entropy_left"), ("difference to grpo", "±difference"),
+    )  # fmt: skip
     title = f"Long runs, {LONG['prompts']} prompts, {LONG['arms']} arms: entropy when the mean reward is the same"
-    return f"{title}\n{report.text_table(headers, lines, ('left', 'left', 'left', 'right', 'right', 'right'))}"
+    return f"{title}\n{report.columns_table(found, columns)}"
 
 
 def plot(rows: Rows) -> dict[str, Figure]:
@@ -278,11 +254,4 @@ STUDY = Study(
     show,
     plot,
 )
-
-
-def main(argv: Sequence[str]) -> None:
-    run(STUDY, argv)
-
-
-if __name__ == "__main__":
-    cli.run(main)
+main = partial(run, STUDY)

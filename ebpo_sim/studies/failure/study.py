@@ -10,11 +10,12 @@ much of such a penalty is direction: its signal-to-noise ratio against the promp
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ebpo_sim import cli, report
+from ebpo_sim import report
 from ebpo_sim.counts.exact import limit_state, rule
 from ebpo_sim.counts.streams import Design, mean_with_error, simulate_stream, walk
 from ebpo_sim.counts.updates import advantages_by_count, limit_advantages
@@ -174,29 +175,23 @@ def show(settings: Settings, rows: Rows, summary: Mapping[str, Any]) -> str:
     """The advantage of an all-fail group at one G (4 where studied), and the signal-to-noise ratios."""
     size = min(settings.group_sizes, key=lambda g: abs(g - 4))
     signal = [r for r in rows if r["part"] == "signal" and r["group_size"] == size]
-    lines = [
+    penalties = (
+        "mu_glob", "estimator", ("raw", "raw_exact"), ("normalised", "normalised_exact"),
+        ("simulated", "±normalised_mc"), ("same batch", "reference_batch"),
+        ("batch without success", "no_success_batch"),
+    )  # fmt: skip
+    signals: report.Columns = (
+        "p", ("exact", lambda r: report.number(r["snr_exact"], 4)), ("simulated", "±snr_mc")
+    )  # fmt: skip
+    directions = [r for r in rows if r["part"] == "direction" and r["group_size"] == size]
+    return "\n".join(
         (
-            report.number(r["mu_glob"]),
-            r["estimator"],
-            report.number(r["raw_exact"]),
-            report.number(r["normalised_exact"]),
-            report.with_error(r["normalised_mc"], r["normalised_mc_se"]),
-            report.number(r["reference_batch"]),
-            report.number(r["no_success_batch"]),
+            f"Advantage of an all-fail group, G = {size}",
+            report.columns_table(signal, penalties),
+            f"\nSignal-to-noise ratio of a constant penalty on an all-fail group, {ARMS} arms, G = {size}",
+            report.columns_table(directions, signals),
         )
-        for r in signal
-    ]
-    headers = ("mu_glob", "estimator", "raw", "normalised", "simulated", "same batch", "batch without success")
-    text = [f"Advantage of an all-fail group, G = {size}"]
-    text.append(report.text_table(headers, lines, ("right", "left", "right", "right", "right", "right", "right")))
-    text.append(f"\nSignal-to-noise ratio of a constant penalty on an all-fail group, {ARMS} arms, G = {size}")
-    ratios = [
-        (report.number(r["p"]), report.number(r["snr_exact"], 4), report.with_error(r["snr_mc"], r["snr_mc_se"]))
-        for r in rows
-        if r["part"] == "direction" and r["group_size"] == size
-    ]
-    text.append(report.text_table(("p", "exact", "simulated"), ratios, ("right",) * 3))
-    return "\n".join(text)
+    )
 
 
 def plot(rows: Rows) -> dict[str, Figure]:
@@ -245,11 +240,4 @@ STUDY = Study(
     show,
     plot,
 )
-
-
-def main(argv: Sequence[str]) -> None:
-    run(STUDY, argv)
-
-
-if __name__ == "__main__":
-    cli.run(main)
+main = partial(run, STUDY)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ebpo_sim import bias
+from ebpo_sim.bias import overshoot
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -108,7 +108,7 @@ def _plot_overshoot(rows: Sequence[dict[str, Any]]) -> Figure:
     for colour, (name, lines) in zip(COLOURS, _series(rows, "overshoot", "step").items(), strict=False):
         right.plot(*_columns(lines), "o", color=colour, ms=3.5, label=f"{name}, measured")
         right.plot(*_columns(lines, "predicted"), color=colour, lw=1)
-    rho = bias.limit_ratio(0.9, 0.95)
+    rho = overshoot.limit_ratio(0.9, 0.95)
     right.plot(range(40), [rho ** (k + 1) for k in range(40)], ":", color="black", lw=1.5, label=r"$\rho^{k+1}$, T → ∞")
     right.plot([], [], color="gray", lw=1, label="Eq. 36")
     right.set(xlabel="k", ylabel="$C_{T,k}$", yscale="log", title="Step T+k over step T-1, betas (0.9, 0.95)")

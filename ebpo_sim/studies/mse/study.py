@@ -7,19 +7,17 @@ model-free check. Below 1 the baseline beats the group mean, above 1 it loses to
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
-from scipy.stats import t as student
-
-from ebpo_sim import cli, rungs
+from ebpo_sim import rungs
 from ebpo_sim.counts.streams import Design
 from ebpo_sim.numbers import formulas
 from ebpo_sim.studies import costs
-from ebpo_sim.studies.base import Rows, Settings, Study, run
+from ebpo_sim.studies.base import Rows, Settings, Study, agreement, run
 from ebpo_sim.studies.mse.plots import FIGURE, plot
 from ebpo_sim.studies.mse.simulate import simulate
-from ebpo_sim.studies.mse.text import FAMILY_WISE, show
+from ebpo_sim.studies.mse.text import show
 
 SETTINGS = Settings(
     worlds=(
@@ -51,40 +49,15 @@ QUICK = Settings(
 )
 
 
-def agreement(rows: Sequence[dict[str, Any]], replicates: int) -> dict[str, Any]:
-    """All simulated ratios against the exact ones at once: the largest |z| and the Bonferroni limit for it.
-
-    z = (ratio_mc - ratio_exact)/ratio_mc_se with `replicates` - 1 degrees of freedom; estimators that share a
-    baseline share a z, so the limit is conservative.
-    """
-    z = [
-        (row["ratio_mc"] - row["ratio_exact"]) / row["ratio_mc_se"]
-        for row in rows
-        if row["ratio_exact"] is not None and row["ratio_mc_se"]
-    ]
-    if not z:
-        return {"comparisons": 0, "max_abs_z": None, "limit": None, "passes": None}
-    limit = float(student.ppf(1 - FAMILY_WISE / (2 * len(z)), df=replicates - 1))
-    worst = max(abs(x) for x in z)
-    return {"comparisons": len(z), "max_abs_z": worst, "limit": limit, "passes": worst <= limit}
-
-
 def score(settings: Settings, rows: Rows) -> dict[str, Any]:
     """Each G's critical intra-class correlation, and the joint test of exact against simulated."""
     return {
         "critical_icc": {str(g): formulas.critical_icc(g) for g in settings.group_sizes},
-        "agreement": agreement(rows, settings.design.replicates),
+        "agreement": agreement(rows, "ratio_mc", "ratio_exact", settings.design.replicates),
     }
 
 
 STUDY = Study(
     "mse_study", __doc__ or "", SETTINGS, QUICK, costs.mse, simulate, score, show, lambda rows: {FIGURE: plot(rows)}
 )
-
-
-def main(argv: Sequence[str]) -> None:
-    run(STUDY, argv)
-
-
-if __name__ == "__main__":
-    cli.run(main)
+main = partial(run, STUDY)

@@ -8,11 +8,10 @@ from typing import Any
 from ebpo_sim import labels, report
 from ebpo_sim.methods.selected import is_oracle
 from ebpo_sim.numbers import formulas
-from ebpo_sim.studies.base import Rows, Settings
+from ebpo_sim.studies.base import Rows, Settings, agreement_text
 from ebpo_sim.worlds import observed_source
 
 PAIR = (labels.SUBJECT, "ebpo_debiased")  # EBPO and its repair, side by side in the overview
-FAMILY_WISE = 1e-3  # false-fail rate of the joint comparison of exact and simulated ratios
 
 
 def show(settings: Settings, rows: Rows, summary: Mapping[str, Any]) -> str:
@@ -28,13 +27,7 @@ def notes(settings: Settings, summary: Mapping[str, Any]) -> list[str]:
         "Error E (baseline - p)^2 relative to the group mean's: exact long-run value; simulated over "
         f"{settings.design.replicates} streams; model-free split of real rollouts; ± one standard error.",
     ]
-    checked = summary["agreement"]
-    if checked["comparisons"]:
-        lines.append(
-            f"Exact against simulated: largest |z| {checked['max_abs_z']:.2f} of {checked['comparisons']}, "
-            f"limit {checked['limit']:.2f} at a family-wise false-fail rate of {FAMILY_WISE:g}: "
-            f"{'agree' if checked['passes'] else 'DISAGREE'}."
-        )
+    lines += agreement_text("Exact", summary["agreement"])
     observed = [w.partition(":")[2] for w in settings.worlds if w.startswith("observed:")]
     lines += [f"Source of {source}." for source in dict.fromkeys(map(observed_source, observed))]
     return lines
@@ -86,22 +79,12 @@ def overview(rows: Sequence[dict[str, Any]]) -> str:
 
 def long_table(rows: Sequence[dict[str, Any]]) -> str:
     """Every row, as it stands in table.csv."""
-    headers = ("world", "ICC", "G", "estimator", "S", "ratio", "simulated", "model-free", "verdict")
-    lines = [
-        (
-            r["world"],
-            report.number(r["icc"]),
-            str(r["group_size"]),
-            r["estimator"],
-            report.number(r["shrinkage"]),
-            *_three(r),
-            r["verdict"] or "-",
-        )
-        for r in rows
-    ]
-    return report.text_table(
-        headers, lines, ("left", "right", "right", "left", "right", "right", "right", "right", "left")
-    )
+    columns: report.Columns = (
+        "world", ("ICC", "icc"), ("G", "group_size"), "estimator", ("S", "shrinkage"),
+        ("ratio", "ratio_exact"), ("simulated", "±ratio_mc"), ("model-free", "±ratio_split"),
+        ("verdict", lambda r: r["verdict"] or "-"),
+    )  # fmt: skip
+    return report.columns_table(rows, columns)
 
 
 def _three(row: dict[str, Any]) -> tuple[str, str, str]:
