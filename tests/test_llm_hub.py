@@ -276,7 +276,7 @@ def test_the_papers_preset() -> None:
     """Guards --preset paper: the published set-up, which options still override."""
     settings, _ = parse(["--preset", "paper", "--steps", "7"], "")
     assert (settings.prompts, settings.mini_batch, settings.group_size, settings.lr) == (512, 128, 4, 1e-6)
-    assert (settings.kl_coef, settings.order, settings.steps, settings.max_new) == (1e-3, "topic", 7, 8192)
+    assert (settings.kl_coef, settings.order, settings.steps, settings.max_new) == (1e-3, "alternating", 7, 8192)
     assert set(PRESETS["paper"]) <= set(Settings.__dataclass_fields__)
     for argv in (["--preset", "none"], ["--steps", "many"], ["--no-such-option"], ["--order", "random"]):
         with pytest.raises(InputError, match="see --help"):
