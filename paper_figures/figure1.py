@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ebpo_sim import labels
+from ebpo_sim.compare.contrasts import Contrast
 from paper_figures import style
 from paper_figures.data import Data
-from paper_figures.verdicts import Verdict
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,7 +24,7 @@ NEEDS: tuple[str, ...] = ()
 EBPO = labels.label("ebpo").colour
 
 
-def verdicts(data: Data) -> list[Verdict]:
+def verdicts(data: Data) -> list[Contrast]:
     """A diagram has none."""
     return []
 

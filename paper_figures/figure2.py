@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ebpo_sim import labels
+from ebpo_sim.compare.contrasts import Contrast, Rows, exact
 from paper_figures import reported, style
 from paper_figures.data import FAILURE, Data
-from paper_figures.verdicts import Rows, Verdict, judge_exact
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,16 +44,16 @@ def _rows(data: Data, name: str) -> Rows:
     return sorted(found, key=lambda r: r["mu_glob"])
 
 
-def verdicts(data: Data) -> list[Verdict]:
+def verdicts(data: Data) -> list[Contrast]:
     """The raw penalty, its growth with the history after centring, and the signal without any success."""
     mine = _rows(data, "ebpo")
     raw = max((r["raw_exact"] for r in mine), default=None)  # the weakest of the penalties
     grows = mine[-1]["reference_batch"] - mine[0]["reference_batch"] if mine else None
     silent = max((r["no_success_batch"] for r in mine), default=None)
     return [
-        judge_exact(raw, reported.CLAIMS["figure2_raw"].sign, "Left: raw penalty, the weakest"),
-        judge_exact(grows, reported.CLAIMS["figure2_history"].sign, "Middle: effect of the history"),
-        judge_exact(silent, reported.CLAIMS["figure2_silent"].sign, "Right: signal without a success"),
+        exact(raw, reported.CLAIMS["figure2_raw"].sign, "Left: raw penalty, the weakest"),
+        exact(grows, reported.CLAIMS["figure2_history"].sign, "Middle: effect of the history"),
+        exact(silent, reported.CLAIMS["figure2_silent"].sign, "Right: signal without a success"),
     ]
 
 

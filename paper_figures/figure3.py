@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ebpo_sim.compare.contrasts import Contrast
 from paper_figures import curves
 from paper_figures.data import TRAINING, Data
-from paper_figures.verdicts import Verdict, kept
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,14 +22,14 @@ CAPTION = (
 NEEDS = (TRAINING,)
 
 
-def verdicts(data: Data) -> list[Verdict]:
+def verdicts(data: Data) -> list[Contrast]:
     """What each keeps of its norm, EBPO against GRPO."""
-    return curves.judged(data, NAME, "grad_norm", test=kept)
+    return curves.judged(data, NAME, "grad_norm", measure="kept")
 
 
 def draw(data: Data) -> Figure:
     """The curves, the claim and the verdicts."""
-    return curves.over_training(data, NAME, TITLE, CAPTION, ("grad_norm",), test=kept, extra=_extra)
+    return curves.over_training(data, NAME, TITLE, CAPTION, ("grad_norm",), measure="kept", extra=_extra)
 
 
 def _extra(axis: Axes, data: Data, optimiser: str) -> None:

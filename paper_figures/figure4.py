@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ebpo_sim.compare.contrasts import Contrast
 from paper_figures import curves
 from paper_figures.data import TRAINING, Data
-from paper_figures.verdicts import Verdict, over_training
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -17,11 +17,11 @@ CAPTION = f"{curves.RUNG}. KL between the policies before and after a step; verd
 NEEDS = (TRAINING,)
 
 
-def verdicts(data: Data) -> list[Verdict]:
+def verdicts(data: Data) -> list[Contrast]:
     """EBPO minus GRPO averaged over training."""
-    return curves.judged(data, NAME, "kl", test=over_training)
+    return curves.judged(data, NAME, "kl", measure="mean")
 
 
 def draw(data: Data) -> Figure:
     """The curves, the claim and the verdicts."""
-    return curves.over_training(data, NAME, TITLE, CAPTION, ("kl",), test=over_training)
+    return curves.over_training(data, NAME, TITLE, CAPTION, ("kl",), measure="mean")

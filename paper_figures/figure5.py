@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ebpo_sim import labels
+from ebpo_sim.compare.contrasts import Contrast, select
 from paper_figures import curves, style
 from paper_figures.data import TRAINING, Data
-from paper_figures.verdicts import Verdict, select
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,7 +22,7 @@ CAPTION = (
 NEEDS = (TRAINING,)
 
 
-def verdicts(data: Data) -> list[Verdict]:
+def verdicts(data: Data) -> list[Contrast]:
     """EBPO minus GRPO at the end of training."""
     return curves.judged(data, NAME, "entropy")
 

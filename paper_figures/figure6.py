@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ebpo_sim.compare.contrasts import Contrast
 from paper_figures import curves
 from paper_figures.data import TRAINING, Data
-from paper_figures.verdicts import Verdict
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -18,7 +18,7 @@ METRICS = ("maj16", "pass16")
 NEEDS = (TRAINING,)
 
 
-def verdicts(data: Data) -> list[Verdict]:
+def verdicts(data: Data) -> list[Contrast]:
     """EBPO minus GRPO at the end of training."""
     return [v._replace(what=f"{metric}, {v.what}") for metric in METRICS for v in curves.judged(data, NAME, metric)]
 

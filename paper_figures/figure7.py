@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ebpo_sim.compare.contrasts import Contrast
 from paper_figures import curves
 from paper_figures.data import TRAINING, Data
-from paper_figures.verdicts import Verdict
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -17,7 +17,7 @@ CAPTION = f"{curves.RUNG}. Verdict on the reward at the end."
 NEEDS = (TRAINING,)
 
 
-def verdicts(data: Data) -> list[Verdict]:
+def verdicts(data: Data) -> list[Contrast]:
     """EBPO minus GRPO at the end of training."""
     return curves.judged(data, NAME, "reward")
 

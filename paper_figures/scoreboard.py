@@ -6,9 +6,9 @@ import re
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
+from ebpo_sim.compare.contrasts import Contrast
 from paper_figures import language_model, reported, style
 from paper_figures.data import FAILURE, TRAINING, Data
-from paper_figures.verdicts import Verdict
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -16,14 +16,15 @@ if TYPE_CHECKING:
 NAME = "scoreboard"
 TITLE = "What the paper shows, and what appears on our ladder"
 CAPTION = (
-    "Each stamp is computed: EBPO − GRPO with an interval of two standard errors, one at a time. Covering zero: no "
-    "difference seen; within 1 % of GRPO's value: does not appear; else its sign decides. Rung 0 is exact sums "
-    "(figure 2), rung 2 synthetic skill-chain prompts (the rest)"
+    "Each stamp is computed: EBPO − GRPO with its 95 % interval (Student's t), one at a time. Covering zero: no "
+    "difference seen, or, where it is wider than ± 1 % of GRPO's value, no resolving power; within 1 % without "
+    "covering zero, or exactly zero: negligible; else its sign decides. Rung 0 is exact sums (figure 2), rung 2 "
+    "synthetic skill-chain prompts (the rest)"
 )
 NEEDS = (FAILURE, TRAINING)
 LINE = 0.3  # inches
 LEFT, WIDTH = 0.385, 0.6  # of the chips
-Lines = Mapping[str, tuple[str, str, Callable[[Data], list[Verdict]]]]
+Lines = Mapping[str, tuple[str, str, Callable[[Data], list[Contrast]]]]
 
 
 def pages() -> Lines:
@@ -48,7 +49,7 @@ def pages() -> Lines:
     return {m.NAME: (m.TITLE.split(".")[0], shorts[m.NAME], m.verdicts) for m in modules}
 
 
-def verdicts(data: Data) -> list[Verdict]:
+def verdicts(data: Data) -> list[Contrast]:
     """Every verdict there is, named by its figure."""
     return [v._replace(what=f"{name}: {v.what}") for name, (_, _, find) in pages().items() for v in find(data)]
 
@@ -70,7 +71,7 @@ def draw(data: Data) -> Figure:
     return figure
 
 
-def _chips(figure: Figure, y: float, found: list[Verdict], tall: float) -> None:
+def _chips(figure: Figure, y: float, found: list[Contrast], tall: float) -> None:
     from matplotlib.patches import Rectangle
 
     one, size = WIDTH / max(1, len(found)), 6.4 if len(found) < 8 else 5.6 if len(found) < 12 else 5.0

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ebpo_sim import labels
+from ebpo_sim.compare.contrasts import Contrast, contrast, last, select
 from paper_figures import curves, language_model, reported, style, tables
 from paper_figures.data import TRAINING, Data, Rows, steps
 from paper_figures.tables import Table
-from paper_figures.verdicts import Verdict, at_end, last, select
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -36,11 +36,11 @@ def _cell(data: Data, optimiser: str, size: int) -> dict[str, Any]:
     return {**curves.cell(data, optimiser, METRIC), "group_size": size}
 
 
-def verdicts(data: Data) -> list[Verdict]:
+def verdicts(data: Data) -> list[Contrast]:
     """EBPO minus GRPO at each group size, in points."""
     return [
-        at_end(
-            data.rows, reported.CLAIMS[NAME].sign, f"{label}, G = {size}, EBPO − GRPO, points", 100,
+        contrast(
+            data.rows, reported.CLAIMS[NAME].sign, f"{label}, G = {size}, EBPO − GRPO, points", unit=100,
             **_cell(data, optimiser, size),
         )
         for optimiser, label in curves.columns(data).items()

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ebpo_sim import labels
+from ebpo_sim.compare.contrasts import Contrast, contrast, last
 from paper_figures import curves, language_model, reported, style, tables
 from paper_figures.data import TRAINING, Data, Rows, steps
 from paper_figures.tables import Table
-from paper_figures.verdicts import Verdict, at_end, last
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -36,12 +36,12 @@ METHODS = {  # ours -> the paper's name
 ONLY_PAPER = ("DAPO", "EntropyMech")
 
 
-def verdicts(data: Data) -> list[Verdict]:
+def verdicts(data: Data) -> list[Contrast]:
     """EBPO minus GRPO in each metric, in points."""
     return [
-        at_end(
-            data.training, reported.CLAIMS[NAME].sign, f"{style.METRICS[metric]}, {label}, EBPO − GRPO, points", 100,
-            **curves.cell(data, optimiser, metric, order=ORDER),
+        contrast(
+            data.training, reported.CLAIMS[NAME].sign, f"{style.METRICS[metric]}, {label}, EBPO − GRPO, points",
+            unit=100, **curves.cell(data, optimiser, metric, order=ORDER),
         )
         for optimiser, label in style.OPTIMISERS.items()
         for metric in METRICS

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ebpo_sim import labels
+from ebpo_sim.compare.contrasts import Contrast, between_orders, last
 from paper_figures import curves, language_model, reported, style, tables
 from paper_figures.data import TRAINING, Data, Rows, steps
 from paper_figures.tables import Table
-from paper_figures.verdicts import Verdict, between_orders, last
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -27,13 +27,13 @@ METRIC = "pass1"
 MODELS = ("Qwen3-8B", "Qwen3-14B")  # those reported in both orders
 
 
-def _difference(data: Data, optimiser: str, name: str, what: str) -> Verdict:
+def _difference(data: Data, optimiser: str, name: str, what: str) -> Contrast:
     cell = curves.cell(data, optimiser, METRIC)
     del cell["order"]
     return between_orders(data.training, reported.CLAIMS[NAME].sign, what, 100, ORDERS, estimator=name, **cell)
 
 
-def verdicts(data: Data) -> list[Verdict]:
+def verdicts(data: Data) -> list[Contrast]:
     """Topic minus shuffled for EBPO, in points (the table has GRPO's, which has no prior to gain by it)."""
     return [
         _difference(data, optimiser, "ebpo", f"EBPO, {label}, topic − shuffled, points")

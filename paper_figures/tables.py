@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ebpo_sim import labels
+from ebpo_sim.compare.contrasts import Contrast
 from paper_figures import style
-from paper_figures.verdicts import Verdict
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -40,7 +40,7 @@ def markdown(table: Table) -> str:
     return f"**{table.title}**\n\n{body}\n"
 
 
-def draw(heading: str, table: Table, claim: str, found: Sequence[Verdict], caption: str) -> Figure:
+def draw(heading: str, table: Table, claim: str, found: Sequence[Contrast], caption: str) -> Figure:
     """The table with its verdicts and caption; the row of EBPO and of GRPO stand out by colour."""
     columns = 1 if len(found) <= 4 else 2
     verdict_lines = -(-len(found) // columns)
