@@ -1,6 +1,6 @@
 """The words for a difference, the same in every study, comparison, figure and table; decided nowhere else.
 
-    not studied              no such runs
+    not studied              no such runs, or no number
     no interval              one seed
     no difference seen       the 95 % interval holds 0
     no resolving power       it holds 0, and half of it is wider than the margin: an effect of that size would be missed
@@ -14,6 +14,7 @@ error (exact sums) are judged by `judge_exact`.
 
 from __future__ import annotations
 
+import math
 from typing import Literal, get_args
 
 from ebpo_sim.compare.differences import Difference
@@ -29,7 +30,7 @@ EXACT_ZERO = 1e-6  # exact sums are good to more digits than this
 
 def judge(found: Difference | None, sign: int = 1, margin: float | None = None, p_holm: float | None = None) -> Verdict:
     """The word for a difference; sign: the claimed direction. p_holm: where a family is declared, it decides."""
-    if found is None:
+    if found is None or math.isnan(found.value):
         return "not studied"
     if found.low is None or found.high is None:
         return "no interval"
