@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from ebpo_sim import labels
 from ebpo_sim.compare.contrasts import Contrast, Measure, contrast, last, select
 from paper_figures import language_model, reported, style
-from paper_figures.data import Data, steps
+from paper_figures.data import TRAINING, Data, steps
+from paper_figures.page import Page
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,7 +43,7 @@ def cell(data: Data, optimiser: str, metric: str, tuning: str = "own", order: st
     }  # fmt: skip
 
 
-def judged(data: Data, name: str, metric: str, measure: Measure = "end") -> list[Contrast]:
+def judged(data: Data, name: str, metric: str, measure: Measure) -> list[Contrast]:
     """EBPO against GRPO by the measure: under both optimisers and tunings, and of the tiny LM what it has."""
     sign = reported.CLAIMS[name].sign
     found = []
@@ -110,19 +111,30 @@ def panel(axis: Axes, data: Data, optimiser: str, metric: str, verdict: Contrast
 Extra = Callable[["Axes", Data, str], None]  # draws a panel of an optimiser
 
 
+def page(
+    name: str, title: str, about: str, metrics: Sequence[str], measure: Measure = "end", extra: Extra | None = None
+) -> Page:
+    """A figure of metrics over training; `about` says what the caption must beside the rung."""
+    caption = f"{RUNG}. {about}"
+
+    def verdicts(data: Data) -> list[Contrast]:
+        """EBPO minus GRPO, named by the metric where there are several."""
+        found = [(metric, v) for metric in metrics for v in judged(data, name, metric, measure)]
+        return [v._replace(what=f"{metric}, {v.what}") if len(metrics) > 1 else v for metric, v in found]
+
+    def draw(data: Data) -> Figure:
+        return over_training(data, name, title, caption, metrics, measure, extra)
+
+    return Page(name, title, caption, (TRAINING,), draw, verdicts)
+
+
 def over_training(
-    data: Data,
-    name: str,
-    heading: str,
-    about: str,
-    metrics: Sequence[str],
-    measure: Measure = "end",
-    extra: Extra | None = None,
+    data: Data, name: str, heading: str, about: str, metrics: Sequence[str], measure: Measure, extra: Extra | None
 ) -> Figure:
     """A row of panels for each metric, SGD, Adam and the tiny LM side by side, with paper and verdicts beside them.
 
     `extra` adds a row that no verdict is passed on: what the paper does not show but one needs to read the rest.
-    """  # fmt: skip
+    """
     lines, shown = len(metrics) + (extra is not None), columns(data)
     wide = len(shown) > 2
     figure = style.figure(style.WIDE if wide else style.WIDTH, (4.9 if lines == 1 else 6.6) + 0.7 * wide)

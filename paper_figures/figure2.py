@@ -8,12 +8,12 @@ from ebpo_sim import labels
 from ebpo_sim.compare.contrasts import Contrast, Rows, exact
 from paper_figures import reported, style
 from paper_figures.data import FAILURE, Data
+from paper_figures.page import Page
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-NAME = "figure2"
 TITLE = "Figure 2. Advantage of a group that fails entirely"
 CAPTION = (
     "Rung 0: exact sums, no sampling error. Left, as in the paper: the raw advantage before normalisation. Middle: the "
@@ -21,7 +21,6 @@ CAPTION = (
     "failed, half mixed). Right: the same in a batch without one success. Theory: centring over the batch cancels "
     "mu_glob, and leaves nothing where no rollout succeeds; the verdicts are computed from the sums."
 )
-NEEDS = (FAILURE,)
 SHOWN = ("grpo", "ebpo_released", "ebpo", "ebpo_debiased")
 VIEWS = (
     ("raw_exact", "raw (the paper's figure)", "figure2_raw"),
@@ -82,3 +81,6 @@ def _view(axis: Axes, data: Data, column: str) -> None:
             axis.plot([r["mu_glob"] for r in rows], [r[column] for r in rows], lw=6 - 1.4 * i, alpha=0.85,
                       color=look.colour, label=look.name, solid_capstyle="round")  # fmt: skip
     axis.set_xlabel("mu_glob of the history", fontsize=8.5)
+
+
+PAGE = Page("figure2", TITLE, CAPTION, (FAILURE,), draw, verdicts)

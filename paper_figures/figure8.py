@@ -8,6 +8,7 @@ from ebpo_sim import labels
 from ebpo_sim.compare.contrasts import Contrast, contrast, last, select
 from paper_figures import curves, language_model, reported, style
 from paper_figures.data import TRAINING, Data, steps
+from paper_figures.page import Page
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,7 +22,6 @@ CAPTION = (
     "EBPO − GRPO in points, the paper's on its benchmarks (single runs, no interval) beside ours: compare signs, not "
     "sizes."
 )
-NEEDS = (TRAINING,)
 ORDERS = {"easy_to_hard": "easy to hard", "shuffled": "shuffled"}
 METRIC, POINTS = "pass1", 100.0
 
@@ -87,3 +87,6 @@ def _differences(axis: Axes, found: list[Contrast], labels: list[str]) -> None:
     axis.axhline(0, color=style.INK, lw=0.8)
     axis.set_xticks(range(len(names)), labels=names, fontsize=7)
     axis.grid(visible=False, axis="x")
+
+
+PAGE = Page(NAME, TITLE, CAPTION, (TRAINING,), draw, verdicts)

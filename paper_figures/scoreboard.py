@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from ebpo_sim.compare.contrasts import Contrast
-from paper_figures import language_model, reported, style
+from paper_figures import (
+    figure1,
+    figure2,
+    figure8,
+    language_model,
+    reported,
+    style,
+    table_group_sizes,
+    table_methods,
+    table_order,
+    training_curves,
+)
 from paper_figures.data import FAILURE, TRAINING, Data
+from paper_figures.page import Page
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -21,42 +32,22 @@ CAPTION = (
     "covering zero, or exactly zero: negligible; else its sign decides. Rung 0 is exact sums (figure 2), rung 2 "
     "synthetic skill-chain prompts (the rest)"
 )
-NEEDS = (FAILURE, TRAINING)
 LINE = 0.3  # inches
 LEFT, WIDTH = 0.385, 0.6  # of the chips
-Lines = Mapping[str, tuple[str, str, Callable[[Data], list[Contrast]]]]
-
-
-def pages() -> Lines:
-    """What is on the board, in order: title, the claim in short, and verdicts by name."""
-    from paper_figures import (
-        figure2,
-        figure3,
-        figure4,
-        figure5,
-        figure6,
-        figure7,
-        figure8,
-        table_group_sizes,
-        table_methods,
-        table_order,
-    )
-
-    modules = (
-        figure2, figure3, figure4, figure5, figure6, figure7, figure8, table_methods, table_group_sizes, table_order,
-    )  # fmt: skip
-    shorts = {m.NAME: reported.CLAIMS[m.NAME if m is not figure2 else "figure2_raw"].short for m in modules}
-    return {m.NAME: (m.TITLE.split(".")[0], shorts[m.NAME], m.verdicts) for m in modules}
+PAGES = (figure1.PAGE, figure2.PAGE, *training_curves.PAGES, figure8.PAGE, table_methods.PAGE, table_group_sizes.PAGE,
+         table_order.PAGE)  # fmt: skip
+CLAIMED = PAGES[1:]  # in their order on the board
 
 
 def verdicts(data: Data) -> list[Contrast]:
     """Every verdict there is, named by its figure."""
-    return [v._replace(what=f"{name}: {v.what}") for name, (_, _, find) in pages().items() for v in find(data)]
+    return [v._replace(what=f"{page.name}: {v.what}") for page in CLAIMED for v in page.verdicts(data)]
 
 
 def draw(data: Data) -> Figure:
     """A line for each figure and table; its verdicts as stamps, in the order of captions.md."""
-    board = [(title, short, find(data)) for title, short, find in pages().values()]
+    shorts = {name.partition("_raw")[0]: claim.short for name, claim in reported.CLAIMS.items()}
+    board = [(page.title.split(".")[0], shorts[page.name], page.verdicts(data)) for page in CLAIMED]
     height = 1.75 + LINE * len(board)
     figure = style.figure(height=height)
     style.title(figure, TITLE)
@@ -104,3 +95,6 @@ def _key(figure: Figure, y: float) -> None:
         style.figure_stamp(figure, x, y, word)
         x += 0.03 + 0.0076 * len(word)
     figure.text(x, y, "own, shared: learning rates", fontsize=8, va="center", color=style.SOFT)
+
+
+PAGE = Page(NAME, TITLE, CAPTION, (FAILURE, TRAINING), draw, verdicts)

@@ -22,7 +22,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))  # paper_figures runs from the checkout; it is not installed
 
 from paper_figures import __main__ as program  # noqa: E402
-from paper_figures import curves, data, language_model, loading, reported, style, tables  # noqa: E402
+from paper_figures import curves, data, language_model, loading, reported, style  # noqa: E402
 from paper_figures.data import Data  # noqa: E402
 
 ESTIMATORS = ("grpo", "dr_grpo", "rloo", "grpo_batch_norm", "ebpo", "ebpo_released", "ebpo_debiased")
@@ -108,11 +108,11 @@ def png(module: Any, found: Data) -> bytes:
     return content.getvalue()
 
 
-@pytest.mark.parametrize("name", program.MODULES)
+@pytest.mark.parametrize("name", program.PAGES)
 def test_every_figure_draws(name: str, made_up: Data, with_tiny: Data) -> None:
     """Guards drawing: a picture comes of a small table, with and without the tiny language model, and no warning."""
-    module = program.MODULES[name]
-    assert name == module.NAME and module.CAPTION and module.TITLE
+    module = program.PAGES[name]
+    assert name == module.name and module.caption and module.title
     plain, both = png(module, made_up), png(module, with_tiny)
     assert plain.startswith(b"\x89PNG") and both.startswith(b"\x89PNG")
     assert (plain == both) == (name in ("figure1", "figure2"))
@@ -126,7 +126,7 @@ def test_the_tiny_language_model_has_its_column(made_up: Data, with_tiny: Data, 
     """Guards the bridge: a panel of its own quantity, a verdict where the paper shows it, none where it has nothing."""
     more = {}
     for name in ("figure3", "figure4", "figure5", "figure6", "figure7", "figure8", "table_group_sizes"):
-        module = program.MODULES[name]
+        module = program.PAGES[name]
         plain, added = module.verdicts(made_up), [v for v in module.verdicts(with_tiny) if v.what.startswith("tiny LM")]
         assert [v for v in module.verdicts(with_tiny) if v not in added] == plain
         more[name] = [v.word for v in added]
@@ -135,24 +135,24 @@ def test_the_tiny_language_model_has_its_column(made_up: Data, with_tiny: Data, 
     assert more["figure5"] == more["figure7"] == more["figure8"] == ["appears"]
     assert more["figure4"] == ["no resolving power"] and more["figure6"] == []
     assert len(more["figure3"]) == 1 and more["table_group_sizes"] == ["appears"] * 2
-    ours = [r for r in program.MODULES["table_group_sizes"].records(with_tiny) if r["optimiser"] == "lm"]
+    ours = [r for r in program.PAGES["table_group_sizes"].records(with_tiny) if r["optimiser"] == "lm"]
     assert len(ours) == 2 * len(TINY_ARMS) and {round(r["percent"]) for r in ours} == {50, 55}
-    shown = {f"figure{i}": titles(program.MODULES[f"figure{i}"], with_tiny) for i in range(3, 9)}
+    shown = {f"figure{i}": titles(program.PAGES[f"figure{i}"], with_tiny) for i in range(3, 9)}
     tiny = {name: [t.removesuffix(", tiny LM") for t in found if "tiny LM" in t] for name, found in shown.items()}
     assert tiny == {
         "figure3": ["gradient norm", "groups without a signal"], "figure4": ["KL of a step"],
         "figure5": ["entropy (nats)", "entropy against pass@1"], "figure6": ["pass@1"], "figure7": ["reward"],
         "figure8": ["pass@1, %"],
     }  # fmt: skip
-    assert len(titles(program.MODULES["figure6"], with_tiny)) == 5  # pass@16 was not measured: an empty place
+    assert len(titles(program.PAGES["figure6"], with_tiny)) == 5  # pass@16 was not measured: an empty place
     shuffled = Data([], made_up.training, llm=language_model.load(tiny_table(tmp_path / "table.csv")))
-    assert not [t for t in titles(program.MODULES["figure8"], shuffled) if "tiny" in t]
+    assert not [t for t in titles(program.PAGES["figure8"], shuffled) if "tiny" in t]
     assert "The tiny LM was not run easy to hard." in language_model.note("figure8", shuffled)
 
 
 def test_captions_tell_the_rung_of_the_tiny_language_model(made_up: Data, with_tiny: Data) -> None:
     """Guards captions: whose panels they are, how many seeds, and what is not comparable; silence without a table."""
-    modules = list(program.MODULES.values())
+    modules = list(program.PAGES.values())
     plain, both = program.captions(modules, made_up), program.captions(modules, with_tiny)
     assert "iny LM" not in plain and "(the rest): no language model." in plain
     assert "no language model" not in both and "(the rest); “tiny LM” is rung 3." in both
@@ -192,13 +192,13 @@ def test_the_shipped_table_is_small_and_whole() -> None:
 @pytest.mark.parametrize("name", ["figure2", "figure5", "table_methods", "scoreboard"])
 def test_same_rows_same_bytes(name: str, made_up: Data) -> None:
     """Guards reproducibility: drawing twice gives the same bytes."""
-    assert png(program.MODULES[name], made_up) == png(program.MODULES[name], made_up)
+    assert png(program.PAGES[name], made_up) == png(program.PAGES[name], made_up)
 
 
-@pytest.mark.parametrize("name", program.MODULES)
+@pytest.mark.parametrize("name", program.PAGES)
 def test_missing_cells_are_shown_as_missing(name: str) -> None:
     """Guards partial tables: with no rows at all a figure still draws, and claims nothing."""
-    module, empty = program.MODULES[name], Data([], [])
+    module, empty = program.PAGES[name], Data([], [])
     if name not in ("figure2", "scoreboard"):
         assert png(module, empty).startswith(b"\x89PNG")
         assert {v.word for v in module.verdicts(empty)} <= {"not studied"}
@@ -206,7 +206,7 @@ def test_missing_cells_are_shown_as_missing(name: str) -> None:
 
 def test_figure_2_says_what_theory_says(made_up: Data) -> None:
     """Guards the exact verdicts: the raw penalty is there, the history's effect and the silent batch's are not."""
-    words = [v.word for v in program.MODULES["figure2"].verdicts(made_up)]
+    words = [v.word for v in program.PAGES["figure2"].verdicts(made_up)]
     assert words == ["appears", "negligible", "negligible"]
 
 
@@ -236,10 +236,11 @@ def test_reported_numbers_agree_with_each_other() -> None:
 def test_tables_as_text(made_up: Data) -> None:
     """Guards Markdown and CSV: every row has every column, ours and the paper's are both there."""
     for name in ("table_methods", "table_group_sizes", "table_order"):
-        module = program.MODULES[name]
-        for table in module.all_tables(made_up):
-            assert all(len(row) == len(table.headers) for row in table.rows)
-            assert len({line.count("|") for line in tables.markdown(table).splitlines() if "|" in line}) == 1
+        module = program.PAGES[name]
+        blocks = module.markdown(made_up).split("**")[2::2]
+        assert len(blocks) == (2 if name == "table_methods" else 1)
+        for block in blocks:
+            assert len({line.count("|") for line in block.splitlines() if line.startswith("|")}) == 1
         records = module.records(made_up)
         assert {r["source"] for r in records} == {"ours", "paper"}
         assert len({tuple(r) for r in records}) == 1
@@ -308,19 +309,17 @@ def test_the_training_study_is_asked_for_once(quick: bool, tmp_path: Path, monke
 
 def test_captions_tell_rung_version_and_verdicts(made_up: Data) -> None:
     """Guards captions.md: every figure with its caption, every verdict, and which version it is from."""
-    text = program.captions(list(program.MODULES.values()), made_up)
+    text = program.captions(list(program.PAGES.values()), made_up)
     assert "From the quick version" in text and "Rung 0: exact sums" in text and "Rung 2: synthetic skill-chain" in text
-    for module in program.MODULES.values():
-        assert module.CAPTION in text
-        assert all(v.line in text for v in module.verdicts(made_up) if module.NAME != "scoreboard")
+    for module in program.PAGES.values():
+        assert module.caption in text
+        assert all(v.line in text for v in module.verdicts(made_up) if module.name != "scoreboard")
 
 
 def test_gallery_pictures_are_small(with_tiny: Data) -> None:
     """Guards the repository's size: a gallery picture stays below 120 kB, those committed too."""
-    assert len(program.small_png(program.MODULES["figure3"].draw(with_tiny))) < program.SMALL
-    assert not [
-        p.name for p in program.GALLERY.glob("*.png") if p.stem in program.MODULES and p.stat().st_size > 120_000
-    ]
+    assert len(program.small_png(program.PAGES["figure3"].draw(with_tiny))) < program.SMALL
+    assert not [p.name for p in program.GALLERY.glob("*.png") if p.stem in program.PAGES and p.stat().st_size > 120_000]
 
 
 def imported(path: Path) -> set[str]:
