@@ -31,7 +31,7 @@ if __name__ == "__main__":
 from ebpo_sim import cli, labels, report
 from ebpo_sim.compare.jobs import refuse_failed
 from ebpo_sim.compare.plan import middle, progress
-from ebpo_sim.compare.tables import curve_rows
+from ebpo_sim.compare.tables import curve_rows, learning_curves
 from ebpo_sim.errors import InputError, unknown_name
 from llm import compare_measures as measures
 from llm import compare_plots, compare_text
@@ -75,6 +75,7 @@ PUBLISHED = {  # names of the training study's table, which paper_figures reads 
     "validation_pass1": "pass1", "reward": "reward", "entropy": "entropy", "grad_norm": "grad_norm", "kl_step": "kl",
     "zero_signal": "zero_signal",
 }  # fmt: skip
+AT_LAST = {"validation_pass1": "final", "entropy": "entropy"}  # measures of the corrected family
 NUMBERS = ("value", "se", "difference", "difference_se")
 LARGEST = 150_000  # bytes of the published table
 Rows = list[dict[str, Any]]
@@ -166,6 +167,9 @@ def write(out: Path, runs: Rows, curves: Rows, state: str, json: bool) -> None:
         "wall_seconds": sum(r["wall_seconds"] for r in runs),
         "tuning": tuned,
         "findings": found,
+        "learning_curves": learning_curves(
+            curve_rows(measures.evaluation(runs, curves), PUBLISHED), "validation_pass1"
+        ),
     }
     report.write_csv(out / "compare.csv", found)
     report.write_bytes(out / "summary.json", report.to_json(summary).encode())
@@ -212,9 +216,20 @@ def publish(runs: Rows, curves: Rows, path: Path) -> None:
     rows = curve_rows(measures.evaluation(runs, curves), PUBLISHED)
     table = [{k: v for k, v in r.items() if k != "edge"} for r in rows]
     last = max(r["step"] for r in table)
+    corrected = {
+        (r["arm"], r["group_size"], r["order"], r["measure"]): r["p_holm"]
+        for r in measures.findings(runs, curves) if r["reference"] == labels.REFERENCE
+    }  # fmt: skip
     shown = (middle([r["group_size"] for r in table]), table[0]["order"])
     kept = [
-        r | {"metric": PUBLISHED[r["metric"]]} | {k: _short(r[k]) for k in NUMBERS}
+        r
+        | {"metric": PUBLISHED[r["metric"]]}
+        | {k: _short(r[k]) for k in NUMBERS}
+        | {
+            "p_holm": None
+            if r["step"] < last
+            else _short(corrected.get((r["estimator"], r["group_size"], r["order"], AT_LAST.get(r["metric"]))))
+        }
         for r in table
         if (r["group_size"], r["order"]) == shown or (r["metric"], r["step"]) == ("validation_pass1", last)
     ]

@@ -29,7 +29,9 @@ TITLE = "What the paper shows, and what appears on our ladder"
 CAPTION = (
     "Each stamp is computed: EBPO − GRPO with its 95 % interval (Student's t), one at a time. Covering zero: no "
     "difference seen, or, where it is wider than ± 1 % of GRPO's value, no resolving power; within 1 % without "
-    "covering zero, or exactly zero: negligible; else its sign decides. Rung 0 is exact sums (figure 2), rung 2 "
+    "covering zero, or exactly zero: negligible; else its sign decides, "
+    "or, where llm.compare corrected for its comparisons (Holm) and the correction takes it away, before correction "
+    "only. Rung 0 is exact sums (figure 2), rung 2 "
     "synthetic skill-chain prompts (the rest)"
 )
 LINE = 0.3  # inches

@@ -19,6 +19,7 @@ STAMPS = {
     "appears": "#2e7d32",
     "the opposite": "#c62828",
     "negligible": "#ef6c00",
+    "before correction only": "#6a7f2e",
     "no difference seen": "#607d8b",
     "no resolving power": "#90a4ae",
     "no interval": "#a1887f",

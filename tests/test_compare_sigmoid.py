@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ebpo_sim.compare.sigmoid import fit_sigmoid, value
+from ebpo_sim.compare.tables import learning_curves
 from ebpo_sim.errors import InputError
 
 STEPS = np.arange(1.0, 33.0) * 10
@@ -65,6 +66,19 @@ def test_pure_noise_is_rarely_called_a_curve() -> None:
     rng = np.random.default_rng(4)
     called = [fit_sigmoid(STEPS, 0.2 + 0.01 * rng.standard_normal(32), 0.2).why == "" for _ in range(60)]
     assert np.mean(called) < 0.2
+
+
+def test_fits_of_a_long_table() -> None:
+    """Guards the results: a row a series, with the fit of its mean curve, or why there is none."""
+    rows = [
+        {"estimator": arm, "edge": False, "metric": "pass1", "step": int(step), "value": float(at), "se": 0.1,
+         "difference": None, "difference_se": None, "seeds": 2}
+        for arm, end in (("grpo", 0.8), ("ebpo", 0.2))
+        for step, at in zip([0, *STEPS], [0.2, *value(STEPS, 0.2, end, 60, 2)], strict=True)
+    ]  # fmt: skip
+    known, flat = learning_curves(rows + [r | {"metric": "entropy"} for r in rows], "pass1")
+    assert (known["estimator"], known["start"], known["why"], flat["why"]) == ("grpo", 0.2, "", "no gain")
+    assert (known["asymptote"], known["midpoint"]) == pytest.approx((0.8, 60)) and flat["asymptote"] is None
 
 
 def test_too_few_points_and_refusals() -> None:

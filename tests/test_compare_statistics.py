@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.stats import ttest_ind, ttest_rel
 
 from ebpo_sim.compare.contrasts import Contrast, between_orders, contrast, exact, judged, select
-from ebpo_sim.compare.differences import Difference, Term, holm, independent, interval, mean_of, paired, welch
+from ebpo_sim.compare.differences import Difference, Term, holm, independent, interval, mean_of, paired
 from ebpo_sim.compare.verdicts import VERDICTS, judge, judge_exact
 
 NUMBERS = st.lists(st.floats(-10, 10).map(lambda x: round(x, 3)), min_size=2, max_size=8)
@@ -30,10 +30,15 @@ def test_paired_differences_by_hand() -> None:
     assert [mean_of([x, x]).p for x in (0.0, 0.5)] == [1.0, 0.0]
 
 
+def unpaired(mine: list[float], other: list[float]) -> Difference:
+    means = mean_of(mine), mean_of(other)
+    return independent([Term(w, m.value, m.se or 0.0, m.seeds) for w, m in zip((1, -1), means, strict=True)])
+
+
 @given(NUMBERS, NUMBERS)
-def test_welch_is_scipy_s(mine: list[float], other: list[float]) -> None:
-    """Guards unpaired differences: value, p and interval are those of SciPy's Welch test."""
-    found, spread = welch(mine, other), max(mine) - min(mine) + max(other) - min(other)
+def test_independent_runs_are_compared_by_welch(mine: list[float], other: list[float]) -> None:
+    """Guards unpaired differences: p and interval are those of SciPy's Welch test."""
+    found, spread = unpaired(mine, other), max(mine) - min(mine) + max(other) - min(other)
     if spread < 1e-3:
         return
     known = ttest_ind(mine, other, equal_var=False)
@@ -42,10 +47,17 @@ def test_welch_is_scipy_s(mine: list[float], other: list[float]) -> None:
 
 
 def test_single_runs_have_no_interval() -> None:
-    """Guards honesty: one run on either side, or a term of one seed, gives a value and nothing else."""
-    assert welch([3.0], [1.0, 2.0]) == (1.5, None, None, None, None, 1)
+    """Guards honesty: a term of one seed, or a mean without an error, gives a value and nothing else."""
+    assert unpaired([3.0], [1.0, 2.0])[:2] == (1.5, None)
     assert independent([Term(1, 2.0, 0.1, 5), Term(-1, 1.0, 0.1, 1)])[:2] == (1.0, None)
     assert interval(1.0, None, 5).low is None
+
+
+def test_the_family_s_p_decides_in_a_table() -> None:
+    """Guards corrected figures: a row's p of its family takes the word away at the end, not over the whole training."""
+    rows = [r | {"p_holm": 0.2} for r in table(0.05, 0.01)]
+    assert contrast(rows, 1, "x", **CELL).word == "before correction only"
+    assert contrast(rows, 1, "x", "mean", **CELL).word == "appears"
 
 
 def test_holm_by_hand() -> None:

@@ -1,7 +1,8 @@
 """Contrasts read off a long table of curves: value, se, difference and difference_se to the reference, cell by cell.
 
 The difference is shown ± two standard errors; its word is `verdicts.judge`'s on the 95 % t interval, with a margin of
-1 % of the reference's value. Contrasts are judged one at a time: no family is declared.
+1 % of the reference's value. Contrasts are judged one at a time, but those at the end whose rows have a `p_holm`: it
+comes from the family that the comparison declared, and decides.
 """
 
 from __future__ import annotations
@@ -47,9 +48,11 @@ class Contrast(NamedTuple):
         return f"{self.what}: {self.word}" + (f" ({self.numbers})" if self.numbers else "")
 
 
-def judged(found: Difference | None, sign: int, reference: float, what: str, unit: float = 1) -> Contrast:
+def judged(
+    found: Difference | None, sign: int, reference: float, what: str, unit: float = 1, p_holm: float | None = None
+) -> Contrast:
     """A simulated difference; `reference` is the reference's value, `sign` the claimed direction."""
-    word = judge(found, sign, MARGIN * abs(reference))
+    word = judge(found, sign, MARGIN * abs(reference), p_holm)
     if found is None or found.se is None:
         return Contrast(word, what)
     return Contrast(word, what, found.value, 2 * found.se, unit)
@@ -83,7 +86,7 @@ def contrast(
     """
     mine, plain = ([r for r in select(rows, estimator=n, **cell) if r["value"] is not None] for n in (arm, REFERENCE))
     found, scale = MEASURES[measure](mine, plain) if mine and plain else (None, 0.0)
-    return judged(found, sign, scale, what, unit)
+    return judged(found, sign, scale, what, unit, mine[-1].get("p_holm") if mine and measure == "end" else None)
 
 
 def between_orders(

@@ -66,14 +66,6 @@ def independent(terms: Sequence[Term]) -> Difference:
     return interval(sum(term.weight * term.value for term in terms), math.sqrt(sum(squares)), fewest, freedom)
 
 
-def welch(mine: Sequence[float], other: Sequence[float]) -> Difference:
-    """Mean of mine less mean of other, where runs are not paired; no interval where either is one run."""
-    means = mean_of(mine), mean_of(other)
-    if means[0].se is None or means[1].se is None:
-        return interval(means[0].value - means[1].value, None, min(len(mine), len(other)))
-    return independent([Term(w, m.value, m.se or 0.0, m.seeds) for w, m in zip((1, -1), means, strict=True)])
-
-
 def holm(ps: Sequence[float]) -> list[float]:
     """Holm's step-down adjusted p-values: below a level, the family-wise error rate is below it too."""
     order = sorted(range(len(ps)), key=lambda i: ps[i])

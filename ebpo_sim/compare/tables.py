@@ -7,6 +7,7 @@ from typing import Any
 
 from ebpo_sim.compare.differences import Difference, holm, mean_of, paired
 from ebpo_sim.compare.plan import Series
+from ebpo_sim.compare.sigmoid import fit_sigmoid
 from ebpo_sim.compare.verdicts import judge
 from ebpo_sim.labels import REFERENCE
 
@@ -66,3 +67,19 @@ def judge_family(family: Rows, planned: int) -> None:
     for row in family:
         found = Difference(*(row[name] for name in Difference._fields))
         row["verdict"] = judge(found, p_holm=row["p_holm"])
+
+
+def learning_curves(rows: Rows, metric: str) -> Rows:
+    """The sigmoid of each series' mean curve of a metric: asymptote and midpoint (in steps), or why there is none."""
+    lines: dict[tuple[Any, ...], Rows] = {}
+    measured = ("metric", "step", "value", "se", "difference", "difference_se", "seeds")
+    for r in rows:
+        if r["metric"] == metric:
+            lines.setdefault(tuple((k, v) for k, v in r.items() if k not in measured), []).append(r)
+    found: Rows = []
+    for name, line in lines.items():
+        start, *rest = sorted(line, key=lambda r: r["step"])
+        if start["step"] == 0:
+            fit = fit_sigmoid([r["step"] for r in rest], [r["value"] for r in rest], start["value"])
+            found.append({**dict(name), "metric": metric, "start": start["value"], **fit._asdict()})
+    return found

@@ -21,7 +21,7 @@ from ebpo_sim.chains.rung import METRICS, OPTIMISERS, ORDERS
 from ebpo_sim.compare import text
 from ebpo_sim.compare.jobs import finish, refuse_failed
 from ebpo_sim.compare.plan import series
-from ebpo_sim.compare.tables import curve_rows, final
+from ebpo_sim.compare.tables import curve_rows, final, learning_curves
 from ebpo_sim.labels import REFERENCE
 from ebpo_sim.studies import costs
 from ebpo_sim.studies.training.cells import CELLS, Chains, Settings, plan
@@ -206,7 +206,14 @@ def _study(settings: Settings, out: Path, threads: int, json: bool) -> None:
     found = simulate(settings, out, threads)
     listed, told = table(found), findings(settings, found)
     at_end = [r for metric in dict.fromkeys(r["metric"] for r in listed) for r in final(listed, metric)]
-    summary = report.to_json({"settings": asdict(settings), "findings": told, "final": at_end})
+    summary = report.to_json(
+        {
+            "settings": asdict(settings),
+            "findings": told,
+            "final": at_end,
+            "learning_curves": learning_curves(listed, "pass1"),
+        }
+    )
     report.write_csv(out / "table.csv", listed)
     if told:
         report.write_csv(out / "findings.csv", told)
