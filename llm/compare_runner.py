@@ -24,7 +24,7 @@ import transformers
 from ebpo_sim import cache as files
 from ebpo_sim import cli, make, plugins
 from ebpo_sim.compare.jobs import finish
-from ebpo_sim.compare.plan import Job, Plan, Record, middle, wanted
+from ebpo_sim.compare.plan import Job, Plan, Record, Runner, middle, wanted
 from ebpo_sim.errors import InputError
 from ebpo_sim.estimators import checkpoint
 from ebpo_sim.labels import REFERENCE, SUBJECT
@@ -125,7 +125,7 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class LanguageModel:
+class LanguageModel(Runner):
     """The runs of a comparison. out: where they write; cache: of warm starts; keep: the logs of single rollouts too.
     jobs: how many run side by side, and invocation: by which call, which their seconds depend on."""
 

@@ -59,7 +59,7 @@ def draw(data: Data) -> Figure:
         figure.text(0.095, y, short, fontsize=8.5, va="center", color=style.INK)
         _chips(figure, y, found, 0.16 / height)
         y -= LINE / height
-    _key(figure, y - 0.1 / height)
+    _key(figure, y - 0.1 / height, {v.word for _, _, found in board for v in found})
     style.caption(figure, f"{CAPTION}{language_model.note(NAME, data)} {data.scale}.")
     return figure
 
@@ -91,11 +91,12 @@ def _label(what: str, neighbours: int) -> str:
     )
 
 
-def _key(figure: Figure, y: float) -> None:
+def _key(figure: Figure, y: float, words: set[str]) -> None:
+    """The words on the board, and what own and shared mean."""
     x = 0.0225
-    for word in style.STAMPS:
+    for word in (w for w in style.STAMPS if w in words):
         style.figure_stamp(figure, x, y, word)
-        x += 0.03 + 0.0076 * len(word)
+        x += 0.024 + 0.0072 * len(word)
     figure.text(x, y, "own, shared: learning rates", fontsize=8, va="center", color=style.SOFT)
 
 

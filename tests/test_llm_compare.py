@@ -19,7 +19,7 @@ sys.path.insert(0, str(ROOT))  # llm runs from the checkout; it is not installed
 from ebpo_sim import InputError, cli, labels, report  # noqa: E402
 from ebpo_sim.compare import jobs as engine  # noqa: E402
 from ebpo_sim.compare import plan as plans  # noqa: E402
-from ebpo_sim.compare.plan import Job, Record, choose_rate, equal_steps  # noqa: E402
+from ebpo_sim.compare.plan import Job, Record  # noqa: E402
 from ebpo_sim.compare.tables import curve_rows  # noqa: E402
 from llm import compare, compare_plots, compare_runner, compare_text  # noqa: E402
 from llm import compare_measures as analysis  # noqa: E402
@@ -129,23 +129,12 @@ def test_one_rate_needs_no_tuning() -> None:
     assert not plans.choices(plan.plan, LanguageModel(plan, HERE, HERE), {})["ebpo", Cell(4, "topic")].edge
 
 
-def test_choosing_a_rate() -> None:
-    """Guards the choice: the highest mean, the smaller of equals, and a mark at either end of the grid."""
-    assert choose_rate({1.0: [0.1, 0.2], 2.0: [0.5, 0.1], 4.0: [0.2, 0.2]})[:2] == (2.0, False)
-    assert choose_rate({4.0: [0.3], 2.0: [0.3], 1.0: [0.1]})[:2] == (2.0, False)
-    assert choose_rate({2.0: [0.1], 1.0: [0.3]})[:2] == (1.0, True)
-    assert choose_rate({2.0: [0.4], 1.0: [0.3]})[:2] == (2.0, True)
-    assert choose_rate({2.0: [0.4]})[:2] == (2.0, False)
-
-
-def test_interpolation_and_equal_steps_by_hand() -> None:
-    """Guards the two ways of comparing per second: between records of a curve, and by the length of a schedule."""
+def test_interpolation_by_hand() -> None:
+    """Guards comparing per second between records of a curve, and whose seconds count."""
     assert analysis.value_at([0, 2, 6], [0.1, 0.3, 0.5], 3) == pytest.approx(0.35)
     assert analysis.value_at([0, 2, 6], [0.1, 0.3, 0.5], 6) == 0.5
     with pytest.raises(AssertionError, match="beyond its end"):
         analysis.value_at([0, 2, 6], [0.1, 0.3, 0.5], 6.1)
-    found = [equal_steps(100, [10, 10, 99], [0, t, 500]) for t in (20, 10.6, 9.4, 10.7, 4, 0.01)]
-    assert found == [200, 100, 100, 112, 38, 12] and equal_steps(4, [2], [3]) == 6
     assert (
         compare_runner.clock_arm(["grpo", "rloo", "ebpo"]) == "ebpo"
         and compare_runner.clock_arm(["grpo", "rloo"]) == "rloo"
@@ -371,19 +360,6 @@ def test_the_wall_clock_limit(
         said = capsys.readouterr().out
         assert ("4 of 8 runs done" in said and "repeat the command to go on" in said) == (after == 4)
     assert "All 8 runs are done" in said
-
-
-def test_how_long_a_run_will_take() -> None:
-    """Guards the limit's estimate: the slowest run of the same arm and group size, scaled to its steps; else of all."""
-    job = Job("grpo", Cell(2, "shuffled"), 1e-3, 0, 40)
-    done = {
-        job: record(0.3, 10.0),
-        job._replace(seed=1): record(0.3, 20.0),
-        job._replace(arm="ebpo"): record(0.3, 50.0),
-    }
-    assert engine.expected(job._replace(seed=2, steps=80), done) == pytest.approx(1.1 * 2 * 1.2 * 20)
-    assert engine.expected(job._replace(cell=Cell(4, "shuffled")), done) == pytest.approx(1.1 * 1.2 * 50)
-    assert engine.expected(job, {}) == 0.0
 
 
 def test_a_tiny_comparison_from_command_to_figure(

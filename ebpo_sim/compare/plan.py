@@ -40,8 +40,8 @@ class Runner(Protocol):
         ...
 
     def prepare(self, job: Job) -> None:
-        """What must be there before the first run, once."""
-        ...
+        """What must be there before the first run, once; by default nothing."""
+        return
 
     def run(self, job: Job) -> Record:
         """The record: "curve", a row of metrics a step that is recorded, each with "step"; what else the host wants.
@@ -53,8 +53,8 @@ class Runner(Protocol):
         ...
 
     def seconds(self, record: Record) -> float:
-        """Of training, for equal time."""
-        ...
+        """Of training, for equal time; by default not measured."""
+        return 0.0
 
 
 Done = Mapping[Job, Record]

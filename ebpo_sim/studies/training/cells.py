@@ -16,7 +16,7 @@ import numpy as np
 from ebpo_sim import cache, plugins
 from ebpo_sim.chains.population import SkillChain, parse_population
 from ebpo_sim.chains.rung import ORDERS, TrainingConfig, build_estimator, train
-from ebpo_sim.compare.plan import Job, Plan, Record, middle
+from ebpo_sim.compare.plan import Job, Plan, Record, Runner, middle
 from ebpo_sim.errors import InputError
 from ebpo_sim.estimators import checkpoint
 from ebpo_sim.labels import REFERENCE
@@ -130,7 +130,7 @@ def _marks(settings: Settings, arm: str, cell: Cell) -> list[Any]:
 
 
 @dataclass(frozen=True)
-class Chains:
+class Chains(Runner):
     """Runs of softmax policies on skill chains; the prompts of a seed are drawn anew for it, the same for all methods.
 
     A tuning run whose policy stops being finite scores 0.
@@ -142,9 +142,6 @@ class Chains:
         run = asdict(config(self.settings, job))
         sizes = (self.settings.population, self.settings.validation, job.cell.world)
         return cache.key(__name__, _marks(self.settings, job.arm, job.cell), run, sizes)
-
-    def prepare(self, job: Job) -> None:
-        """Nothing: a world is made from its text."""
 
     def run(self, job: Job) -> Record:
         population = _population(
@@ -162,7 +159,3 @@ class Chains:
 
     def score(self, record: Record) -> float:
         return float(record["curve"][-1]["pass1"])
-
-    def seconds(self, record: Record) -> float:
-        """None are measured: the study compares steps."""
-        return 0.0
