@@ -220,16 +220,14 @@ def publish(runs: Rows, curves: Rows, path: Path) -> None:
         (r["arm"], r["group_size"], r["order"], r["measure"]): r["p_holm"]
         for r in measures.findings(runs, curves) if r["reference"] == labels.REFERENCE
     }  # fmt: skip
+
+    def family(row: dict[str, Any]) -> float | None:
+        place = row["estimator"], row["group_size"], row["order"], AT_LAST.get(row["metric"])
+        return corrected.get(place) if row["step"] == last else None
+
     shown = (middle([r["group_size"] for r in table]), table[0]["order"])
     kept = [
-        r
-        | {"metric": PUBLISHED[r["metric"]]}
-        | {k: _short(r[k]) for k in NUMBERS}
-        | {
-            "p_holm": None
-            if r["step"] < last
-            else _short(corrected.get((r["estimator"], r["group_size"], r["order"], AT_LAST.get(r["metric"]))))
-        }
+        r | {"metric": PUBLISHED[r["metric"]]} | {k: _short(r[k]) for k in NUMBERS} | {"p_holm": _short(family(r))}
         for r in table
         if (r["group_size"], r["order"]) == shown or (r["metric"], r["step"]) == ("validation_pass1", last)
     ]

@@ -34,35 +34,25 @@ def entropy_against_success(axis: Axes, data: Data, optimiser: str) -> None:
 
 PAGES = (
     curves.page(
-        "figure3",
-        "Figure 3. Gradient norm over training",
+        "figure3", "Figure 3. Gradient norm over training",
         "A norm depends on the advantages' scale, which each method sets differently, so the verdict is on "
         "log(last / first record), EBPO's minus GRPO's, errors added as if independent. Below: the cosine between "
         "sampled and true gradient, free of scale (not in the paper).",
-        ("grad_norm",),
-        "kept",
-        cosine,
+        ("grad_norm",), "kept", cosine,
     ),
     curves.page(
-        "figure4",
-        "Figure 4. KL of one step over training",
-        "KL between the policies before and after a step; verdict on the mean over all steps.",
-        ("kl",),
-        "mean",
+        "figure4", "Figure 4. KL of one step over training",
+        "KL between the policies before and after a step; verdict on the mean over all steps.", ("kl",), "mean",
     ),
     curves.page(
-        "figure5",
-        "Figure 5. Policy entropy over training (G = 4)",
+        "figure5", "Figure 5. Policy entropy over training (G = 4)",
         "Verdict on the entropy left at the end, a mean over tokens. Below, entropy against the success rate reached "
         "(not in the paper), to tell entropy lost from entropy spent on learning.",
-        ("entropy",),
-        extra=entropy_against_success,
+        ("entropy",), extra=entropy_against_success,
     ),
     curves.page(
-        "figure6",
-        "Figure 6. Validation: majority of 16 and any of 16",
-        "maj@16: the commonest of 16 answers is right; pass@16: one of 16 is. Verdict at the end.",
-        ("maj16", "pass16"),
+        "figure6", "Figure 6. Validation: majority of 16 and any of 16",
+        "maj@16: the commonest of 16 answers is right; pass@16: one of 16 is. Verdict at the end.", ("maj16", "pass16"),
     ),
     curves.page("figure7", "Figure 7. Reward over training (G = 4)", "Verdict on the reward at the end.", ("reward",)),
-)
+)  # fmt: skip

@@ -126,7 +126,7 @@ def _marks(settings: Settings, arm: str, cell: Cell) -> list[Any]:
     population = parse_population(cell.world, 64, 0, 1)
     estimator = build_estimator(population, config(settings, Job(arm, cell, 0.0, 0, settings.steps)))
     told = population.prompts.offset_PL.tolist() + population.start_SK.tolist() if "counts:" in cell.world else []
-    return [checkpoint.fingerprint(estimator), plugins.mark(), told]
+    return [checkpoint.fingerprint(estimator), told]
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ class Chains(Runner):
     def key(self, job: Job) -> str:
         run = asdict(config(self.settings, job))
         sizes = (self.settings.population, self.settings.validation, job.cell.world)
-        return cache.key(__name__, _marks(self.settings, job.arm, job.cell), run, sizes)
+        return cache.key(__name__, _marks(self.settings, job.arm, job.cell), plugins.mark(), run, sizes)
 
     def run(self, job: Job) -> Record:
         population = _population(
