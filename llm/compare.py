@@ -29,18 +29,30 @@ if __name__ == "__main__":
     early.guard()
 
 from ebpo_sim import cli, labels, report
+from ebpo_sim.compare.jobs import refuse_failed
+from ebpo_sim.compare.plan import middle, progress
+from ebpo_sim.compare.tables import curve_rows, learning_curves
 from ebpo_sim.errors import InputError, unknown_name
 from ebpo_sim.sampling import ORDERS
-from llm import compare_analysis as analysis
+from llm import compare_measures as measures
 from llm import compare_plots, compare_text
-from llm.compare_plan import TUNING_SEED, Plan, progress
-from llm.compare_runs import CURVE_COLUMNS, MAY_LACK, RUN_COLUMNS, RUNS, simulate, tables
+from llm.compare_runner import (
+    CURVE_COLUMNS,
+    MAY_LACK,
+    RUN_COLUMNS,
+    RUNS,
+    TUNING_SEED,
+    Comparison,
+    LanguageModel,
+    simulate,
+    tables,
+)
 from llm.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
 ARMS = ("grpo", "dr_grpo", "rloo", "ebpo", "ebpo_debiased:memory=0.95")
-FULL = Plan(ARMS, base=Settings(steps=320, eval_every=40))
-QUICK = Plan(
+FULL = Comparison(ARMS, base=Settings(steps=320, eval_every=40))
+QUICK = Comparison(
     ("grpo", "ebpo"), group_sizes=(4,), rates=(6e-4,), seeds=2,
     base=Settings(steps=32, eval_every=8, eval_per_cell=16),
 )  # fmt: skip
@@ -63,6 +75,7 @@ PUBLISHED = {  # names of the training study's table, which paper_figures reads 
     "validation_pass1": "pass1", "reward": "reward", "entropy": "entropy", "grad_norm": "grad_norm", "kl_step": "kl",
     "zero_signal": "zero_signal",
 }  # fmt: skip
+AT_LAST = {"validation_pass1": "final", "entropy": "entropy"}  # measures of the corrected family
 NUMBERS = ("value", "se", "difference", "difference_se")
 LARGEST = 150_000  # bytes of the published table
 Rows = list[dict[str, Any]]
@@ -91,7 +104,7 @@ def overrides(given: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-def plan_from(args: argparse.Namespace) -> Plan:
+def plan_from(args: argparse.Namespace) -> Comparison:
     """The full or quick plan with what the command line names in its place. Raises InputError."""
     plan = QUICK if args.quick else FULL
     steps = {} if args.steps is None else {"steps": args.steps, "eval_every": max(1, args.steps // 8)}
@@ -141,10 +154,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 def write(out: Path, runs: Rows, curves: Rows, state: str, json: bool) -> None:
     """Findings from the tables: compare.csv, summary.json, compare.png, compare.md, and the terminal."""
-    found = analysis.findings(runs, curves)
+    found = measures.findings(runs, curves)
     tuned = [
-        {"arm": arm, "group_size": size, "order": order, **choice._asdict()}
-        for (arm, size, order), choice in analysis.choices(runs).items()
+        {"arm": arm, **cell._asdict(), **choice._asdict()} for (arm, cell), choice in measures.choices(runs).items()
     ]
     summary = {
         "state": state,
@@ -155,6 +167,9 @@ def write(out: Path, runs: Rows, curves: Rows, state: str, json: bool) -> None:
         "wall_seconds": sum(r["wall_seconds"] for r in runs),
         "tuning": tuned,
         "findings": found,
+        "learning_curves": learning_curves(
+            curve_rows(measures.evaluation(runs, curves), PUBLISHED), "validation_pass1"
+        ),
     }
     report.write_csv(out / "compare.csv", found)
     report.write_bytes(out / "summary.json", report.to_json(summary).encode())
@@ -198,12 +213,21 @@ def _value(column: str, text: str) -> Any:
 
 def publish(runs: Rows, curves: Rows, path: Path) -> None:
     """Curves at the group size nearest to 4 in the first order, and final pass@1 of all cells, for paper_figures."""
-    table = analysis.curve_rows(curves, tuple(PUBLISHED))
+    rows = curve_rows(measures.evaluation(runs, curves), PUBLISHED)
+    table = [{k: v for k, v in r.items() if k != "edge"} for r in rows]
     last = max(r["step"] for r in table)
-    middle = min({r["group_size"] for r in table}, key=lambda g: (abs(g - 4), g))
-    shown = (middle, table[0]["order"])
+    corrected = {
+        (r["arm"], r["group_size"], r["order"], r["measure"]): r["p_holm"]
+        for r in measures.findings(runs, curves) if r["reference"] == labels.REFERENCE
+    }  # fmt: skip
+
+    def family(row: dict[str, Any]) -> float | None:
+        place = row["estimator"], row["group_size"], row["order"], AT_LAST.get(row["metric"])
+        return corrected.get(place) if row["step"] == last else None
+
+    shown = (middle([r["group_size"] for r in table]), table[0]["order"])
     kept = [
-        r | {"metric": PUBLISHED[r["metric"]]} | {k: _short(r[k]) for k in NUMBERS}
+        r | {"metric": PUBLISHED[r["metric"]]} | {k: _short(r[k]) for k in NUMBERS} | {"p_holm": _short(family(r))}
         for r in table
         if (r["group_size"], r["order"]) == shown or (r["metric"], r["step"]) == ("validation_pass1", last)
     ]
@@ -251,10 +275,11 @@ def stored(out: Path) -> tuple[Rows, Rows]:
     return runs, curves
 
 
-def _compare(plan: Plan, out: Path, cache: Path, args: argparse.Namespace) -> None:
-    done, failed = simulate(plan, out, cache, args.jobs, args.minutes, args.keep_logs)
-    runs, curves = tables(plan, done)
-    state = progress(plan, done)
+def _compare(comparison: Comparison, out: Path, cache: Path, args: argparse.Namespace) -> None:
+    runner = LanguageModel(comparison, out, cache, args.keep_logs, args.jobs)
+    done, failed = simulate(runner, args.minutes)
+    runs, curves = tables(runner, done)
+    state = progress(comparison.plan, runner, done)
     if runs:
         report.write_csv(out / "runs.csv", runs)
         report.write_csv(out / "curves.csv", curves)
@@ -262,8 +287,7 @@ def _compare(plan: Plan, out: Path, cache: Path, args: argparse.Namespace) -> No
         write(out, runs, curves, state, args.json)
     elif not args.json:
         report.say(state)
-    if failed:
-        raise InputError(f"{len(failed)} runs failed, the first {failed[0]}: finished ones are kept")
+    refuse_failed(failed)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ebpo_sim import labels
-from llm import compare_analysis as analysis
+from llm.compare_measures import cell_of, value_at
+from llm.compare_runner import Cell
 from llm.compare_text import cells, name, pick
 
 if TYPE_CHECKING:
@@ -28,8 +29,8 @@ def figure(found: Rows, curves: Rows) -> Figure:
     colour = labels.colours(arms) | APART
     axes = made.subplots(len(listed), 3, squeeze=False, width_ratios=(1, 1, 1.1))
     for line, cell in zip(axes, listed, strict=True):
-        here = [c for c in curves if (c["group_size"], c["order"]) == cell]
-        title = f"G = {cell[0]}, {cell[1]}"
+        here = [c for c in curves if cell_of(c) == cell]
+        title = f"G = {cell.group_size}, {cell.order}"
         _curves(line[0], here, arms, colour, "step", ("evaluation",))
         line[0].set(title=f"{title}: per step", xlabel="step", ylabel="validation pass@1, %")
         _curves(line[1], here, arms, colour, "seconds", ("evaluation", "equal_time"))
@@ -46,7 +47,7 @@ def mean_curve(lines: Sequence[Rows], x: str, points: int = 41) -> tuple[list[fl
     end = min(line[-1][x] for line in lines)
     places = [min(end, end * i / (points - 1)) for i in range(points)]  # rounding must not pass the end
     columns = [([r[x] for r in line], [100 * r["validation_pass1"] for r in line]) for line in lines]
-    return places, [sum(analysis.value_at(*c, at) for c in columns) / len(columns) for at in places]
+    return places, [sum(value_at(*c, at) for c in columns) / len(columns) for at in places]
 
 
 def _curves(axis: Axes, here: Rows, arms: Sequence[str], colour: dict[str, str], x: str, stages: Sequence[str]) -> None:
@@ -66,7 +67,7 @@ def _curves(axis: Axes, here: Rows, arms: Sequence[str], colour: dict[str, str],
     axis.spines[["top", "right"]].set_visible(False)
 
 
-def _differences(axis: Axes, found: Rows, cell: tuple[int, str], colour: dict[str, str]) -> None:
+def _differences(axis: Axes, found: Rows, cell: Cell, colour: dict[str, str]) -> None:
     arms = [
         r["arm"] for r in found if (r["group_size"], r["order"], r["measure"], r["reference"]) == (*cell, "final", "")
     ]

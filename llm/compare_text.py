@@ -6,10 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ebpo_sim import labels, report
-from llm import compare_analysis as analysis
+from ebpo_sim.compare import text as shared
+from llm import compare_measures as measures
+from llm.compare_runner import Cell, clock_arm
 
 Row = Mapping[str, Any]
 Findings = Sequence[Row]
+Table = tuple[Sequence[str], list[tuple[str, ...]]]
 OUTCOMES = ("arm", "lr", "final", "− GRPO [95 %]", "mean of curve", "equal time", "− GRPO [95 %]", "fastest's end")
 COSTS = ("arm", "ms/step", "steps", "rows", "silent", "S", "entropy", "grad norm", "no end")
 
@@ -19,36 +22,36 @@ def name(arm: str) -> str:
     return labels.label(arm).short
 
 
-def cells(found: Findings) -> list[tuple[int, str]]:
+def cells(found: Findings) -> list[Cell]:
     """(group size, order) in the order of the findings."""
-    return list(dict.fromkeys((r["group_size"], r["order"]) for r in found))
+    return list(dict.fromkeys(map(measures.cell_of, found)))
 
 
-def pick(found: Findings, cell: tuple[int, str], arm: str, measure: str, reference: str = "") -> Row | None:
+def pick(found: Findings, cell: Cell, arm: str, measure: str, reference: str = "") -> Row | None:
     """The row of a measure, or of a difference to the reference."""
     wanted = {"group_size": cell[0], "order": cell[1], "arm": arm, "measure": measure, "reference": reference}
     return next((r for r in found if all(r[k] == v for k, v in wanted.items())), None)
 
 
-def outcomes(found: Findings, cell: tuple[int, str]) -> list[tuple[str, ...]]:
+def outcomes(found: Findings, cell: Cell) -> list[tuple[str, ...]]:
     """Pass@1 in percent ± one standard error at equal steps and equal seconds, a line an arm."""
     lines: list[tuple[str, ...]] = []
     for arm, rate, edge in _arms(found, cell):
-        level = {m: pick(found, cell, arm, m) for m in analysis.OUTCOMES}
-        gap = {m: pick(found, cell, arm, m, labels.REFERENCE) for m in analysis.OUTCOMES}
+        level = {m: pick(found, cell, arm, m) for m in measures.OUTCOMES}
+        gap = {m: pick(found, cell, arm, m, labels.REFERENCE) for m in measures.OUTCOMES}
         shown = {m: _percent(row) for m, row in level.items()}
         lines.append((
-            name(arm), f"{rate:g}{'*' if edge else ''}", shown["final"], interval(gap["final"]), shown["mean"],
+            name(arm), shared.rate(rate, edge), shown["final"], interval(gap["final"]), shown["mean"],
             shown["equal_time"], interval(gap["equal_time"]), shown["common_time"],
         ))  # fmt: skip
     return lines
 
 
-def costs(found: Findings, cell: tuple[int, str]) -> list[tuple[str, ...]]:
+def costs(found: Findings, cell: Cell) -> list[tuple[str, ...]]:
     """Seconds, and what explains them and the outcomes: means over training, entropy and the rest over its end."""
     lines: list[tuple[str, ...]] = []
     for arm, _, _ in _arms(found, cell):
-        row = {m: pick(found, cell, arm, m) for m in (*analysis.DESCRIBED, "equal_time_steps")}
+        row = {m: pick(found, cell, arm, m) for m in (*measures.DESCRIBED, "equal_time_steps")}
         value = {m: None if r is None else r["value"] for m, r in row.items()}
         lines.append((
             name(arm), _plain(row["seconds_per_step"], 1000, 0), report.number(value["equal_time_steps"], 0),
@@ -59,7 +62,7 @@ def costs(found: Findings, cell: tuple[int, str]) -> list[tuple[str, ...]]:
     return lines
 
 
-def _arms(found: Findings, cell: tuple[int, str]) -> Iterator[tuple[str, float, bool]]:
+def _arms(found: Findings, cell: Cell) -> Iterator[tuple[str, float, bool]]:
     rows = [r for r in found if (r["group_size"], r["order"], r["measure"], r["reference"]) == (*cell, "final", "")]
     return ((r["arm"], r["learning_rate"], r["edge"]) for r in rows)
 
@@ -78,12 +81,12 @@ def _plain(row: Row | None, unit: float = 1, digits: int = 3) -> str:
 
 
 def interval(row: Row | None) -> str:
-    """A difference in points with its interval; ! resolved after correction, (!) before it only."""
+    """A difference in points with its interval; ! 0 excluded after correction, (!) before it only."""
     if row is None:
         return "-"
     if row["low"] is None:
         return _points(row["value"])
-    mark = {analysis.RESOLVED: " !", analysis.ALONE: " (!)"}.get(row["verdict"], "")
+    mark = {"appears": " !", "the opposite": " !", "before correction only": " (!)"}.get(row["verdict"], "")
     return f"{_points(row['value'])} [{_points(row['low'])}, {_points(row['high'])}]{mark}"
 
 
@@ -92,34 +95,29 @@ def _points(share: float) -> str:
 
 
 def sentence(row: Row, where: str) -> str:
-    """One difference in words, with its interval and whether it is resolved."""
+    """One difference in words, with its interval and its verdict."""
     pair = f"{name(row['arm'])} − {name(row['reference'])} {where}: {_points(row['value'])} points"
     if row["low"] is None:
         return f"{pair} (one seed: no interval)."
     told = f"{pair} (95 % interval {_points(row['low'])} to {_points(row['high'])}, {row['seeds']} seeds)"
-    family = f"Holm's correction for {row['comparisons']} comparisons"
-    if row["verdict"] == analysis.RESOLVED:
-        return f"{told}: resolved, also after {family}."
-    if row["verdict"] == analysis.ALONE:
-        return f"{told}: its own interval excludes 0, but not after {family}."
-    return f"{told}: not resolved."
+    return f"{told}: {row['verdict']} (Holm's correction for {row['comparisons']} comparisons)."
 
 
-def verdicts(found: Findings, cell: tuple[int, str]) -> list[str]:
+def verdicts(found: Findings, cell: Cell) -> list[str]:
     """What the runs of a cell say about EBPO and its repair, null results included, as sentences."""
     said = []
     for arm, _, _ in _arms(found, cell):
-        if labels.NO_SHRINKAGE not in analysis.references(arm):
+        if labels.NO_SHRINKAGE not in measures.references(arm):
             continue
-        for reference in analysis.references(arm):
+        for reference in measures.references(arm):
             for measure, where in (("final", "at equal steps"), ("equal_time", "at equal seconds")):
                 row = pick(found, cell, arm, measure, reference)
                 if row is not None:
                     said.append(sentence(row, where))
-    return [*said, *_pace(found, cell), *_edges(found, cell)]
+    return [*said, *_pace(found, cell), *shared.edges(name(arm) for arm, _, edge in _arms(found, cell) if edge)]
 
 
-def _pace(found: Findings, cell: tuple[int, str]) -> list[str]:
+def _pace(found: Findings, cell: Cell) -> list[str]:
     pace = {arm: pick(found, cell, arm, "seconds_per_step") for arm in (labels.REFERENCE, labels.SUBJECT)}
     rows = pick(found, cell, labels.REFERENCE, "rows_trained")
     mine, plain = pace[labels.SUBJECT], pace[labels.REFERENCE]
@@ -132,19 +130,12 @@ def _pace(found: Findings, cell: tuple[int, str]) -> list[str]:
     ]
 
 
-def _edges(found: Findings, cell: tuple[int, str]) -> list[str]:
-    at_edge = [name(arm) for arm, _, edge in _arms(found, cell) if edge]
-    if not at_edge:
-        return []
-    return [f"At the edge of the grid of learning rates, so perhaps not at their best: {', '.join(at_edge)}."]
-
-
 def nulls(found: Findings) -> str:
-    """How many of the differences of pass@1 are resolved: what is left of many comparisons."""
+    """How many of the differences of pass@1 stand: what is left of many comparisons."""
     lines = []
     for measure, where in (("final", "equal steps"), ("equal_time", "equal seconds")):
         family = [r for r in found if r["measure"] == measure and r["p"] is not None]
-        kept = [r for r in family if r["verdict"] == analysis.RESOLVED]
+        kept = [r for r in family if r["verdict"] in ("appears", "the opposite")]
         if family:
             names = "; ".join(
                 f"{name(r['arm'])} − {name(r['reference'])} at G = {r['group_size']}, {r['order']} "
@@ -152,7 +143,8 @@ def nulls(found: Findings) -> str:
                 for r in kept
             )
             lines.append(
-                f"{where}: {len(kept)} of {len(family)} differences are resolved{': ' + names if names else ''}."
+                f"{where}: {len(kept)} of {len(family)} differences exclude 0 after correction"
+                f"{': ' + names if names else ''}."
             )
     return "\n".join(lines)
 
@@ -172,10 +164,10 @@ def about(found: Findings, runs: Sequence[Row]) -> str:
     machines = sorted({r["machine"] for r in plain})
     return (
         f"Validation pass@1 in percent ± one standard error over {_range(seeds)} paired seeds of {plain[0]['steps']} "
-        f"steps, {tuned}. Intervals: 95 %, Student's t on paired differences, one at a time; ! resolved after Holm's "
+        f"steps, {tuned}. Intervals: 95 %, Student's t on paired differences, one at a time; ! 0 excluded after Holm's "
         "correction over all differences of the same measure, those without runs counted, (!) before it only. "
         "equal time: schedules that last as long as "
-        f"{name(analysis.clock_arm([r['arm'] for r in plain]))}'s (medians over seeds), at the same rates; "
+        f"{name(clock_arm([r['arm'] for r in plain]))}'s (medians over seeds), at the same rates; "
         f"{longer} longer runs of it are there, and a dash is a cell without. "
         "fastest's end: all curves read when the fastest arm has finished, so the others' schedules are not complete. "
         "Seconds are of training alone. steps: those of equal time; rows: share with a gradient to compute; silent: "
@@ -190,32 +182,26 @@ def _range(seeds: set[int]) -> str:
     return f"{min(seeds)} to {max(seeds)}" if seeds else "0"
 
 
-def _title(cell: tuple[int, str]) -> str:
-    return f"G = {cell[0]}, {cell[1]}"
+def sections(found: Findings) -> Iterator[tuple[str, list[Table], list[str]]]:
+    """A title, two tables and sentences for each cell."""
+    for cell in cells(found):
+        tables: list[Table] = [(OUTCOMES, outcomes(found, cell)), (COSTS, costs(found, cell))]
+        yield f"G = {cell.group_size}, {cell.order}", tables, verdicts(found, cell)
 
 
 def text(found: Findings, runs: Sequence[Row]) -> str:
     """All of it for a terminal."""
     parts = []
-    for cell in cells(found):
-        left = ("left", "right", *("right",) * 6)
-        parts.append(f"{_title(cell)}\n{report.text_table(OUTCOMES, outcomes(found, cell), left)}")
-        parts.append(report.text_table(COSTS, costs(found, cell), ("left", *("right",) * (len(COSTS) - 1))))
-        parts.append("\n".join(verdicts(found, cell)))
+    for title, tables, lines in sections(found):
+        drawn = [report.text_table(*table, ("left", *("right",) * (len(table[0]) - 1))) for table in tables]
+        parts.append("\n\n".join([f"{title}\n{drawn[0]}", *drawn[1:], "\n".join(lines)]))
     return "\n\n".join([*parts, nulls(found), about(found, runs)])
 
 
 def markdown(found: Findings, runs: Sequence[Row]) -> str:
     """All of it as Markdown."""
     parts = ["# Estimators compared on the tiny language model\n", about(found, runs) + "\n", nulls(found) + "\n"]
-    for cell in cells(found):
-        parts.append(f"## {_title(cell)}\n")
-        parts.append(_markdown_table(OUTCOMES, outcomes(found, cell)))
-        parts.append(_markdown_table(COSTS, costs(found, cell)))
-        parts.append("\n".join(f"- {line}" for line in verdicts(found, cell)) + "\n")
+    for title, tables, lines in sections(found):
+        parts += [f"## {title}\n", *(shared.markdown_table(*table) for table in tables)]
+        parts.append("\n".join(f"- {line}" for line in lines) + "\n")
     return "\n".join(parts)
-
-
-def _markdown_table(headers: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    rows = [headers, ["---", *["--:"] * (len(headers) - 1)], *lines]
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n"

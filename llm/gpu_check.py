@@ -36,7 +36,9 @@ import torch
 import transformers
 
 from ebpo_sim import cli, group_rewards, make, report
+from ebpo_sim.compare.differences import mean_of, paired
 from ebpo_sim.errors import InputError
+from ebpo_sim.labels import REFERENCE
 from llm import evaluate, policy, rollouts, train
 from llm.engines import HFEngine, Precision, answer, precision
 from llm.objectives import Loss
@@ -169,21 +171,16 @@ def comparison(settings: Settings, cache: Path, seeds: int, limit: float) -> dic
                 }
             )  # fmt: skip
             del run
-    by_arm = {name: [row for row in rows if row["estimator"] == name] for name in ARMS}
+    measured = {
+        key: {name: {r["seed"]: r[key] for r in rows if r["estimator"] == name} for name in ARMS}
+        for key in ("trained", "seconds_a_step")
+    }
     summary = {}
-    for name, mine in by_arm.items():
-        gains = [a["trained"] - b["trained"] for a, b in zip(mine, by_arm["grpo"], strict=True)]
-        summary[name] = {
-            "trained": _pair([row["trained"] for row in mine]),
-            "seconds_a_step": _pair([row["seconds_a_step"] for row in mine]),
-            "trained_minus_grpo": _pair(gains),
-        }
-    return {"seeds": len(by_arm["grpo"]), "steps": settings.steps, "arms": summary, "runs": rows}
-
-
-def _pair(values: Sequence[float]) -> list[float | None]:
-    """Mean and standard error over seeds, none for a single one."""
-    return [report.exists(value) for value in evaluate.mean_and_error(values)]
+    for name in ARMS:
+        gain = paired(measured["trained"][name], measured["trained"][REFERENCE])
+        found = {key: mean_of(by_arm[name].values()) for key, by_arm in measured.items()} | {"trained_minus_grpo": gain}
+        summary[name] = {key: mean and mean[:2] for key, mean in found.items()}  # with its standard error
+    return {"seeds": len(rows) // len(ARMS), "steps": settings.steps, "arms": summary, "runs": rows}
 
 
 def _run(settings: Settings, cache: Path) -> Run:

@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ebpo_sim import labels
-from paper_figures import language_model, reported, style, verdicts
-from paper_figures.data import Data, steps
-from paper_figures.verdicts import Test, Verdict, select
+from ebpo_sim.compare.contrasts import Contrast, Measure, contrast, last, select
+from paper_figures import language_model, reported, style
+from paper_figures.data import TRAINING, Data, steps
+from paper_figures.page import Page
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,10 +17,10 @@ if TYPE_CHECKING:
 
 MAIN = ("grpo", "ebpo", "ebpo_debiased", "ebpo_debiased:memory=0.95")  # with bands; the others thin
 GROUP_SIZE = 4
-MEASURES = {
-    verdicts.at_end: "at the end, paired",
-    verdicts.over_training: "mean, paired",
-    verdicts.kept: "log(last / first record)",
+MEASURES: dict[Measure, str] = {
+    "end": "at the end, paired",
+    "mean": "mean, paired",
+    "kept": "log(last / first record)",
 }
 RUNG = "Rung 2: synthetic skill-chain prompts, softmax policies that learn"
 READING = (
@@ -42,8 +43,8 @@ def cell(data: Data, optimiser: str, metric: str, tuning: str = "own", order: st
     }  # fmt: skip
 
 
-def judged(data: Data, name: str, metric: str, test: Test = verdicts.at_end) -> list[Verdict]:
-    """EBPO against GRPO by the test's measure: under both optimisers and tunings, and of the tiny LM what it has."""
+def judged(data: Data, name: str, metric: str, measure: Measure) -> list[Contrast]:
+    """EBPO against GRPO by the measure: under both optimisers and tunings, and of the tiny LM what it has."""
     sign = reported.CLAIMS[name].sign
     found = []
     for optimiser, label in columns(data).items():
@@ -52,13 +53,13 @@ def judged(data: Data, name: str, metric: str, test: Test = verdicts.at_end) -> 
             if optimiser == language_model.OPTIMISER and not select(data.rows, **where):
                 continue
             what = f"{label}, {tuning} learning rate{'s' if tuning == 'own' else ''}{rates(data, where)}"
-            found.append(test(data.rows, sign, what, **where))
+            found.append(contrast(data.rows, sign, what, measure, **where))
     return found
 
 
 def rates(data: Data, where: dict[str, Any]) -> str:
     """The learning rates of a cell: where they differ, so may all that follows from the size of a step."""
-    rows = [verdicts.last(data.rows, estimator=name, **where) for name in ("ebpo", "grpo")]
+    rows = [last(data.rows, estimator=name, **where) for name in ("ebpo", "grpo")]
     both = [f"{r['learning_rate']:g}" for r in rows if r is not None]
     if len(both) < 2:
         return ""
@@ -96,7 +97,7 @@ def seeds(data: Data) -> str:
     return f"{data.scale}; G = {GROUP_SIZE}, {steps(data.training)} steps, {data.world_text}"
 
 
-def panel(axis: Axes, data: Data, optimiser: str, metric: str, verdict: Verdict | None = None) -> None:
+def panel(axis: Axes, data: Data, optimiser: str, metric: str, verdict: Contrast | None = None) -> None:
     """A metric with its title; what the tiny LM has instead of it; an empty place where it has nothing."""
     if optimiser == language_model.OPTIMISER and not select(data.rows, **cell(data, optimiser, metric)):
         metric = language_model.INSTEAD.get(metric, "")
@@ -110,19 +111,30 @@ def panel(axis: Axes, data: Data, optimiser: str, metric: str, verdict: Verdict 
 Extra = Callable[["Axes", Data, str], None]  # draws a panel of an optimiser
 
 
+def page(
+    name: str, title: str, about: str, metrics: Sequence[str], measure: Measure = "end", extra: Extra | None = None
+) -> Page:
+    """A figure of metrics over training; `about` says what the caption must beside the rung."""
+    caption = f"{RUNG}. {about}"
+
+    def verdicts(data: Data) -> list[Contrast]:
+        """EBPO minus GRPO, named by the metric where there are several."""
+        found = [(metric, v) for metric in metrics for v in judged(data, name, metric, measure)]
+        return [v._replace(what=f"{metric}, {v.what}") if len(metrics) > 1 else v for metric, v in found]
+
+    def draw(data: Data) -> Figure:
+        return over_training(data, name, title, caption, metrics, measure, extra)
+
+    return Page(name, title, caption, (TRAINING,), draw, verdicts)
+
+
 def over_training(
-    data: Data,
-    name: str,
-    heading: str,
-    about: str,
-    metrics: Sequence[str],
-    test: Test = verdicts.at_end,
-    extra: Extra | None = None,
+    data: Data, name: str, heading: str, about: str, metrics: Sequence[str], measure: Measure, extra: Extra | None
 ) -> Figure:
     """A row of panels for each metric, SGD, Adam and the tiny LM side by side, with paper and verdicts beside them.
 
     `extra` adds a row that no verdict is passed on: what the paper does not show but one needs to read the rest.
-    """  # fmt: skip
+    """
     lines, shown = len(metrics) + (extra is not None), columns(data)
     wide = len(shown) > 2
     figure = style.figure(style.WIDE if wide else style.WIDTH, (4.9 if lines == 1 else 6.6) + 0.7 * wide)
@@ -130,7 +142,7 @@ def over_training(
     found = []
     grid = style.panels(figure, lines, len(shown), right=style.strip(figure) - 0.025)
     for line, metric in zip(grid, metrics, strict=False):
-        all_of_it = judged(data, name, metric, test)
+        all_of_it = judged(data, name, metric, measure)
         own = dict(zip(shown, all_of_it[::2], strict=False))
         # With two metrics the strip has room for the main comparison only; captions.md has all.
         label = style.METRICS[metric]
@@ -141,6 +153,6 @@ def over_training(
         for axis, optimiser in zip(grid[-1], shown, strict=True):
             extra(axis, data, optimiser)
     style.key(figure, grid[0])
-    style.beside(figure, reported.CLAIMS[name].text, found, MEASURES[test])
+    style.beside(figure, reported.CLAIMS[name].text, found, MEASURES[measure])
     style.caption(figure, f"{about} {READING} {seeds(data)}.{language_model.note(name, data)}")
     return figure

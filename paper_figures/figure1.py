@@ -7,26 +7,19 @@ from typing import TYPE_CHECKING
 from ebpo_sim import labels
 from paper_figures import style
 from paper_figures.data import Data
-from paper_figures.verdicts import Verdict
+from paper_figures.page import Page
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-NAME = "figure1"
 TITLE = "Figure 1. Overview: how a reward becomes an advantage in EBPO (Algorithm 1)"
 CAPTION = (
     "A diagram, no data. Red: EBPO's own parts. Dashed grey: the path of mu_glob, which centring ends: with one S and "
     "equal groups raw − mean(raw) = r − (1−S)·mu_m − S·mean over the batch, exactly: the history acts "
     "through S alone."
 )
-NEEDS: tuple[str, ...] = ()
 EBPO = labels.label("ebpo").colour
-
-
-def verdicts(data: Data) -> list[Verdict]:
-    """A diagram has none."""
-    return []
 
 
 def draw(data: Data) -> Figure:
@@ -98,3 +91,6 @@ def _loop(axis: Axes) -> None:
     axis.plot([91.5, 91.5, 8, 8], [32, 39.3, 39.3, 33.2], color="#44566c", lw=1.2)
     _arrow(axis, (8, 34.5), (8, 32))
     axis.text(40, 37.4, "new success rates: the next step's world", fontsize=8, color="#44566c", ha="center")
+
+
+PAGE = Page("figure1", TITLE, CAPTION, (), draw, lambda _: [])

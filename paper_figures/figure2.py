@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ebpo_sim import labels
+from ebpo_sim.compare.contrasts import Contrast, Rows, exact
 from paper_figures import reported, style
 from paper_figures.data import FAILURE, Data
-from paper_figures.verdicts import Rows, Verdict, judge_exact
+from paper_figures.page import Page
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-NAME = "figure2"
 TITLE = "Figure 2. Advantage of a group that fails entirely"
 CAPTION = (
     "Rung 0: exact sums, no sampling error. Left, as in the paper: the raw advantage before normalisation. Middle: the "
@@ -21,7 +21,6 @@ CAPTION = (
     "failed, half mixed). Right: the same in a batch without one success. Theory: centring over the batch cancels "
     "mu_glob, and leaves nothing where no rollout succeeds; the verdicts are computed from the sums."
 )
-NEEDS = (FAILURE,)
 SHOWN = ("grpo", "ebpo_released", "ebpo", "ebpo_debiased")
 VIEWS = (
     ("raw_exact", "raw (the paper's figure)", "figure2_raw"),
@@ -44,16 +43,16 @@ def _rows(data: Data, name: str) -> Rows:
     return sorted(found, key=lambda r: r["mu_glob"])
 
 
-def verdicts(data: Data) -> list[Verdict]:
+def verdicts(data: Data) -> list[Contrast]:
     """The raw penalty, its growth with the history after centring, and the signal without any success."""
     mine = _rows(data, "ebpo")
     raw = max((r["raw_exact"] for r in mine), default=None)  # the weakest of the penalties
     grows = mine[-1]["reference_batch"] - mine[0]["reference_batch"] if mine else None
     silent = max((r["no_success_batch"] for r in mine), default=None)
     return [
-        judge_exact(raw, reported.CLAIMS["figure2_raw"].sign, "Left: raw penalty, the weakest"),
-        judge_exact(grows, reported.CLAIMS["figure2_history"].sign, "Middle: effect of the history"),
-        judge_exact(silent, reported.CLAIMS["figure2_silent"].sign, "Right: signal without a success"),
+        exact(raw, reported.CLAIMS["figure2_raw"].sign, "Left: raw penalty, the weakest"),
+        exact(grows, reported.CLAIMS["figure2_history"].sign, "Middle: effect of the history"),
+        exact(silent, reported.CLAIMS["figure2_silent"].sign, "Right: signal without a success"),
     ]
 
 
@@ -82,3 +81,6 @@ def _view(axis: Axes, data: Data, column: str) -> None:
             axis.plot([r["mu_glob"] for r in rows], [r[column] for r in rows], lw=6 - 1.4 * i, alpha=0.85,
                       color=look.colour, label=look.name, solid_capstyle="round")  # fmt: skip
     axis.set_xlabel("mu_glob of the history", fontsize=8.5)
+
+
+PAGE = Page("figure2", TITLE, CAPTION, (FAILURE,), draw, verdicts)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ebpo_sim import labels
+from ebpo_sim.compare.contrasts import Contrast, contrast, last, select
 from paper_figures import curves, language_model, reported, style
 from paper_figures.data import TRAINING, Data, steps
-from paper_figures.verdicts import Verdict, at_end, last, select
+from paper_figures.page import Page
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,7 +22,6 @@ CAPTION = (
     "EBPO − GRPO in points, the paper's on its benchmarks (single runs, no interval) beside ours: compare signs, not "
     "sizes."
 )
-NEEDS = (TRAINING,)
 ORDERS = {"easy_to_hard": "easy to hard", "shuffled": "shuffled"}
 METRIC, POINTS = "pass1", 100.0
 
@@ -32,13 +32,13 @@ def _columns(data: Data) -> dict[str, str]:
     return curves.columns(data) if select(data.llm, **tiny) else style.OPTIMISERS
 
 
-def verdicts(data: Data) -> list[Verdict]:
+def verdicts(data: Data) -> list[Contrast]:
     """EBPO minus GRPO at the end, easy to hard (shuffled: table_group_sizes, G = 4)."""
     found = []
     for optimiser, label in _columns(data).items():
         where = curves.cell(data, optimiser, METRIC, order="easy_to_hard")
         what = f"{label}, easy to hard, points; learning rates{curves.rates(data, where)}"
-        found.append(at_end(data.rows, reported.CLAIMS[NAME].sign, what, POINTS, **where))
+        found.append(contrast(data.rows, reported.CLAIMS[NAME].sign, what, unit=POINTS, **where))
     return found
 
 
@@ -75,7 +75,7 @@ def _bars(axis: Axes, data: Data, optimiser: str) -> None:
     axis.grid(visible=False, axis="x")
 
 
-def _differences(axis: Axes, found: list[Verdict], labels: list[str]) -> None:
+def _differences(axis: Axes, found: list[Contrast], labels: list[str]) -> None:
     names = [f"paper\n{task}" for task in reported.CURRICULUM] + [f"ours\n{label}" for label in labels]
     axis.bar(range(2), list(reported.CURRICULUM.values()), 0.6, color="#c9b99a")
     for x, verdict in enumerate(found, start=2):
@@ -87,3 +87,6 @@ def _differences(axis: Axes, found: list[Verdict], labels: list[str]) -> None:
     axis.axhline(0, color=style.INK, lw=0.8)
     axis.set_xticks(range(len(names)), labels=names, fontsize=7)
     axis.grid(visible=False, axis="x")
+
+
+PAGE = Page(NAME, TITLE, CAPTION, (TRAINING,), draw, verdicts)

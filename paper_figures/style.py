@@ -6,8 +6,7 @@ import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from paper_figures import verdicts
-from paper_figures.verdicts import Verdict
+from ebpo_sim.compare.contrasts import Contrast
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -17,11 +16,14 @@ WIDTH, HEIGHT = 11.5, 4.9  # inches
 WIDE, STRIP = 14.5, 3.1625  # with three columns; of the text beside the panels
 INK, SOFT, PAPER = "#222222", "#666666", "#f4f1ea"
 STAMPS = {
-    verdicts.APPEARS: "#2e7d32",
-    verdicts.OPPOSITE: "#c62828",
-    verdicts.ABSENT: "#ef6c00",
-    verdicts.UNSEEN: "#78909c",
-    verdicts.MISSING: "#bdbdbd",
+    "appears": "#2e7d32",
+    "the opposite": "#c62828",
+    "negligible": "#ef6c00",
+    "before correction only": "#6a7f2e",
+    "no difference seen": "#607d8b",
+    "no resolving power": "#90a4ae",
+    "no interval": "#a1887f",
+    "not studied": "#bdbdbd",
 }
 OPTIMISERS = {"sgd": "SGD", "adam": "Adam"}
 TINY = "tiny LM"
@@ -82,7 +84,7 @@ def caption(on: Figure, text: str) -> None:
     on.text(0.02, 0.09 / on.get_figheight(), textwrap.fill(text, characters), fontsize=8, va="bottom", color=SOFT)
 
 
-def panel_title(axis: Axes, text: str, verdict: Verdict | None = None, below: bool = False) -> None:
+def panel_title(axis: Axes, text: str, verdict: Contrast | None = None, below: bool = False) -> None:
     """A panel's name on the left, and the verdict on it on the right; in narrow panels below its name."""
     axis.set_title(text, loc="left", fontsize=9.5, color=INK, pad=22 if below else 9)
     if verdict is not None and below:
@@ -99,7 +101,7 @@ def stamp(axis: Axes, x: float, y: float, word: str, ha: str = "right", size: fl
     )  # fmt: skip
 
 
-def beside(on: Figure, reported: str, found: Sequence[Verdict], measure: str = "") -> None:
+def beside(on: Figure, reported: str, found: Sequence[Contrast], measure: str = "") -> None:
     """The strip on the right: what the paper reports, and what is found here, by the measure named."""
     from matplotlib.patches import FancyBboxPatch
 
@@ -141,7 +143,7 @@ def key(on: Figure, axes: Sequence[Axes]) -> None:
         )  # fmt: skip
 
 
-def _finding(on: Figure, x: float, y: float, verdict: Verdict, characters: int) -> float:
+def _finding(on: Figure, x: float, y: float, verdict: Contrast, characters: int) -> float:
     """A verdict's word and numbers, and below what they are about; returns where the next begins."""
     line = 0.158 / on.get_figheight()
     colour = STAMPS.get(verdict.word, SOFT)

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from ebpo_sim import labels
-from paper_figures import curves, language_model, reported, style, tables
-from paper_figures.data import TRAINING, Data, Rows, steps
+from ebpo_sim.compare.contrasts import Contrast, contrast, last
+from paper_figures import curves, reported, style, tables
+from paper_figures.data import Data, Rows, steps
 from paper_figures.tables import Table
-from paper_figures.verdicts import Verdict, at_end, last
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 NAME = "table_methods"
 TITLE = "Table 1. Methods × tasks (G = 4, topic order)"
@@ -21,7 +16,6 @@ CAPTION = (
     "not numbers. Paper: average of five benchmarks, recomputed from its rows († printed otherwise), single runs; ‡ "
     f"from a {reported.DRAFT}."
 )
-NEEDS = (TRAINING,)
 METRICS = ("pass1", "maj16", "pass16")
 ORDER = "topic"
 METHODS = {  # ours -> the paper's name
@@ -36,12 +30,12 @@ METHODS = {  # ours -> the paper's name
 ONLY_PAPER = ("DAPO", "EntropyMech")
 
 
-def verdicts(data: Data) -> list[Verdict]:
+def verdicts(data: Data) -> list[Contrast]:
     """EBPO minus GRPO in each metric, in points."""
     return [
-        at_end(
-            data.training, reported.CLAIMS[NAME].sign, f"{style.METRICS[metric]}, {label}, EBPO − GRPO, points", 100,
-            **curves.cell(data, optimiser, metric, order=ORDER),
+        contrast(
+            data.training, reported.CLAIMS[NAME].sign, f"{style.METRICS[metric]}, {label}, EBPO − GRPO, points",
+            unit=100, **curves.cell(data, optimiser, metric, order=ORDER),
         )
         for optimiser, label in style.OPTIMISERS.items()
         for metric in METRICS
@@ -74,8 +68,8 @@ def _average(model: str, method: str) -> str:
     return f"{row.mean:.2f}" + ("†" if (model, method) in reported.SLIPS else "") + ("‡" if row.draft else "")
 
 
-def all_tables(data: Data) -> list[Table]:
-    """Ours beside the paper's averages, and the paper's rows in full."""
+def as_reported() -> Table:
+    """The paper's rows in full."""
     rows = [
         (
             r.model, r.method + ("‡" if r.draft else ""), r.order, *(f"{x:.2f}" for x in r.scores),
@@ -84,36 +78,22 @@ def all_tables(data: Data) -> list[Table]:
         for r in reported.G4
     ]  # fmt: skip
     headers = ("model", "method", "order", *reported.TASKS, "average as printed", "recomputed")
-    return [table(data), Table(f"As reported ({reported.SOURCE}; ‡ {reported.DRAFT})", headers, rows)]
+    return Table(f"As reported ({reported.SOURCE}; ‡ {reported.DRAFT})", headers, rows)
 
 
 def records(data: Data) -> Rows:
     """The long table: ours and the paper's, one value a line."""
-    found = []
-    for r in data.training:
-        if (
-            r["metric"] in METRICS
-            and r["order"] == ORDER
-            and r["group_size"] == 4
-            and r["step"] == steps(data.training)
-        ):
-            found.append(_record("ours", r["world"], r["estimator"], r["metric"], r["optimiser"], r["tuning"]) | {
-                "percent": None if r["value"] is None else 100 * r["value"],
-                "half_width": None if r["se"] is None else 200 * r["se"],
-            })  # fmt: skip
+    place = (ORDER, curves.GROUP_SIZE, steps(data.training))
+    found = [
+        {**tables.measured(r), "task": r["metric"], "order": ORDER, "caveat": ""}
+        for r in data.training
+        if r["metric"] in METRICS and (r["order"], r["group_size"], r["step"]) == place
+    ]
     for p in reported.G4:
         note = reported.DRAFT if p.draft else "single run"
         for task, score in zip(reported.TASKS, p.scores, strict=True):
-            found.append(_record("paper", p.model, p.method, task, "", p.order) | {"percent": score, "caveat": note})
+            found.append(tables.printed(p.model, p.method, score, task=task, order=p.order, caveat=note))
     return found
 
 
-def _record(source: str, where: str, method: str, task: str, optimiser: str, setting: str) -> dict[str, object]:
-    named = {"source": source, "world_or_model": where, "method": method, "task": task, "optimiser": optimiser}
-    return {**named, "setting": setting, "percent": None, "half_width": None, "caveat": ""}
-
-
-def draw(data: Data) -> Figure:
-    """The table as a picture."""
-    caption = f"{CAPTION} {curves.seeds(data)}.{language_model.note(NAME, data)}"
-    return tables.draw(TITLE, table(data), reported.CLAIMS[NAME].text, verdicts(data), caption)
+PAGE = tables.page(NAME, TITLE, CAPTION, table, verdicts, records, (as_reported(),))

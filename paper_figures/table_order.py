@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from ebpo_sim import labels
-from paper_figures import curves, language_model, reported, style, tables
-from paper_figures.data import TRAINING, Data, Rows, steps
+from ebpo_sim.compare.contrasts import Contrast, between_orders, last
+from paper_figures import curves, reported, style, tables
+from paper_figures.data import Data, Rows, steps
 from paper_figures.tables import Table
-from paper_figures.verdicts import Verdict, between_orders, last
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 NAME = "table_order"
 TITLE = "Table 3. Topic order against shuffled (G = 4)"
@@ -20,20 +15,19 @@ CAPTION = (
     "rate. Topic − shuffled compares runs on differently ordered prompts, intervals as if independent. Paper: average "
     "of five benchmarks recomputed from its rows, single runs."
 )
-NEEDS = (TRAINING,)
 ORDERS = ("topic", "shuffled")
 METHODS = ("grpo", "ebpo", "ebpo_released", "ebpo_debiased")
 METRIC = "pass1"
 MODELS = ("Qwen3-8B", "Qwen3-14B")  # those reported in both orders
 
 
-def _difference(data: Data, optimiser: str, name: str, what: str) -> Verdict:
+def _difference(data: Data, optimiser: str, name: str, what: str) -> Contrast:
     cell = curves.cell(data, optimiser, METRIC)
     del cell["order"]
     return between_orders(data.training, reported.CLAIMS[NAME].sign, what, 100, ORDERS, estimator=name, **cell)
 
 
-def verdicts(data: Data) -> list[Verdict]:
+def verdicts(data: Data) -> list[Contrast]:
     """Topic minus shuffled for EBPO, in points (the table has GRPO's, which has no prior to gain by it)."""
     return [
         _difference(data, optimiser, "ebpo", f"EBPO, {label}, topic − shuffled, points")
@@ -67,32 +61,18 @@ def _reported(model: str, method: str) -> list[str]:
     return [*shown, f"{both[0] - both[1]:+.2f}" if len(both) == 2 else "–"]
 
 
-def all_tables(data: Data) -> list[Table]:
-    return [table(data)]
-
-
 def records(data: Data) -> Rows:
     """The long table: ours at the end of training, and the paper's tasks."""
-    found: Rows = []
-    for r in data.training:
-        if r["metric"] == METRIC and r["order"] in ORDERS and (r["group_size"], r["step"]) == (4, steps(data.training)):
-            found.append({
-                "source": "ours", "world_or_model": r["world"], "method": r["estimator"], "optimiser": r["optimiser"],
-                "tuning": r["tuning"], "order": r["order"], "task": METRIC,
-                "percent": None if r["value"] is None else 100 * r["value"],
-                "half_width": None if r["se"] is None else 200 * r["se"],
-            })  # fmt: skip
+    found = [
+        {**tables.measured(r), "order": r["order"], "task": METRIC}
+        for r in data.training
+        if r["metric"] == METRIC and r["order"] in ORDERS and (r["group_size"], r["step"]) == (4, steps(data.training))
+    ]
     for p in reported.G4:
         if p.method == "EBPO" and p.model in MODELS:
             for task, score in zip(reported.TASKS, p.scores, strict=True):
-                found.append({
-                    "source": "paper", "world_or_model": p.model, "method": "EBPO", "optimiser": "", "tuning": "",
-                    "order": p.order, "task": task, "percent": score, "half_width": None,
-                })  # fmt: skip
+                found.append(tables.printed(p.model, p.method, score, order=p.order, task=task))
     return found
 
 
-def draw(data: Data) -> Figure:
-    """The table as a picture."""
-    caption = f"{CAPTION} {curves.seeds(data)}.{language_model.note(NAME, data)}"
-    return tables.draw(TITLE, table(data), reported.CLAIMS[NAME].text, verdicts(data), caption)
+PAGE = tables.page(NAME, TITLE, CAPTION, table, verdicts, records)

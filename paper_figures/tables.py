@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ebpo_sim import labels
-from paper_figures import style
-from paper_figures.verdicts import Verdict
+from ebpo_sim.compare import text
+from ebpo_sim.compare.contrasts import Contrast
+from paper_figures import curves, language_model, reported, style
+from paper_figures.data import TRAINING, Data, Rows
+from paper_figures.page import Page
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LINE = 0.235  # inches
+PERCENT = (("percent", "value", 100), ("half_width", "se", 200))
 
 
 class Table(NamedTuple):
@@ -31,16 +35,54 @@ def percent(row: dict[str, Any] | None) -> str:
     return f"{100 * row['value']:.1f} ± {200 * (row['se'] or 0.0):.1f}"
 
 
+def measured(row: dict[str, Any]) -> dict[str, Any]:
+    """Of a row of a study what all long tables tell: percent and two standard errors."""
+    percents = {name: None if row[k] is None else u * row[k] for name, k, u in PERCENT}
+    return {"source": "ours", "world_or_model": row["world"], "method": row["estimator"],
+            "optimiser": row["optimiser"], "tuning": row["tuning"], **percents}  # fmt: skip
+
+
+def printed(model: str, method: str, percent: float, **more: Any) -> dict[str, Any]:
+    """A number of the paper in a long table."""
+    empty = {"optimiser": "", "tuning": "", "percent": percent, "half_width": None}
+    return {"source": "paper", "world_or_model": model, "method": method, **empty, **more}
+
+
+def page(
+    name: str,
+    title: str,
+    caption: str,
+    table: Callable[[Data], Table],
+    verdicts: Callable[[Data], list[Contrast]],
+    records: Callable[[Data], Rows],
+    more: tuple[Table, ...] = (),
+    scale: Callable[[Data], str] = curves.seeds,
+) -> Page:
+    """A table as a page; more: tables that only its Markdown has; scale: what the picture says of sizes."""
+
+    def note(data: Data) -> str:
+        return language_model.note(name, data)
+
+    def as_text(data: Data) -> str:
+        lines = "\n".join(f"- {v.line}" for v in verdicts(data))
+        shown = "\n".join(markdown(t) for t in (table(data), *more))
+        return f"{shown}\n{caption} {data.scale}.{note(data)}\n\n{lines}\n"
+
+    def picture(data: Data) -> Figure:
+        below = f"{caption} {scale(data)}.{note(data)}"
+        return draw(title, table(data), reported.CLAIMS[name].text, verdicts(data), below)
+
+    return Page(name, title, caption, (TRAINING,), picture, verdicts, as_text, records)
+
+
 def markdown(table: Table) -> str:
     """The table in Markdown, group titles in front of the headers."""
     spread = [title for title, columns in table.groups for _ in range(columns)] or [""] * len(table.headers)
     headers = [f"{group}: {name}" if group else name for group, name in zip(spread, table.headers, strict=True)]
-    lines = [headers, ["---"] * len(headers), *table.rows]
-    body = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-    return f"**{table.title}**\n\n{body}\n"
+    return f"**{table.title}**\n\n{text.markdown_table(headers, table.rows, right=False)}"
 
 
-def draw(heading: str, table: Table, claim: str, found: Sequence[Verdict], caption: str) -> Figure:
+def draw(heading: str, table: Table, claim: str, found: Sequence[Contrast], caption: str) -> Figure:
     """The table with its verdicts and caption; the row of EBPO and of GRPO stand out by colour."""
     columns = 1 if len(found) <= 4 else 2
     verdict_lines = -(-len(found) // columns)
@@ -86,8 +128,7 @@ def draw(heading: str, table: Table, claim: str, found: Sequence[Verdict], capti
     for i, verdict in enumerate(found):
         x, at = 0.0275 + 0.49 * (i // verdict_lines), y - step * (1 + i % verdict_lines)
         style.figure_stamp(figure, x, at, verdict.word)
-        text = f"{verdict.what}  {verdict.numbers}"
-        figure.text(x + 0.135, at, text, fontsize=8.5, va="center", color=style.INK)
+        figure.text(x + 0.135, at, f"{verdict.what}  {verdict.numbers}", fontsize=8.5, va="center", color=style.INK)
     style.caption(figure, caption)
     return figure
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import math
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,12 +16,14 @@ pytest.importorskip("transformers")
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # llm runs from the checkout; it is not installed
 
-from scipy.stats import ttest_rel  # noqa: E402
-
 from ebpo_sim import InputError, cli, labels, report  # noqa: E402
-from llm import compare, compare_plots, compare_runs, compare_text  # noqa: E402
-from llm import compare_analysis as analysis  # noqa: E402
-from llm.compare_plan import TUNING_SEED, Job, Plan, progress, rates, wanted  # noqa: E402
+from ebpo_sim.compare import jobs as engine  # noqa: E402
+from ebpo_sim.compare import plan as plans  # noqa: E402
+from ebpo_sim.compare.plan import Job, Record  # noqa: E402
+from ebpo_sim.compare.tables import curve_rows  # noqa: E402
+from llm import compare, compare_plots, compare_runner, compare_text  # noqa: E402
+from llm import compare_measures as analysis  # noqa: E402
+from llm.compare_runner import TUNING_SEED, Cell, Comparison, LanguageModel  # noqa: E402
 from llm.settings import Settings  # noqa: E402
 
 TINY = {
@@ -30,7 +31,7 @@ TINY = {
     "sft_steps": "60", "sft_batch": "64", "hidden": "16", "layers": "1", "heads": "2", "kv_heads": "1", "warmup": "2",
 }  # fmt: skip
 SMALL = ["--budget", "32", "--group-size", "4", "--steps", "4", *(x for k in TINY for x in ("--set", f"{k}={TINY[k]}"))]
-PLAN = Plan(
+PLAN = Comparison(
     ("grpo", "ebpo", labels.NO_SHRINKAGE, labels.FULL_SHRINKAGE), (2, 4, 8), ("shuffled", "topic"), (1e-4, 1e-3),
     seeds=3, tuning_seeds=2, base=Settings(steps=40, eval_every=10),
 )  # fmt: skip
@@ -38,17 +39,32 @@ PLAN = Plan(
 
 def record(final: float, seconds: float = 10.0, invocation: str = "s", steps: int = 40, start: float = 0.1) -> dict:
     """A finished run as its file has it: a straight line from start to final in two validations."""
-    told = dict.fromkeys(compare_runs.TRACED, 0.5)
+    told = dict.fromkeys(compare_runner.TRACED, 0.5)
     line = [
         {"step": steps // 2, "seconds": seconds / 2, "validation_pass1": (start + final) / 2, **told},
         {"step": steps, "seconds": seconds, "validation_pass1": final, **told},
     ]
-    first = {"step": 0, "seconds": 0.0, "validation_pass1": start, **dict.fromkeys(compare_runs.TRACED)}
+    first = {"step": 0, "seconds": 0.0, "validation_pass1": start, **dict.fromkeys(compare_runner.TRACED)}
     marks = {"invocation": invocation, "machine": {"cores": 2}, "wall_seconds": 1.2 * seconds}
     return {**marks, "curve": [first, *({"validation_se": 0.01, **row} for row in line)]}
 
 
-def finished(plan: Plan, made: Callable[[Job], dict]) -> dict[Job, dict]:
+HERE = Path("unused")
+
+
+def wanted(plan: Comparison, done: dict[Job, Record]) -> list[tuple[str, Job]]:
+    return plans.wanted(plan.plan, LanguageModel(plan, HERE, HERE), done)
+
+
+def progress(plan: Comparison, done: dict[Job, Record]) -> str:
+    return plans.progress(plan.plan, LanguageModel(plan, HERE, HERE), done)
+
+
+def simulate(plan: Comparison, out: Path) -> tuple[dict[Job, Record], list[str]]:
+    return compare_runner.simulate(LanguageModel(plan, out, out))
+
+
+def finished(plan: Comparison, made: Callable[[Job], dict]) -> dict[Job, dict]:
     """All runs of a plan with records made up."""
     done: dict[Job, dict] = {}
     while new := [job for _, job in wanted(plan, done) if job not in done]:
@@ -60,11 +76,11 @@ def test_the_plan_is_paired_and_complete() -> None:
     """Guards the design: number of runs, disjoint seeds, a seed of all arms before the next, extra orders at G = 4."""
     done = finished(PLAN, lambda job: record(0.3))
     stages = {name: [j for stage, j in wanted(PLAN, done) if stage == name] for name in ("tuning", "evaluation")}
-    assert PLAN.cells == [(2, "shuffled"), (4, "shuffled"), (4, "topic"), (8, "shuffled")]
+    assert PLAN.cells == [(2, "shuffled"), (4, "shuffled"), (4, "topic"), Cell(8, "shuffled")]
     assert len(stages["tuning"]) == len(set(stages["tuning"])) == 4 * 4 * 2 * 2
     assert len(stages["evaluation"]) == len(set(stages["evaluation"])) == 4 * 4 * 3
     assert {j.seed for j in stages["evaluation"]} == {0, 1, 2}
-    assert {j.seed for j in stages["tuning"]} == {TUNING_SEED, TUNING_SEED + 1}
+    assert {PLAN.settings(j).seed for j in stages["tuning"]} == {TUNING_SEED, TUNING_SEED + 1}
     assert [j.seed for j in stages["evaluation"]] == [0] * 16 + [1] * 16 + [2] * 16
     for seed in range(3):
         for cell in PLAN.cells:
@@ -93,7 +109,7 @@ def test_evaluation_waits_for_tuning_and_equal_time_for_evaluation() -> None:
     assert len(listed) == 3 * 15 and not any((j.arm, j.cell) == (lacking.arm, lacking.cell) for j in listed)
     assert {j.rate for j in listed} == {1e-3}
     done[lacking] = record(0.2)
-    small = [job for stage, job in wanted(PLAN, done) if stage == "evaluation" and job.group_size == 2]
+    small = [job for stage, job in wanted(PLAN, done) if stage == "evaluation" and job.cell.group_size == 2]
     pace = {"grpo": 4.0, "ebpo": 10.0, labels.NO_SHRINKAGE: 9.5, labels.FULL_SHRINKAGE: 12.0}
     done |= {job: record(0.3, seconds=pace[job.arm] * (1 + 8 * (job.seed == 1))) for job in small[:-1]}
     assert "evaluation 11 of 48, equal time 0 of 3" in progress(PLAN, done)  # the last arm lacks a run
@@ -110,96 +126,57 @@ def test_one_rate_needs_no_tuning() -> None:
     """Guards the short plan: with a single rate no run is spent on choosing it, and it is no edge."""
     plan = replace(PLAN, rates=(3e-4,))
     assert {stage for stage, _ in wanted(plan, {})} == {"evaluation"}
-    assert not rates(plan, {})["ebpo", 4, "topic"].edge
+    assert not plans.choices(plan.plan, LanguageModel(plan, HERE, HERE), {})["ebpo", Cell(4, "topic")].edge
 
 
-def test_choosing_a_rate() -> None:
-    """Guards the choice: the highest mean, the smaller of equals, and a mark at either end of the grid."""
-    assert analysis.choose_rate({1.0: [0.1, 0.2], 2.0: [0.5, 0.1], 4.0: [0.2, 0.2]})[:2] == (2.0, False)
-    assert analysis.choose_rate({4.0: [0.3], 2.0: [0.3], 1.0: [0.1]})[:2] == (2.0, False)
-    assert analysis.choose_rate({2.0: [0.1], 1.0: [0.3]})[:2] == (1.0, True)
-    assert analysis.choose_rate({2.0: [0.4], 1.0: [0.3]})[:2] == (2.0, True)
-    assert analysis.choose_rate({2.0: [0.4]})[:2] == (2.0, False)
-
-
-def test_paired_differences_by_hand() -> None:
-    """Guards the interval: mean, standard error and Student's t of 1, 2, 3, 6, over the seeds that both have."""
-    mine, other = {0: 1.0, 1: 4.0, 2: 5.0, 3: 9.0, 7: 0.0}, {0: 0.0, 1: 2.0, 2: 2.0, 3: 3.0, 8: 5.0}
-    found = analysis.paired(mine, other)
-    assert found is not None and (found.value, found.seeds) == (3.0, 4)
-    assert found.se == pytest.approx(math.sqrt((4 + 1 + 0 + 9) / 3 / 4))
-    assert found.high == pytest.approx(3 + 3.182446305 * found.se) and found.low == pytest.approx(6 - found.high)
-    assert found.p == pytest.approx(ttest_rel([1, 4, 5, 9], [0, 2, 2, 3]).pvalue)
-    assert analysis.paired({0: 2.0}, {0: 1.0}) == (1.0, None, None, None, None, 1)
-    assert analysis.paired({0: 2.0}, {1: 1.0}) is None
-    assert [analysis.mean_of([x, x]).p for x in (0.0, 0.5)] == [1.0, 0.0]
-
-
-def test_holm_by_hand() -> None:
-    """Guards the correction: 3 x 0.01, then 2 x 0.02 kept above its predecessor, capped at 1, in the given order."""
-    assert analysis.holm([0.02, 0.01, 0.9]) == pytest.approx([0.04, 0.03, 0.9])
-    assert analysis.holm([0.03, 0.01, 0.03]) == pytest.approx([0.06, 0.03, 0.06])
-    assert analysis.holm([0.8, 0.7]) == [1.0, 1.0] and analysis.holm([]) == []
-
-
-@pytest.mark.parametrize(
-    ("p", "p_holm", "word"),
-    [(0.001, 0.02, "resolved"), (0.01, 0.2, "resolved alone"), (0.06, 0.3, "not resolved"), (None, None, "one seed")],
-)
-def test_verdicts(p: float | None, p_holm: float | None, word: str) -> None:
-    """Guards the words: only what survives the correction is resolved."""
-    assert analysis.verdict(p, p_holm) == word
-
-
-def test_interpolation_and_equal_steps_by_hand() -> None:
-    """Guards the two ways of comparing per second: between records of a curve, and by the length of a schedule."""
+def test_interpolation_by_hand() -> None:
+    """Guards comparing per second between records of a curve, and whose seconds count."""
     assert analysis.value_at([0, 2, 6], [0.1, 0.3, 0.5], 3) == pytest.approx(0.35)
     assert analysis.value_at([0, 2, 6], [0.1, 0.3, 0.5], 6) == 0.5
     with pytest.raises(AssertionError, match="beyond its end"):
         analysis.value_at([0, 2, 6], [0.1, 0.3, 0.5], 6.1)
-    found = [analysis.equal_steps(100, [10, 10, 99], [0, t, 500]) for t in (20, 10.6, 9.4, 10.7, 4, 0.01)]
-    assert found == [200, 100, 100, 112, 38, 12] and analysis.equal_steps(4, [2], [3]) == 6
-    assert analysis.clock_arm(["grpo", "rloo", "ebpo"]) == "ebpo" and analysis.clock_arm(["grpo", "rloo"]) == "rloo"
+    assert (
+        compare_runner.clock_arm(["grpo", "rloo", "ebpo"]) == "ebpo"
+        and compare_runner.clock_arm(["grpo", "rloo"]) == "rloo"
+    )
     lines = [[{"x": 0, "validation_pass1": 0.0}, {"x": x, "validation_pass1": 0.1}] for x in (1, 2)]
     assert compare_plots.mean_curve(lines, "x", 3) == ([0, 0.5, 1], pytest.approx([0, (5 + 2.5) / 2, (10 + 5) / 2]))
 
 
 def made_up(job: Job) -> dict:
     """EBPO gains 2 points at G = 2 in every seed, none elsewhere but noise, and takes 2.5 times as long."""
-    noise = {0: 0.0, 1: 0.004, 2: -0.003}[job.seed % TUNING_SEED]
-    gain = 0.02 + noise / 50 if (job.arm, job.group_size) == ("ebpo", 2) else noise if job.arm == "ebpo" else 0.0
+    noise = {0: 0.0, 1: 0.004, 2: -0.003}[job.seed]
+    gain = 0.02 + noise / 50 if (job.arm, job.cell.group_size) == ("ebpo", 2) else noise if job.arm == "ebpo" else 0.0
     pace = 0.25 if job.arm == "ebpo" else 0.1
-    return record(
-        0.3 + 10 * job.rate + gain + 0.01 * (job.seed % TUNING_SEED) + (job.steps - 40) / 1000, pace * job.steps
-    )
+    return record(0.3 + 10 * job.rate + gain + 0.01 * (job.seed) + (job.steps - 40) / 1000, pace * job.steps)
 
 
 @pytest.fixture(scope="module")
 def found() -> tuple[list[dict], list[dict], list[dict]]:
     done = finished(PLAN, made_up)
-    runs, curves = compare_runs.tables(PLAN, done)
+    runs, curves = compare_runner.tables(LanguageModel(PLAN, HERE, HERE), done)
     return runs, curves, analysis.findings(runs, curves)
 
 
 def test_findings_of_a_made_up_comparison(found: tuple[list[dict], ...]) -> None:
     """Guards the way from runs to verdicts: a known effect is found with its size, a null is said to be one."""
     rows = found[2]
-    row = compare_text.pick(rows, (2, "shuffled"), "ebpo", "final", "grpo")
-    assert row is not None and row["value"] == pytest.approx(0.02 + 0.001 / 3 / 50) and row["verdict"] == "resolved"
+    row = compare_text.pick(rows, Cell(2, "shuffled"), "ebpo", "final", "grpo")
+    assert row is not None and row["value"] == pytest.approx(0.02 + 0.001 / 3 / 50) and row["verdict"] == "appears"
     family = [r for r in rows if r["measure"] == "final" and r["reference"]]
     assert len(family) == 4 * (3 + 1 + 1) and {r["comparisons"] for r in family} == {20}
     assert row["p_holm"] == pytest.approx(20 * row["p"]) or row["p_holm"] > 20 * row["p"]
-    null = compare_text.pick(rows, (8, "shuffled"), "ebpo", "final", "grpo")
-    assert null is not None and null["verdict"] == "not resolved" and null["low"] < 0 < null["high"]
+    null = compare_text.pick(rows, Cell(8, "shuffled"), "ebpo", "final", "grpo")
+    assert null is not None and null["verdict"] == "no difference seen" and null["low"] < 0 < null["high"]
     assert {r["edge"] for r in rows} == {True}  # 1e-3 is better than 1e-4 and the end of the grid
     # GRPO ends after 4 s; EBPO's line is then at 4 of its 10 s.
-    early = compare_text.pick(rows, (4, "topic"), "ebpo", "common_time")
+    early = compare_text.pick(rows, Cell(4, "topic"), "ebpo", "common_time")
     ends = [0.3 + 0.01 + n + 0.01 * s for s, n in ((0, 0.0), (1, 0.004), (2, -0.003))]
     assert early is not None and early["value"] == pytest.approx(sum(0.1 + 0.4 * (e - 0.1) for e in ends) / 3)
     # At equal time GRPO has 100 steps, 60 more at 0.1 points each.
-    gap = compare_text.pick(rows, (2, "shuffled"), "ebpo", "equal_time", "grpo")
+    gap = compare_text.pick(rows, Cell(2, "shuffled"), "ebpo", "equal_time", "grpo")
     assert gap is not None and gap["value"] == pytest.approx(row["value"] - 0.06)
-    steps = compare_text.pick(rows, (2, "shuffled"), "grpo", "equal_time_steps")
+    steps = compare_text.pick(rows, Cell(2, "shuffled"), "grpo", "equal_time_steps")
     assert steps is not None and steps["value"] == 100
 
 
@@ -236,15 +213,18 @@ def test_arms_have_readable_names() -> None:
 def test_the_text_says_null_results_and_missing_intervals(found: tuple[list[dict], ...]) -> None:
     """Guards honesty: not resolved is written out, a single seed has no interval, an edge of the grid is named."""
     runs, curves, rows = found
-    said = "\n".join(compare_text.verdicts(rows, (8, "shuffled")))
-    assert "EBPO − GRPO at equal steps: +0.03 points (95 % interval" in said and "not resolved" in said
+    said = "\n".join(compare_text.verdicts(rows, Cell(8, "shuffled")))
+    assert "EBPO − GRPO at equal steps: +0.03 points (95 % interval" in said and "no difference seen" in said
     assert "A step of GRPO takes 0.40 of the time of EBPO's" in said and "At the edge of the grid" in said
     steps = compare_text.nulls(rows).splitlines()[0]
-    assert "3 of 20 differences are resolved: EBPO − GRPO at G = 2, shuffled (+2.00)" in steps and "G = 4" not in steps
+    assert (
+        "3 of 20 differences exclude 0 after correction: EBPO − GRPO at G = 2, shuffled (+2.00)" in steps
+        and "G = 4" not in steps
+    )
     assert "over 2 other seeds" in compare_text.about(rows, runs) and "3 paired seeds" in compare_text.about(rows, runs)
     one = [r for r in runs if r["seed"] == 0]
     single = analysis.findings(one, curves)
-    assert {r["verdict"] for r in single if r["reference"]} == {"one seed"}
+    assert {r["verdict"] for r in single if r["reference"]} == {"no interval"}
     assert "(one seed: no interval)" in compare_text.text(single, one)
     table = compare_text.markdown(rows, runs)
     assert table.count("| GRPO |") == 8 and {line.count("|") for line in table.splitlines() if "|" in line[:2]} == {
@@ -255,20 +235,20 @@ def test_the_text_says_null_results_and_missing_intervals(found: tuple[list[dict
 
 def test_the_curve_of_a_run() -> None:
     """Guards what a run keeps: means since the last validation, seconds without validating and measuring."""
-    plain = dict.fromkeys(compare_runs.TRACED, 0.0)
+    plain = dict.fromkeys(compare_runner.TRACED, 0.0)
     rows = [
         {**plain, "step": i + 1, "reward": float(i), "shrinkage": None if i < 2 else 0.25, "seconds_sample": 1.0,
          "seconds_update": 2.0, "seconds_measure": 50.0, "seconds_validate": 70.0, "validation_se": 0.1,
          "validation_pass1": 0.2 + i / 10 if i in (1, 4) else None}
         for i in range(5)
     ]  # fmt: skip
-    start, first, second = compare_runs.curve(rows, [0.15, 0.01])
+    start, first, second = compare_runner.curve(rows, [0.15, 0.01])
     assert (start["step"], start["seconds"], start["validation_pass1"], start["reward"]) == (0, 0.0, 0.15, None)
     assert (first["step"], first["seconds"], first["reward"], first["shrinkage"]) == (2, 6.0, 0.5, None)
     assert (second["step"], second["seconds"], second["reward"], second["shrinkage"]) == (5, 15.0, 3.0, 0.25)
-    assert compare_runs._over_training([first, second], "reward") == 2.0
-    assert compare_runs._over_training([first, second], "shrinkage") == 0.25
-    assert compare_runs._over_training([first], "shrinkage") is None
+    assert compare_runner._over_training([first, second], "reward") == 2.0
+    assert compare_runner._over_training([first, second], "shrinkage") == 0.25
+    assert compare_runner._over_training([first], "shrinkage") is None
 
 
 class Fake:
@@ -283,7 +263,7 @@ class Fake:
         if len(self.calls) in self.fail:
             raise self.fail[len(self.calls)]
         out.mkdir(parents=True, exist_ok=True)
-        plain = dict.fromkeys(compare_runs.TRACED, 0.5)
+        plain = dict.fromkeys(compare_runner.TRACED, 0.5)
         rows = [
             {**plain, "step": step, "seconds_update": 0.1, "validation_se": 0.01,
              "validation_pass1": 0.3 if step % settings.eval_every == 0 or step == settings.steps else None}
@@ -304,7 +284,7 @@ SHORT = replace(PLAN, arms=("grpo", "ebpo"), group_sizes=(4,), orders=("shuffled
 def fake(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Fake]:
     def put(**fail: Any) -> Fake:
         made = Fake(**fail)
-        monkeypatch.setattr(compare_runs, "train", made)
+        monkeypatch.setattr(compare_runner, "train", made)
         return made
 
     return put
@@ -314,14 +294,14 @@ def test_an_interrupted_comparison_goes_on_where_it_was(fake: Callable[..., Fake
     """Guards resuming: finished runs are not trained again, others are, whichever call was interrupted."""
     stopped = fake(fail={5: KeyboardInterrupt()})
     with pytest.raises(KeyboardInterrupt):
-        compare_runs.simulate(SHORT, tmp_path, tmp_path, 1)
+        simulate(SHORT, tmp_path)
     assert len(stopped.trained()) == 4 and len(list((tmp_path / "runs").iterdir())) == 3
     rest = fake()
-    done, failed = compare_runs.simulate(SHORT, tmp_path, tmp_path, 1)
+    done, failed = simulate(SHORT, tmp_path)
     assert len(rest.trained()) == 8 - 3 and rest.calls[0].steps == 1 and failed == []
     assert len(done) == 8 and not {*stopped.trained()[:3]} & {*rest.trained()}
     whole = fake()
-    again, _ = compare_runs.simulate(SHORT, tmp_path, tmp_path, 1)
+    again, _ = simulate(SHORT, tmp_path)
     assert whole.calls == [] and again == done  # not even a warm start
     assert progress(SHORT, done) == "All 8 runs are done (tuning 4 of 4, evaluation 4 of 4)."
     assert {p.name for p in tmp_path.iterdir()} == {"runs"}  # rollouts are not kept
@@ -332,29 +312,29 @@ def test_damaged_and_foreign_files_are_done_again(
 ) -> None:
     """Guards the store: a cut file, one without a curve and one of other settings are said to be and replaced."""
     fake()
-    done, _ = compare_runs.simulate(SHORT, tmp_path, tmp_path, 1)
+    done, _ = simulate(SHORT, tmp_path)
     files = sorted((tmp_path / "runs").iterdir())
     files[0].write_text(files[0].read_text()[:100])
     files[1].write_text(files[2].read_text())
     files[3].write_text(json.dumps(json.loads(files[3].read_text()) | {"curve": []}))
     repaired = fake()
-    again, _ = compare_runs.simulate(SHORT, tmp_path, tmp_path, 1)
+    again, _ = simulate(SHORT, tmp_path)
     assert len(repaired.trained()) == 3 and again.keys() == done.keys()
     said = capsys.readouterr()
     assert said.err.count("is damaged") == 3 and "damaged" not in said.out
     other = fake()
-    compare_runs.simulate(replace(SHORT, base=replace(SHORT.base, hidden=32)), tmp_path, tmp_path, 1)
+    simulate(replace(SHORT, base=replace(SHORT.base, hidden=32)), tmp_path)
     assert len(other.trained()) == 8  # another model's runs are not these
 
 
 def test_a_failed_run_does_not_cost_the_others(fake: Callable[..., Fake], tmp_path: Path) -> None:
     """Guards long comparisons: a crash is reported after the rest is done; settings that are refused stop at once."""
     fake(fail={7: RuntimeError("weights are not finite")})
-    done, failed = compare_runs.simulate(SHORT, tmp_path, tmp_path, 1)
+    done, failed = simulate(SHORT, tmp_path)
     assert len(done) == 7 and len(failed) == 1 and "weights are not finite" in failed[0]
     fake(fail={1: InputError("--prompts must be less")})
     with pytest.raises(InputError, match="--prompts must be less"):
-        compare_runs.simulate(replace(SHORT, budget=128), tmp_path, tmp_path, 1)
+        simulate(replace(SHORT, budget=128), tmp_path)
 
 
 def test_the_wall_clock_limit(
@@ -362,8 +342,8 @@ def test_the_wall_clock_limit(
 ) -> None:
     """Guards --minutes: no run is started that would end later, and the command can be repeated until all are done."""
     clock = [0.0]
-    monkeypatch.setattr(compare_runs.time, "monotonic", lambda: clock[0])
-    monkeypatch.setattr(compare_runs.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(engine.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(compare_runner.time, "perf_counter", lambda: clock[0])
     command = [*SMALL, "--estimator", "rloo", "--lr", "1e-3", "--seeds", "4", "--jobs", "1", "--minutes", "1"]
     command += ["--out", str(tmp_path / "out"), "--cache", str(tmp_path)]
     for before, after in ((0, 4), (4, 8)):  # 13 s each: four end within a minute, the fifth would not
@@ -374,25 +354,12 @@ def test_the_wall_clock_limit(
             clock[0] += 13.0 if settings.steps > 1 else 0.0
             return plain(settings, *rest)
 
-        monkeypatch.setattr(compare_runs, "train", slow)
+        monkeypatch.setattr(compare_runner, "train", slow)
         compare.main(command)
         assert len(list((tmp_path / "out" / "runs").iterdir())) == after and len(made.trained()) == after - before
         said = capsys.readouterr().out
         assert ("4 of 8 runs done" in said and "repeat the command to go on" in said) == (after == 4)
     assert "All 8 runs are done" in said
-
-
-def test_how_long_a_run_will_take() -> None:
-    """Guards the limit's estimate: the slowest run of the same arm and group size, scaled to its steps; else of all."""
-    job = Job("grpo", 2, "shuffled", 1e-3, 0, 40)
-    done = {
-        job: record(0.3, 10.0),
-        job._replace(seed=1): record(0.3, 20.0),
-        job._replace(arm="ebpo"): record(0.3, 50.0),
-    }
-    assert compare_runs.expected(job._replace(seed=2, steps=80), done) == pytest.approx(1.1 * 2 * 1.2 * 20)
-    assert compare_runs.expected(job._replace(group_size=4), done) == pytest.approx(1.1 * 1.2 * 50)
-    assert compare_runs.expected(job, {}) == 0.0
 
 
 def test_a_tiny_comparison_from_command_to_figure(
@@ -423,10 +390,11 @@ def test_a_tiny_comparison_from_command_to_figure(
     before = {p.name: p.read_bytes() for p in out.glob("compare.*")}
     compare.main(["--report", *folders])
     assert before == {p.name: p.read_bytes() for p in out.glob("compare.*")}  # the tables hold all of it
-    monkeypatch.setattr(compare_runs, "train", None)
+    monkeypatch.setattr(compare_runner, "train", None)
     compare.main(["--publish", str(tmp_path / "curves.csv"), *folders])
     table = (tmp_path / "curves.csv").read_text().splitlines()
-    assert table[0] == "estimator,group_size,order,learning_rate,metric,step,value,se,difference,difference_se,seeds"
+    assert table[0].startswith("estimator,group_size,order,learning_rate,metric,step,value,se,difference,")
+    assert table[0].endswith(",difference_se,seeds,p_holm")
     assert len(table) == 1 + 4 * (5 + 5 * 4)  # pass@1 also of the warm start; four validations of six metrics
     monkeypatch.setattr(compare, "LARGEST", 1000)
     with pytest.raises(InputError, match="more than 1000 bytes"):
@@ -444,7 +412,7 @@ def test_curves_of_several_seeds_by_hand() -> None:
             ("evaluation", "ebpo", 1, 0.7), ("equal_time", "grpo", 0, 9.0), ("tuning", "ebpo", 0, 9.0),
         )
     ]  # fmt: skip
-    plain, mine = analysis.curve_rows(curves, ["reward"])
+    plain, mine = curve_rows(analysis.evaluation([], curves), ["reward"])
     assert (plain["value"], plain["difference"], plain["seeds"]) == (pytest.approx(0.3), None, 2)
     assert (mine["value"], mine["difference"]) == (pytest.approx(0.5), pytest.approx(0.2))
     assert mine["se"] == pytest.approx(0.2) and mine["difference_se"] == pytest.approx(0.1)

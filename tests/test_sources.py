@@ -15,7 +15,7 @@ from ebpo_sim import cache, sources
 from ebpo_sim.studies.failure import study as failure_study
 
 ROOT = Path(sources.__file__).parent.parent
-USERS = ("ebpo_sim.studies.failure.study", "ebpo_sim.studies.training.cells", "llm.compare_runs")
+USERS = ("ebpo_sim.studies.failure.study", "ebpo_sim.studies.training.cells", "llm.compare_runner")
 
 
 @pytest.fixture(scope="module")

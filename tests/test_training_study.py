@@ -13,9 +13,11 @@ import pytest
 from ebpo_sim import cache
 from ebpo_sim.chains.population import parse_population
 from ebpo_sim.chains.rung import METRICS, train
+from ebpo_sim.compare.plan import Job, Series
+from ebpo_sim.compare.tables import final
 from ebpo_sim.errors import InputError
 from ebpo_sim.studies.training import cells, study
-from ebpo_sim.studies.training.findings import findings
+from ebpo_sim.studies.training.findings import Found, findings
 from ebpo_sim.studies.training.plots import plot
 
 TINY = replace(
@@ -23,18 +25,18 @@ TINY = replace(
     population=40, validation=10, prompts=8, steps=6, record_every=2, gradient_redraws=2, seeds=3, tuning_seeds=1,
     minibatches=2, sgd_rates=(1.0, 8.0),
 )  # fmt: skip
-KEYS = ["world", "estimator", "group_size", "optimiser", "order", "tuning", "learning_rate", "metric", "step", "value",
-        "se", "difference", "difference_se", "seeds"]  # fmt: skip
+KEYS = ["estimator", "world", "group_size", "optimiser", "order", "tuning", "learning_rate", "edge", "metric", "step",
+        "value", "se", "difference", "difference_se", "seeds"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, cells.Found, study.Rows]:
+def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Found, study.Rows]:
     out = tmp_path_factory.mktemp("study")
-    found = cells.simulate(TINY, out, 1)
-    return out, found, cells.to_rows(found)
+    found = study.simulate(TINY, out, 1)
+    return out, found, study.table(found)
 
 
-def test_rows_are_the_promised_table(done: tuple[Path, cells.Found, study.Rows]) -> None:
+def test_rows_are_the_promised_table(done: tuple[Path, Found, study.Rows]) -> None:
     """Guards the table's form: its keys, its cells, differences for all but the reference."""
     _, _, rows = done
     assert all(list(r) == KEYS for r in rows)
@@ -44,27 +46,24 @@ def test_rows_are_the_promised_table(done: tuple[Path, cells.Found, study.Rows])
         *((e, 2, "topic", "own") for e in ("grpo", "ebpo")),
     }
     assert all((r["difference"] is None) == (r["estimator"] == "grpo") for r in rows if r["metric"] == "pass1")
-    ends = study.final(rows, "entropy")
+    ends = final(rows, "entropy")
     assert len(ends) == 10
     assert {r["step"] for r in ends} == {6}
-    assert study.final([], "entropy") == []
+    assert final([], "entropy") == []
 
 
-def test_a_row_is_the_paired_mean_of_its_runs(done: tuple[Path, cells.Found, study.Rows]) -> None:
+def test_a_row_is_the_paired_mean_of_its_runs(done: tuple[Path, Found, study.Rows]) -> None:
     """Guards value, se and paired difference: recomputed from runs made here, one by one."""
     _, found, rows = done
-    cell = cells.Cell("chain", "ebpo", 2, "sgd", "topic")
-    row = next(
-        r for r in study.final(rows, "pass1") if (r["estimator"], r["group_size"], r["order"]) == ("ebpo", 2, "topic")
-    )
+    cell = cells.Cell("chain", 2, "sgd", "topic")
+    row = next(r for r in final(rows, "pass1") if (r["estimator"], r["group_size"], r["order"]) == ("ebpo", 2, "topic"))
     ends = {}
     for name in ("grpo", "ebpo"):
-        here = cell._replace(estimator=name)
-        rate = found[here, "own"].rate
+        jobs = [Job(name, cell, found[name, cell, "own"].rate, s, TINY.steps) for s in range(3)]
         ends[name] = np.array(
             [
-                train(parse_population("chain", 40, s, 10), cells.config(TINY, here, rate, s)).values["pass1"][-1]
-                for s in range(3)
+                train(parse_population("chain", 40, job.seed, 10), cells.config(TINY, job)).values["pass1"][-1]
+                for job in jobs
             ]
         )
     gap = ends["ebpo"] - ends["grpo"]
@@ -72,22 +71,23 @@ def test_a_row_is_the_paired_mean_of_its_runs(done: tuple[Path, cells.Found, stu
     assert (row["value"], row["se"], row["difference"], row["difference_se"]) == pytest.approx(expected, rel=1e-12)
 
 
-def test_every_method_is_tuned_with_the_same_budget(done: tuple[Path, cells.Found, study.Rows]) -> None:
+def test_every_method_is_tuned_with_the_same_budget(done: tuple[Path, Found, study.Rows]) -> None:
     """Guards fairness: one grid, as many runs; the best rate is used, the shared one is GRPO's best."""
     out, found, _ = done
-    tuned = {}
-    for cell in cells.cells(TINY):
-        job = cells.Job(TINY, cell, None)
-        tuned[cell] = cache.load(out / "cells" / f"{job.key()}.json")
-        assert tuned[cell]["rates"] == [1.0, 8.0]
-        assert found[cell, "own"].rate == tuned[cell]["rates"][int(np.argmax(tuned[cell]["scores"]))]
-    for (cell, tuning), result in found.items():
-        if tuning == "shared":
-            assert result.rate == found[cell._replace(estimator="grpo"), "own"].rate
-    assert cells._best({"rates": [1, 2, 4], "scores": [0.5, 0.7, 0.7]}) == 2
+    chains, plan = cells.Chains(TINY), cells.plan(TINY)
+    for arm, cell in plan.places():
+        jobs = [Job(arm, cell, rate, 0, TINY.steps, True) for rate in (1.0, 8.0)]
+        scores = [chains.score(cache.load(out / "cells" / f"{chains.key(job)}.json")) for job in jobs]
+        best = found[arm, cell, "own"]
+        assert (best.rate, best.edge) == ((1.0, 8.0)[int(np.argmax(scores))], True)
+        if cell in plan.shared:
+            assert found[arm, cell, "shared"].rate == found["grpo", cell, "own"].rate
+    assert {(cell.order, tuning) for _, cell, tuning in found} == {
+        ("shuffled", "own"), ("topic", "own"), ("shuffled", "shared"),
+    }  # fmt: skip
 
 
-def test_killed_and_resumed_gives_the_same_table(done: tuple[Path, cells.Found, study.Rows], tmp_path: Path) -> None:
+def test_killed_and_resumed_gives_the_same_table(done: tuple[Path, Found, study.Rows], tmp_path: Path) -> None:
     """Guards resumption: from half of the files, one damaged, the same table; nothing whole is redone."""
     out, _, rows = done
     (tmp_path / "cells").mkdir()
@@ -102,7 +102,7 @@ def test_killed_and_resumed_gives_the_same_table(done: tuple[Path, cells.Found, 
     assert broken.read_bytes() == kept[0].read_bytes()
 
 
-def test_threads_do_not_change_a_byte(done: tuple[Path, cells.Found, study.Rows], tmp_path: Path) -> None:
+def test_threads_do_not_change_a_byte(done: tuple[Path, Found, study.Rows], tmp_path: Path) -> None:
     """Guards reproducibility: two worker processes write the files that one wrote."""
     out, _, rows = done
     assert study.rows(TINY, tmp_path, 2) == rows
@@ -112,34 +112,40 @@ def test_threads_do_not_change_a_byte(done: tuple[Path, cells.Found, study.Rows]
 
 def test_a_file_belongs_to_its_settings_only() -> None:
     """Guards the cache: whatever changes a job's result changes its name; what does not, does not."""
-    cell = cells.Cell("chain", "ebpo", 2, "sgd", "shuffled")
-    key = cells.Job(TINY, cell, 1.0).key()
-    same = replace(TINY, worlds=("bandit:beta:2,3",), tuning_seeds=2, sgd_rates=(3.0,))
-    assert cells.Job(same, cell, 1.0).key() == key
-    sizes = ("steps", "prompts", "population", "validation", "seeds", "seed", "kl", "epochs", "record_every")
-    others = [cells.Job(replace(TINY, **{name: getattr(TINY, name) + 1}), cell, 1.0) for name in sizes]
-    others += [cells.Job(TINY, cell, 2.0), cells.Job(TINY, cell, None)]
-    changed = ({"order": "topic"}, {"estimator": "ebpo:memory=0.9"}, {"group_size": 3}, {"optimiser": "adam"})
-    others += [cells.Job(TINY, cell._replace(**change), 1.0) for change in changed]
-    assert len({key, *(job.key() for job in others)}) == len(others) + 1
+    job = Job("ebpo", cells.Cell("chain", 2, "sgd", "shuffled"), 1.0, 0, TINY.steps)
+
+    def key(settings: cells.Settings, job: Job) -> str:
+        return cells.Chains(settings).key(job)
+
+    same = replace(TINY, worlds=("bandit:beta:2,3",), seeds=9, tuning_seeds=2, sgd_rates=(3.0,))
+    assert key(same, job) == key(TINY, job)
+    sizes = ("prompts", "population", "validation", "seed", "kl", "epochs", "record_every")
+    others = [key(replace(TINY, **{name: getattr(TINY, name) + 1}), job) for name in sizes]
+    runs = ({"rate": 2.0}, {"tuning": True}, {"seed": 1}, {"steps": 7}, {"arm": "ebpo:memory=0.9"})
+    changed = [job._replace(**change) for change in runs]
+    cell = ({"order": "topic"}, {"world": "bandit:beta:2,3"}, {"group_size": 3}, {"optimiser": "adam"})
+    changed += [job._replace(cell=job.cell._replace(**change)) for change in cell]
+    others += [key(TINY, other) for other in changed]
+    assert len({key(TINY, job), *others}) == len(others) + 1
 
 
-def synthetic(shift: float, seeds: int = 20) -> cells.Found:
+def synthetic(shift: float, seeds: int = 20) -> Found:
     """A study whose ebpo is ahead of grpo by `shift` in pass1, behind in entropy by as much; noise 0.01 a seed."""
-    found: cells.Found = {}
-    for cell in cells.cells(TINY):
+    found: Found = {}
+    for arm, cell in cells.plan(TINY).places():
         rng = np.random.default_rng(len(found))
         ramp = np.linspace(0.2, 0.6, 5) * np.ones((seeds, 1))
-        own = shift * (cell.estimator == "ebpo") * np.linspace(0, 1, 5)
+        own = shift * (arm == "ebpo") * np.linspace(0, 1, 5)
         values = {m: np.ones((seeds, 5)) for m in METRICS}
         values["pass1"] = ramp + own + rng.normal(0, 0.01, (seeds, 5)) * np.linspace(0, 1, 5)
         values["entropy"] = 1 - ramp - own
+        curves = {s: [{m: values[m][s, t] for m in METRICS} | {"step": t} for t in range(5)] for s in range(seeds)}
         for tuning in ("own", "shared") if cell.order == "shuffled" else ("own",):
-            found[cell, tuning] = cells.Result(1.0, np.arange(5), values)
+            found[arm, cell, tuning] = Series(arm, cell._asdict(), 1.0, False, curves)
     return found
 
 
-@pytest.mark.parametrize(("shift", "verdict"), [(0.1, "appears"), (-0.1, "the opposite"), (0.0, "does not appear")])
+@pytest.mark.parametrize(("shift", "verdict"), [(0.1, "appears"), (-0.1, "the opposite"), (0.0, "no difference seen")])
 def test_verdicts_follow_the_interval(shift: float, verdict: str) -> None:
     """Guards the findings' sign: a known gain, loss or nothing is called that; interval = mean ± t se by hand."""
     told = findings(TINY, synthetic(shift))
@@ -160,7 +166,7 @@ def test_entropy_is_compared_at_equal_success() -> None:
     assert all(abs(r["value"]) < 0.02 for r in equal)
 
 
-def test_all_findings_are_told(done: tuple[Path, cells.Found, study.Rows]) -> None:
+def test_all_findings_are_told(done: tuple[Path, Found, study.Rows]) -> None:
     """Guards completeness: each of the paper's findings has a line, and the text shows every cell."""
     _, found, rows = done
     told = findings(TINY, found)
@@ -169,11 +175,11 @@ def test_all_findings_are_told(done: tuple[Path, cells.Found, study.Rows]) -> No
                     "topic order helps", "ahead of grpo in topic order", "higher pass@1 at the end"):  # fmt: skip
         assert any(r["finding"] == finding for r in told)
         assert finding in text
-    assert "one shared rate" in text
+    assert "one shared rate" in text and "At the edge of the grid of learning rates" in text
     assert all(set(r) >= {"value", "se", "low", "high", "verdict"} for r in told)
 
 
-def test_figures_hold_every_estimator(done: tuple[Path, cells.Found, study.Rows]) -> None:
+def test_figures_hold_every_estimator(done: tuple[Path, Found, study.Rows]) -> None:
     """Guards the figures: a curve a method in each panel, gains with error bars."""
     _, _, rows = done
     figures = plot(rows)
@@ -205,7 +211,7 @@ def test_options_name_the_settings() -> None:
     made = study.settings_from(args)
     assert (made.estimators, made.swept, made.orders) == (("ebpo",), ("ebpo",), ("shuffled", "topic"))
     assert (made.optimisers, made.steps, made.record_every, made.seed) == (("adam",), 50, 5, 3)
-    assert cells.cells(made)[0].estimator == "grpo"
+    assert next(cells.plan(made).places())[0] == "grpo"
     assert study.SETTINGS.seeds >= 20
     study.SETTINGS.check()
     study.QUICK.check()

@@ -13,7 +13,7 @@ from ebpo_sim.counts.streams import Design
 from ebpo_sim.studies.base import Cost, Settings
 from ebpo_sim.studies.clustering.simulation import memories_of, orders_of
 from ebpo_sim.studies.training.cells import Settings as TrainingSettings
-from ebpo_sim.studies.training.cells import cells
+from ebpo_sim.studies.training.cells import plan
 
 PROGRAM = 250e6  # bytes of the interpreter with its libraries
 START = 5.0  # s to load them and to compile
@@ -123,7 +123,7 @@ def training(settings: TrainingSettings, threads: int) -> Cost:
     """The training study: every cell tuned on the whole grid, then run at one or two rates; a process a thread."""
     seconds, largest = 0.0, 0.0
     records = settings.steps / settings.record_every + 2
-    for cell in cells(settings):
+    for _, cell in plan(settings).places():
         size = float(cell.group_size)
         step = 1e-3 + settings.prompts * settings.epochs * (2e-6 + 0.16e-6 * size)
         look = 1e-3 + 3e-6 * settings.population

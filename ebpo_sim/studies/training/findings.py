@@ -1,8 +1,7 @@
 """Do the paper's empirical findings appear in training here? Each is one paired contrast with its interval.
 
 A contrast is a number per seed, so its mean has an honest standard error: methods share prompts, stream and random
-numbers by seed. Intervals are 95 %, Student's t, one at a time. "appears": the interval lies on the paper's side;
-"the opposite": on the other; "does not appear": it holds 0.
+numbers by seed. Intervals are 95 %, Student's t, one at a time; the words are `compare.verdicts`', no margin stated.
 """
 
 from __future__ import annotations
@@ -12,58 +11,77 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import t as student
 
+from ebpo_sim.compare.differences import mean_of
+from ebpo_sim.compare.plan import Series, Tuning, middle
+from ebpo_sim.compare.verdicts import judge
 from ebpo_sim.labels import REFERENCE
-from ebpo_sim.studies.training.cells import Cell, Found, Settings
+from ebpo_sim.studies.training.cells import Cell, Settings
 
 Array = NDArray[np.float64]
+Found = dict[tuple[str, Any, Tuning], Series]
+Contrasts = Iterator[tuple[str, str, Array]]  # finding, measure, a number a seed that is positive as in the paper
 SUBJECTS = ("ebpo", "ebpo_debiased")
 LEVEL = 0.9
 SMALL = 8  # the paper: gains are largest at G = 8 or less
 
 
-def contrasts(settings: Settings, found: Found) -> Iterator[tuple[dict[str, Any], Array]]:
-    """Every finding with its contrast per seed, positive where it agrees with the paper."""
+def findings(settings: Settings, found: Found) -> list[dict[str, Any]]:
+    """One row a finding: value, se, the interval's ends low and high, seeds, verdict."""
+    rows = []
     for world in settings.worlds:
         for optimiser in settings.optimisers:
-            for subject in SUBJECTS:
-                if subject not in (*settings.estimators, *settings.swept):
-                    continue
+            for subject in (s for s in SUBJECTS if s in (*settings.estimators, *settings.swept)):
                 for tuning in ("own", "shared"):
                     base = {"world": world, "optimiser": optimiser, "estimator": subject, "tuning": tuning}
-                    yield from _against_grpo(base, Cell(world, subject, settings.middle, optimiser, "shuffled"), found)
-                    yield from _group_sizes(base, settings, found)
-                    if tuning == "own":
-                        yield from _orders(base, settings, found)
+                    cell = Cell(world, middle(settings.group_sizes), optimiser, settings.orders[0])
+                    for finding, measure, contrast_R in contrasts(settings, found, subject, cell, tuning):
+                        mean = mean_of(contrast_R)
+                        told = {k: v for k, v in mean._asdict().items() if k != "p"}
+                        rows.append({**base, "finding": finding, "measure": measure, **told, "verdict": judge(mean)})
+    return rows
 
 
-def _values(found: Found, cell: Cell, tuning: str, metric: str) -> tuple[Array, Array]:
-    """(subject, GRPO), each (seeds, T)."""
-    reference = cell._replace(estimator=REFERENCE)
-    return found[cell, tuning].values[metric], found[reference, tuning].values[metric]
+def contrasts(settings: Settings, found: Found, subject: str, cell: Cell, tuning: Tuning) -> Contrasts:
+    """Every finding about a subject in a cell of the middle group size."""
+    yield from _against_grpo(found, subject, cell, tuning)
+    gains: dict[bool, list[Array]] = {True: [], False: []}
+    for size in settings.group_sizes:
+        if (subject, cell._replace(group_size=size), tuning) in found:
+            mine, grpo = _values(found, subject, cell._replace(group_size=size), tuning, "pass1")
+            gains[size <= SMALL].append((mine - grpo)[:, -1])
+    if gains[True] and gains[False]:
+        measure = f"mean pass@1 gain over grpo, G <= {SMALL} less G > {SMALL}"
+        yield "gains largest at small G", measure, np.mean(gains[True], axis=0) - np.mean(gains[False], axis=0)
+    shuffled, _ = _values(found, subject, cell, tuning, "pass1")
+    for order in settings.orders[1:] if tuning == "own" else ():
+        mine, grpo = _values(found, subject, cell._replace(order=order), tuning, "pass1")
+        yield f"{order} order helps", "pass@1 less that of shuffled", (mine - shuffled)[:, -1]
+        yield f"ahead of grpo in {order} order", "pass@1 less grpo's in the same order", (mine - grpo)[:, -1]
 
 
-def _against_grpo(base: dict[str, Any], cell: Cell, found: Found) -> Iterator[tuple[dict[str, Any], Array]]:
+def _values(found: Found, arm: str, cell: Cell, tuning: Tuning, metric: str) -> tuple[Array, Array]:
+    """(subject, GRPO), each (seeds, T), NaN where a quantity does not exist."""
+    curves = [found[name, cell, tuning].curves for name in (arm, REFERENCE)]
+    mine, grpo = (np.array([[r[metric] for r in c[s]] for s in sorted(c)], dtype=np.float64) for c in curves)
+    return mine, grpo
+
+
+def _against_grpo(found: Found, subject: str, cell: Cell, tuning: Tuning) -> Contrasts:
     g = f"G = {cell.group_size}"
-    mine, grpo = _values(found, cell, base["tuning"], "pass1")
-    yield {**base, "finding": "higher pass@1 at the end", "measure": f"difference to grpo, {g}"}, (mine - grpo)[:, -1]
-    mine, grpo = _values(found, cell, base["tuning"], "entropy")
-    yield (
-        {**base, "finding": "higher entropy", "measure": f"mean over the run, difference to grpo, {g}"},
-        (np.mean(mine - grpo, axis=1)),
-    )
-    p_mine, p_grpo = _values(found, cell, base["tuning"], "pass1")
+    p_mine, p_grpo = _values(found, subject, cell, tuning, "pass1")
+    yield "higher pass@1 at the end", f"difference to grpo, {g}", (p_mine - p_grpo)[:, -1]
+    mine, grpo = _values(found, subject, cell, tuning, "entropy")
+    yield "higher entropy", f"mean over the run, difference to grpo, {g}", np.mean(mine - grpo, axis=1)
     at_equal = np.array([_entropy_gap(*run) for run in zip(p_mine, mine, p_grpo, grpo, strict=True)])
     measure = f"when both have gained {LEVEL:g} of what the lesser gains, difference to grpo, {g}"
-    yield {**base, "finding": "higher entropy at equal pass@1", "measure": measure}, at_equal
-    mine, grpo = _values(found, cell, base["tuning"], "grad_norm")
+    yield "higher entropy at equal pass@1", measure, at_equal
+    mine, grpo = _values(found, subject, cell, tuning, "grad_norm")
     kept = np.log(_late(mine) / _early(mine)) - np.log(_late(grpo) / _early(grpo))
-    measure = f"log of last over first quarter's norm, difference to grpo, {g}"
-    yield {**base, "finding": "non-vanishing gradient norm", "measure": measure}, kept
-    mine, grpo = _values(found, cell, base["tuning"], "kl")
+    yield "non-vanishing gradient norm", f"log of last over first quarter's norm, difference to grpo, {g}", kept
+    mine, grpo = _values(found, subject, cell, tuning, "kl")
     measure = f"log of the largest recorded per-step KL, grpo's less its own, {g}"
-    yield {**base, "finding": "bounded KL", "measure": measure}, np.log(_peak(grpo)) - np.log(_peak(mine))
+    yield "bounded KL", measure, np.log(_peak(grpo)) - np.log(_peak(mine))
 
 
 def _entropy_gap(p_mine: Array, h_mine: Array, p_grpo: Array, h_grpo: Array) -> float:
@@ -91,43 +109,3 @@ def _late(values: Array) -> Array:
 
 def _peak(values: Array) -> Array:
     return np.asarray(np.maximum(np.max(values[:, 1:], axis=1), 1e-300))
-
-
-def _group_sizes(base: dict[str, Any], settings: Settings, found: Found) -> Iterator[tuple[dict[str, Any], Array]]:
-    small: list[Array] = []
-    large: list[Array] = []
-    for size in settings.group_sizes:
-        cell = Cell(base["world"], base["estimator"], size, base["optimiser"], "shuffled")
-        if (cell, base["tuning"]) in found:
-            mine, grpo = _values(found, cell, base["tuning"], "pass1")
-            (small if size <= SMALL else large).append((mine - grpo)[:, -1])
-    if small and large:
-        measure = f"mean pass@1 gain over grpo, G <= {SMALL} less G > {SMALL}"
-        yield (
-            {**base, "finding": "gains largest at small G", "measure": measure},
-            (np.mean(small, axis=0) - np.mean(large, axis=0)),
-        )
-
-
-def _orders(base: dict[str, Any], settings: Settings, found: Found) -> Iterator[tuple[dict[str, Any], Array]]:
-    plain = Cell(base["world"], base["estimator"], settings.middle, base["optimiser"], "shuffled")
-    shuffled, _ = _values(found, plain, "own", "pass1")
-    for order in settings.orders[1:]:
-        mine, grpo = _values(found, plain._replace(order=order), "own", "pass1")
-        gain = (mine - shuffled)[:, -1]
-        yield {**base, "finding": f"{order} order helps", "measure": "pass@1 less that of shuffled"}, gain
-        measure = "pass@1 less grpo's in the same order"
-        yield {**base, "finding": f"ahead of grpo in {order} order", "measure": measure}, (mine - grpo)[:, -1]
-
-
-def findings(settings: Settings, found: Found) -> list[dict[str, Any]]:
-    """One row a finding: value, se, the interval's ends low and high, seeds, verdict."""
-    rows = []
-    for row, contrast in contrasts(settings, found):
-        seeds = len(contrast)
-        value, se = float(np.mean(contrast)), float(np.std(contrast, ddof=1) / np.sqrt(seeds))
-        half = float(student.ppf(0.975, seeds - 1)) * se
-        low, high = value - half, value + half
-        verdict = "appears" if low > 0 else "the opposite" if high < 0 else "does not appear"
-        rows.append({**row, "value": value, "se": se, "low": low, "high": high, "seeds": seeds, "verdict": verdict})
-    return rows

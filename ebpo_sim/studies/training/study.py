@@ -17,11 +17,15 @@ from pathlib import Path
 from typing import Any
 
 from ebpo_sim import budget, cli, report
-from ebpo_sim.chains.rung import OPTIMISERS, ORDERS
+from ebpo_sim.chains.rung import METRICS, OPTIMISERS, ORDERS
+from ebpo_sim.compare import text
+from ebpo_sim.compare.jobs import finish, refuse_failed
+from ebpo_sim.compare.plan import series
+from ebpo_sim.compare.tables import curve_rows, final, learning_curves
 from ebpo_sim.labels import REFERENCE
 from ebpo_sim.studies import costs
-from ebpo_sim.studies.training.cells import CELLS, Found, Settings, cells, simulate, to_rows
-from ebpo_sim.studies.training.findings import findings
+from ebpo_sim.studies.training.cells import CELLS, Chains, Settings, plan
+from ebpo_sim.studies.training.findings import Found, findings
 from ebpo_sim.studies.training.plots import plot
 
 Rows = list[dict[str, Any]]
@@ -46,20 +50,25 @@ QUICK = Settings(
 )  # fmt: skip
 
 
+def simulate(settings: Settings, out: Path, threads: int = 1) -> Found:
+    """All runs, a file each in out/cells; see `compare.jobs.finish`. Raises InputError where one failed."""
+    settings.check()
+    chains, asked = Chains(settings), plan(settings)
+    done, failed = finish(asked, chains, out / CELLS, threads)
+    refuse_failed(failed)
+    return series(asked, chains, done)
+
+
+def table(found: Found) -> Rows:
+    """The long table. Keys: estimator, world, group_size, optimiser, order, tuning ("own" or "shared"), learning_rate,
+    edge (of the grid), metric, step, value, se, difference and difference_se (to GRPO in the same cell, paired by
+    seed; None for GRPO itself), seeds. A quantity that fewer than two seeds have has no row."""
+    return [row for row in curve_rows(found.values(), METRICS) if row["se"] is not None]
+
+
 def rows(settings: Settings, out: Path, threads: int = 1) -> Rows:
-    """The long table of the study; see `training_cells.simulate` for threads and the files in out/cells.
-
-    Keys: world, estimator, group_size, optimiser, order, tuning ("own" or "shared"), learning_rate, metric, step,
-    value, se, difference and difference_se (to GRPO in the same cell, paired by seed; None for GRPO itself), seeds.
-    """
-    return to_rows(simulate(settings, out, threads))
-
-
-def final(rows: Rows, metric: str) -> Rows:
-    """The rows of a metric at each cell's last step."""
-    mine = [r for r in rows if r["metric"] == metric]
-    last = max((r["step"] for r in mine), default=0)
-    return [r for r in mine if r["step"] == last]
+    """The long table of the study."""
+    return table(simulate(settings, out, threads))
 
 
 def show(settings: Settings, rows: Rows, found: Rows) -> str:
@@ -68,31 +77,26 @@ def show(settings: Settings, rows: Rows, found: Rows) -> str:
     headers = ("optimiser", "G", "order", "rate", "lr", "estimator", "pass@1", "to grpo", "entropy", "to grpo")
     parts = []
     for world in settings.worlds:
-        lines = []
-        for r in sorted((r for r in final(rows, "pass1") if r["world"] == world), key=_sorting(settings)):
-            h = entropy[_key(r)]
-            edge = r["learning_rate"] in (min(_grid(settings, r)), max(_grid(settings, r)))
-            rate = f"{r['learning_rate']:g}{'*' if edge else ''}"
-            lines.append(
-                (
-                    *(r["optimiser"], str(r["group_size"]), r["order"], r["tuning"], rate, r["estimator"]),
-                    report.with_error(r["value"], r["se"]), report.with_error(r["difference"], r["difference_se"]),
-                    report.with_error(h["value"], h["se"]), report.with_error(h["difference"], h["difference_se"]),
-                )
-            )  # fmt: skip
+        here = sorted((r for r in final(rows, "pass1") if r["world"] == world), key=_sorting(settings))
+        lines = [
+            (
+                *(r["optimiser"], str(r["group_size"]), r["order"], r["tuning"]),
+                text.rate(r["learning_rate"], r["edge"]), r["estimator"],
+                *(report.with_error(x[v], x[e]) for x in (r, entropy[_key(r)])
+                  for v, e in (("value", "se"), ("difference", "difference_se"))),
+            )
+            for r in here
+        ]  # fmt: skip
         title = (
             f"{world}, {settings.seeds} seeds, {settings.steps} steps of {settings.prompts} prompts: held-out "
             "pass@1 and training entropy (nats a token) at the end ± se; * the grid's edge"
         )
         align = ("left", "right", *("left",) * 4, *("right",) * 4)
         parts.append(f"{title}\n{report.text_table(headers, lines, align)}")
-    parts.append(_winners_text(rows))
-    parts.append(_findings_text(found))
-    return "\n\n".join(parts)
-
-
-def _grid(settings: Settings, row: dict[str, Any]) -> tuple[float, ...]:
-    return settings.rates(row["optimiser"])
+        edges = (f"{r['estimator']}, {r['optimiser']}, G = {r['group_size']}, {r['order']}" for r in here
+                 if r["edge"] and r["tuning"] == "own")  # fmt: skip
+        parts += text.edges(edges)
+    return "\n\n".join([*parts, _winners_text(rows), _findings_text(found)])
 
 
 def _key(row: dict[str, Any]) -> tuple[Any, ...]:
@@ -190,7 +194,7 @@ def main(argv: Sequence[str]) -> None:
     settings = settings_from(args)
     settings.check()
     cost = costs.training(settings, args.threads)
-    what = f"training of {len(cells(settings))} cells of {settings.steps} steps, {settings.seeds} seeds,"
+    what = f"training of {len(list(plan(settings).places()))} cells of {settings.steps} steps, {settings.seeds} seeds,"
     remedy = "lower --steps, --seeds, --group-size or --threads"
     budget.require(memory=cost.memory, seconds=cost.seconds, what=what, remedy=remedy, yes=args.yes)
     out = report.writable_folder(args.out)
@@ -199,20 +203,27 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _study(settings: Settings, out: Path, threads: int, json: bool) -> None:
-    found: Found = simulate(settings, out, threads)
-    table, told = to_rows(found), findings(settings, found)
-    at_end = [r for metric in dict.fromkeys(r["metric"] for r in table) for r in final(table, metric)]
-    text = report.to_json({"settings": asdict(settings), "findings": told, "final": at_end})
-    report.write_csv(out / "table.csv", table)
+    found = simulate(settings, out, threads)
+    listed, told = table(found), findings(settings, found)
+    at_end = [r for metric in dict.fromkeys(r["metric"] for r in listed) for r in final(listed, metric)]
+    summary = report.to_json(
+        {
+            "settings": asdict(settings),
+            "findings": told,
+            "final": at_end,
+            "learning_curves": learning_curves(listed, "pass1"),
+        }
+    )
+    report.write_csv(out / "table.csv", listed)
     if told:
         report.write_csv(out / "findings.csv", told)
-    report.write_bytes(out / "summary.json", text.encode())
-    figures = plot(table)
+    report.write_bytes(out / "summary.json", summary.encode())
+    figures = plot(listed)
     for name, figure in figures.items():
         report.save_figure(out / name, figure)
-    report.say(text if json else show(settings, table, told))
+    report.say(summary if json else show(settings, listed, told))
     if not json:
-        report.say(f"All {len(table)} rows: {out / 'table.csv'}; figures: {', '.join(str(out / n) for n in figures)}")
+        report.say(f"All {len(listed)} rows: {out / 'table.csv'}; figures: {', '.join(str(out / n) for n in figures)}")
 
 
 if __name__ == "__main__":
