@@ -83,7 +83,7 @@ def _chips(figure: Figure, y: float, found: list[Contrast], tall: float) -> None
 
 def _label(what: str, neighbours: int) -> str:
     """What a chip is about, shorter where chips are many."""
-    label = re.sub(r"^(Left|Middle|Right): | learning rates?.*|, (EBPO|topic) −.*|, points.*", "", what)
+    label = re.sub(r"^(Left|Middle|Right): | learning rates?.*|, (EBPO|blocked) −.*|, points.*", "", what)
     return (
         label
         if neighbours < 6

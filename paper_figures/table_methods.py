@@ -17,7 +17,7 @@ CAPTION = (
     f"from a {reported.DRAFT}."
 )
 METRICS = ("pass1", "maj16", "pass16")
-ORDER = "topic"
+ORDER = "blocked"
 METHODS = {  # ours -> the paper's name
     "grpo": "GRPO",
     "dr_grpo": "Dr. GRPO",

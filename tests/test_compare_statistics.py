@@ -158,8 +158,8 @@ def test_what_is_kept_is_free_of_scale() -> None:
 
 def test_orders_are_compared_as_if_independent() -> None:
     """Guards the order contrast: errors add, a missing order is not studied."""
-    rows = table(0.05, 0.01, ("topic", "shuffled"))
-    lifted = [r | {"value": r["value"] + 0.1} if r["order"] == "topic" else r for r in rows]
+    rows = table(0.05, 0.01, ("blocked", "shuffled"))
+    lifted = [r | {"value": r["value"] + 0.1} if r["order"] == "blocked" else r for r in rows]
     found = between_orders(lifted, 1, "x", 100, estimator="ebpo", metric="pass1")
     assert (found.difference, found.half_width) == pytest.approx((0.1, 2 * math.hypot(0.01, 0.01)))
     assert found.word == "appears" and found.numbers == "+10.0 ± 2.8"

@@ -63,7 +63,7 @@ def test_the_orders() -> None:
     """Guards the sentence on topic and easy-to-hard order: both recomputed, no difference seen in either."""
     found = analysis.findings(*compare.stored(MEASURED / "orders"))
     said = " ".join(README.split())
-    for order, words in (("topic", "by topic"), ("easy_to_hard", "from easy to hard")):
+    for order, words in (("alternating", "by topic"), ("easy_to_hard", "from easy to hard")):
         told = {(r["order"], r["arm"], r["measure"], r["reference"]): r for r in found}
         row = told[order, "ebpo", "final", "grpo"]
         numbers = [signed(100 * row[name]) for name in ("value", "low", "high")]

@@ -38,7 +38,7 @@ def training_rows(
     effect: float = 0.05, se: float = 0.01, worlds: tuple[str, ...] = ("chains",)
 ) -> list[dict[str, Any]]:
     """A long table of the training study's shape: curves that rise or fall, EBPO `effect` above GRPO."""
-    cells = [(4, order, ESTIMATORS) for order in ("shuffled", "topic", "easy_to_hard")]
+    cells = [(4, order, ESTIMATORS) for order in ("shuffled", "blocked", "easy_to_hard")]
     cells += [(size, "shuffled", SWEPT) for size in (2, 8, 16, 32)]
     found = []
     for world in worlds:
@@ -299,7 +299,7 @@ def test_the_training_study_is_asked_for_once(quick: bool, tmp_path: Path, monke
     found = loading.load({data.TRAINING}, quick, tmp_path, 7, 1)
     ((settings, folder, threads),) = asked
     assert (settings.seed, threads) == (7, 1) and folder.is_relative_to(tmp_path)
-    assert {"shuffled", "topic", "easy_to_hard"} <= set(settings.orders) and {"grpo", "ebpo"} <= set(
+    assert {"shuffled", "blocked", "easy_to_hard"} <= set(settings.orders) and {"grpo", "ebpo"} <= set(
         settings.estimators
     )
     assert quick or settings.seeds >= 20

@@ -43,7 +43,7 @@ def test_rows_are_the_promised_table(done: tuple[Path, Found, study.Rows]) -> No
     assert {r["metric"] for r in rows} == set(METRICS)
     assert {(r["estimator"], r["group_size"], r["order"], r["tuning"]) for r in rows} == {
         *((e, g, "shuffled", t) for e in ("grpo", "ebpo") for g in (2, 16) for t in ("own", "shared")),
-        *((e, 2, "topic", "own") for e in ("grpo", "ebpo")),
+        *((e, 2, "blocked", "own") for e in ("grpo", "ebpo")),
     }
     assert all((r["difference"] is None) == (r["estimator"] == "grpo") for r in rows if r["metric"] == "pass1")
     ends = final(rows, "entropy")
@@ -55,8 +55,10 @@ def test_rows_are_the_promised_table(done: tuple[Path, Found, study.Rows]) -> No
 def test_a_row_is_the_paired_mean_of_its_runs(done: tuple[Path, Found, study.Rows]) -> None:
     """Guards value, se and paired difference: recomputed from runs made here, one by one."""
     _, found, rows = done
-    cell = cells.Cell("chain", 2, "sgd", "topic")
-    row = next(r for r in final(rows, "pass1") if (r["estimator"], r["group_size"], r["order"]) == ("ebpo", 2, "topic"))
+    cell = cells.Cell("chain", 2, "sgd", "blocked")
+    row = next(
+        r for r in final(rows, "pass1") if (r["estimator"], r["group_size"], r["order"]) == ("ebpo", 2, "blocked")
+    )
     ends = {}
     for name in ("grpo", "ebpo"):
         jobs = [Job(name, cell, found[name, cell, "own"].rate, s, TINY.steps) for s in range(3)]
@@ -83,7 +85,7 @@ def test_every_method_is_tuned_with_the_same_budget(done: tuple[Path, Found, stu
         if cell in plan.shared:
             assert found[arm, cell, "shared"].rate == found["grpo", cell, "own"].rate
     assert {(cell.order, tuning) for _, cell, tuning in found} == {
-        ("shuffled", "own"), ("topic", "own"), ("shuffled", "shared"),
+        ("shuffled", "own"), ("blocked", "own"), ("shuffled", "shared"),
     }  # fmt: skip
 
 
@@ -123,7 +125,7 @@ def test_a_file_belongs_to_its_settings_only() -> None:
     others = [key(replace(TINY, **{name: getattr(TINY, name) + 1}), job) for name in sizes]
     runs = ({"rate": 2.0}, {"tuning": True}, {"seed": 1}, {"steps": 7}, {"arm": "ebpo:memory=0.9"})
     changed = [job._replace(**change) for change in runs]
-    cell = ({"order": "topic"}, {"world": "bandit:beta:2,3"}, {"group_size": 3}, {"optimiser": "adam"})
+    cell = ({"order": "blocked"}, {"world": "bandit:beta:2,3"}, {"group_size": 3}, {"optimiser": "adam"})
     changed += [job._replace(cell=job.cell._replace(**change)) for change in cell]
     others += [key(TINY, other) for other in changed]
     assert len({key(TINY, job), *others}) == len(others) + 1
@@ -206,10 +208,10 @@ def test_the_command_writes_all(
 def test_options_name_the_settings() -> None:
     """Guards the command line: what is named replaces the default, grpo and shuffled stay."""
     args = study.parse(
-        ["--estimator", "ebpo", "--order", "topic", "--optimiser", "adam", "--steps", "50", "--seed", "3"]
+        ["--estimator", "ebpo", "--order", "blocked", "--optimiser", "adam", "--steps", "50", "--seed", "3"]
     )
     made = study.settings_from(args)
-    assert (made.estimators, made.swept, made.orders) == (("ebpo",), ("ebpo",), ("shuffled", "topic"))
+    assert (made.estimators, made.swept, made.orders) == (("ebpo",), ("ebpo",), ("shuffled", "blocked"))
     assert (made.optimisers, made.steps, made.record_every, made.seed) == (("adam",), 50, 5, 3)
     assert next(cells.plan(made).places())[0] == "grpo"
     assert study.SETTINGS.seeds >= 20
@@ -224,7 +226,7 @@ def test_options_name_the_settings() -> None:
         ({"tuning_seeds": 0}, "tuning_seeds"),
         ({"estimators": ("gpro",)}, "unknown estimator"),
         ({"worlds": ("chian",)}, "did you mean 'chain'"),
-        ({"orders": ("topic",)}, "orders must begin with 'shuffled'"),
+        ({"orders": ("blocked",)}, "orders must begin with 'shuffled'"),
         ({"worlds": ()}, "worlds must not be empty"),
         ({"optimisers": ("sdg",)}, "unknown optimiser"),
         ({"group_sizes": (0,)}, "group_size"),

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ebpo_sim.chains.policy import Ints, Prompts, step_distributions
 from ebpo_sim.chains.population import SkillChain, skill_chain
-from ebpo_sim.chains.rung import State, TrainingConfig, advance, build_estimator, learner_of, start, stream
+from ebpo_sim.chains.rung import State, TrainingConfig, advance, build_method, learner_of, start, stream
 from ebpo_sim.groups import group_rewards
 from ebpo_sim.numbers import adam
 from ebpo_sim.numbers.softmax import softmax
@@ -93,7 +93,7 @@ def numpy_steps(
     rollout: Callable[[Array, Prompts, int, np.random.Generator], Ints], gradient: Gradient,
 ) -> Array:  # fmt: skip
     """`steps` Adam steps in NumPy with the real estimator; the parameters reached."""
-    estimator = build_estimator(population, config)
+    estimator = build_method(population, config).estimator
     state, order, rng = estimator.init(), stream(population, config), np.random.default_rng(config.seed)
     learner, settings = adam.init(population.start_SK), adam.Adam(config.learning_rate)
     for index in order[:steps]:

@@ -24,7 +24,7 @@ from ebpo_sim.chains.policy import Ints, step_distributions
 from ebpo_sim.chains.population import SkillChain, success, success_gradient
 from ebpo_sim.chains.update import Learner, update
 from ebpo_sim.errors import InputError, unknown_name
-from ebpo_sim.estimators import Estimator, needs_prior
+from ebpo_sim.estimators import needs_prior
 from ebpo_sim.methods.checkpoint import dump_state, load_state
 from ebpo_sim.methods.checkpoint import fingerprint as method_fingerprint
 from ebpo_sim.methods.method import Method, estimator_of, parse_method
@@ -129,11 +129,6 @@ def build_method(population: SkillChain, config: TrainingConfig) -> Method:
     method = parse_method(config.estimator, prior, rungs.CHAINS)
     kind = typed.check("order", Kind, config.order)
     return method if method.allocation else method._replace(allocation=Order(kind))
-
-
-def build_estimator(population: SkillChain, config: TrainingConfig) -> Estimator:
-    """The estimator of the run's method."""
-    return build_method(population, config).estimator
 
 
 def learner_of(config: TrainingConfig, named: tuple[Objective, ...] = ()) -> Learner:

@@ -90,7 +90,7 @@ def contrast(
 
 
 def between_orders(
-    rows: Rows, sign: int, what: str, unit: float = 1, orders: tuple[str, str] = ("topic", "shuffled"), **cell: Any
+    rows: Rows, sign: int, what: str, unit: float = 1, orders: tuple[str, str] = ("blocked", "shuffled"), **cell: Any
 ) -> Contrast:
     """One arm in the first order less in the second, at the last step, by Welch: common seeds only make it better."""
     ends = [last(rows, order=order, **cell) for order in orders]

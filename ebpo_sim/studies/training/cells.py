@@ -15,11 +15,11 @@ import numpy as np
 
 from ebpo_sim import cache, plugins
 from ebpo_sim.chains.population import SkillChain, parse_population
-from ebpo_sim.chains.rung import ORDERS, TrainingConfig, build_estimator, train
+from ebpo_sim.chains.rung import OLD_NAMES, ORDERS, TrainingConfig, build_method, train
 from ebpo_sim.compare.plan import Job, Plan, Record, Runner, middle
 from ebpo_sim.errors import InputError
-from ebpo_sim.estimators import checkpoint
 from ebpo_sim.labels import REFERENCE
+from ebpo_sim.methods.checkpoint import fingerprint
 
 CELLS = "cells"  # the folder of finished runs
 TUNING_SEEDS = 500_000  # tuning runs take their seeds from here on, evaluation runs from 0
@@ -51,6 +51,9 @@ class Settings:
     adam_rates: tuple[float, ...] = (0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32)
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "orders", tuple(dict.fromkeys(OLD_NAMES.get(o, o) for o in self.orders)))
+
     def check(self) -> None:
         """Raises InputError unless every cell could be run and compared; nothing is simulated."""
         for name, low in (("seeds", 2), ("tuning_seeds", 1), ("population", 1), ("validation", 1), ("seed", 0)):
@@ -66,7 +69,7 @@ class Settings:
         for world in self.worlds:
             population = parse_population(world, 4, 0, 4)
             for arm, cell in plan(self).places():
-                build_estimator(population, config(self, Job(arm, cell, 0.0, 0, self.steps)))
+                build_method(population, config(self, Job(arm, cell, 0.0, 0, self.steps)))
 
     def rates(self, optimiser: str) -> tuple[float, ...]:
         """The common grid of learning rates of an optimiser."""
@@ -122,11 +125,11 @@ def _population(world: str, prompts: int, seed: int, validation: int) -> SkillCh
 
 @lru_cache(maxsize=1024)
 def _marks(settings: Settings, arm: str, cell: Cell) -> list[Any]:
-    """What a run's numbers rest on beside its settings: the estimator's, and what a world's file says."""
+    """What a run's numbers rest on beside its settings: the method's, and what a world's file says."""
     population = parse_population(cell.world, 64, 0, 1)
-    estimator = build_estimator(population, config(settings, Job(arm, cell, 0.0, 0, settings.steps)))
+    method = build_method(population, config(settings, Job(arm, cell, 0.0, 0, settings.steps)))
     told = population.prompts.offset_PL.tolist() + population.start_SK.tolist() if "counts:" in cell.world else []
-    return [checkpoint.fingerprint(estimator), told]
+    return [fingerprint(method), told]
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ SETTINGS = Settings(
     swept=("grpo", "ebpo", "ebpo_debiased"),
     group_sizes=(2, 4, 8, 16, 32),
     optimisers=("sgd", "adam"),
-    orders=("shuffled", "topic", "easy_to_hard"),
+    orders=("shuffled", "blocked", "easy_to_hard"),
 )
 QUICK = Settings(
     worlds=("observed:Qwen2.5-7B",),
@@ -44,7 +44,7 @@ QUICK = Settings(
     swept=("grpo", "ebpo"),
     group_sizes=(4, 16),
     optimisers=("sgd", "adam"),
-    orders=("shuffled", "topic"),
+    orders=("shuffled", "blocked"),
     population=512, validation=128, prompts=32, steps=48, record_every=8, gradient_redraws=4, seeds=6, tuning_seeds=3,
     sgd_rates=(4.0, 8.0, 16.0, 32.0), adam_rates=(0.04, 0.08, 0.16),
 )  # fmt: skip
@@ -170,7 +170,13 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add("--estimator", action="append", default=[], metavar="NAME", help="registered preset, run at all G (repeatable)")
     add("--group-size", action="append", default=[], type=int, metavar="G", help="rollouts per prompt (repeatable)")
     add("--optimiser", action="append", default=[], choices=OPTIMISERS, help="(repeatable; default both)")
-    add("--order", action="append", default=[], choices=ORDERS, help="of the stream, beside shuffled (repeatable)")
+    add(
+        "--order",
+        action="append",
+        default=[],
+        choices=(*ORDERS, *OLD_NAMES),
+        help="of the stream, beside shuffled (repeatable)",
+    )
     add("--seeds", type=int, metavar="R", help="final runs of a cell")
     add("--steps", type=int, metavar="T", help="steps of a run")
     add("--seed", type=int, default=0, help="same seed, same bytes, for any number of threads (default 0)")
