@@ -45,12 +45,13 @@ def softmax_step(table_SK, skill, boost, right, pi_K):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def distributions(theta_SK, skills_PL, length_P, boost_PL, right_PL, pi_PLK):
-    """Every live step's distribution, written to pi_PLK; padding is left alone. boost_PL = exp(offset_PL)."""
+    """Every step's distribution, written to pi_PLK; 1 on padding. boost_PL = exp(offset_PL)."""
     table_SK = np.empty_like(theta_SK)
     exponentials(theta_SK, table_SK)
     for p in range(len(length_P)):
         for step in range(length_P[p]):
             softmax_step(table_SK, skills_PL[p, step], boost_PL[p, step], right_PL[p, step], pi_PLK[p, step])
+        pi_PLK[p, length_P[p] :] = 1.0
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -58,14 +59,14 @@ def draw(pi_K, u):
     """The action a with u in [cumulative before a, cumulative after a); the last possible one takes what rounding
     leaves, so an action of probability 0 is never drawn."""
     cumulative = 0.0
-    last = 0
     for a in range(len(pi_K)):
-        if pi_K[a] > 0:
-            last = a
         cumulative += pi_K[a]
         if u < cumulative:
             return a
-    return last
+    a = len(pi_K) - 1
+    while a > 0 and pi_K[a] <= 0:
+        a -= 1
+    return a
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -84,11 +85,17 @@ def rollout(pi_PLK, length_P, right_PL, uniform_PGL, actions_PGL, reward_PG):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def token_log_probs(pi_PLK, length_P, actions_PGL, log_prob_PGL):
-    """log pi of every drawn action, nats, written to log_prob_PGL; padding is left alone."""
+    """log pi of every drawn action, nats, written to log_prob_PGL, 0 on padding; one logarithm an action of a step."""
+    log_K, taken_K = np.empty(pi_PLK.shape[2]), np.full(pi_PLK.shape[2], -1)
     for p in range(len(length_P)):
-        for g in range(actions_PGL.shape[1]):
-            for step in range(length_P[p]):
-                log_prob_PGL[p, g, step] = math.log(pi_PLK[p, step, actions_PGL[p, g, step]])
+        for step in range(length_P[p]):
+            for g in range(actions_PGL.shape[1]):
+                a = actions_PGL[p, g, step]
+                if taken_K[a] != p * pi_PLK.shape[1] + step:
+                    taken_K[a] = p * pi_PLK.shape[1] + step
+                    log_K[a] = math.log(pi_PLK[p, step, a])
+                log_prob_PGL[p, g, step] = log_K[a]
+        log_prob_PGL[p, :, length_P[p] :] = 0.0
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -105,8 +112,9 @@ def token_entropies(pi_PLK, length_P, entropy_PGL):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def scatter(pi_PLK, skills_PL, length_P, actions_PGL, push_PGL, gradient_SK):
-    """sum over tokens of push * grad log pi(action), written to gradient_SK: push at the action, -push pi at all."""
+def scatter(pi_PLK, skills_PL, length_P, actions_PGL, push_PGL, alpha_PG, gradient_SK):
+    """sum over tokens of alpha push grad log pi(action), written to gradient_SK: w = alpha push at the action, -w pi at
+    all."""
     actions = gradient_SK.shape[1]
     gradient_SK[:] = 0.0
     pulled_K = np.empty(actions)
@@ -116,7 +124,7 @@ def scatter(pi_PLK, skills_PL, length_P, actions_PGL, push_PGL, gradient_SK):
             pulled_K[:] = 0.0
             total = 0.0
             for g in range(actions_PGL.shape[1]):
-                push = push_PGL[p, g, step]
+                push = push_PGL[p, g, step] * alpha_PG[p, g]
                 pulled_K[actions_PGL[p, g, step]] += push
                 total += push
             for a in range(actions):
@@ -124,13 +132,13 @@ def scatter(pi_PLK, skills_PL, length_P, actions_PGL, push_PGL, gradient_SK):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def scatter_entropy(pi_PLK, skills_PL, length_P, push_PGL, gradient_SK):
-    """sum over tokens of push * grad H(step's distribution), added to gradient_SK: -push pi (log pi + H) at each."""
+def scatter_entropy(pi_PLK, skills_PL, length_P, push_PGL, alpha_PG, gradient_SK):
+    """sum over tokens of alpha push grad H(step's distribution), added to gradient_SK: -w pi (log pi + H) at each."""
     for p in range(len(length_P)):
         for step in range(length_P[p]):
             total, entropy = 0.0, 0.0
             for g in range(push_PGL.shape[1]):
-                total += push_PGL[p, g, step]
+                total += push_PGL[p, g, step] * alpha_PG[p, g]
             for a in range(gradient_SK.shape[1]):
                 if pi_PLK[p, step, a] > 0:
                     entropy -= pi_PLK[p, step, a] * math.log(pi_PLK[p, step, a])

@@ -80,13 +80,13 @@ def sample(theta_SK: Array, prompts: Prompts, group_size: int, rng: np.random.Ge
 
 def _policy(theta_SK: Array, prompts: Prompts, boost_PL: Array) -> Array:
     """Every step's distribution (P, L, K); 1 on padding."""
-    pi_PLK = np.ones((*prompts.skills_PL.shape, theta_SK.shape[1]))
+    pi_PLK = np.empty((*prompts.skills_PL.shape, theta_SK.shape[1]))
     distributions(theta_SK, prompts.skills_PL, prompts.length_P, boost_PL, prompts.right_PL, pi_PLK)
     return pi_PLK
 
 
 def _log_probs(pi_PLK: Array, prompts: Prompts, actions_PGL: Ints) -> Array:
-    found_PGL = np.zeros(actions_PGL.shape)
+    found_PGL = np.empty(actions_PGL.shape)
     token_log_probs(pi_PLK, prompts.length_P, actions_PGL, found_PGL)
     return found_PGL
 
@@ -117,7 +117,8 @@ def tokens_of(
     reference_NT = None
     if reference_PLK is not None:
         reference_NT = _log_probs(reference_PLK, prompts, actions).reshape(rows)
-    tokens = Tokens(old_NT, old_NT, mask_NT, advantage_PG.reshape(-1, 1), group_N, reference_NT, None, old_NT)
+    advantage_NT = np.repeat(advantage_PG.reshape(-1, 1), rows[1], axis=1)  # NumPy multiplies rows of one length faster
+    tokens = Tokens(old_NT, old_NT, mask_NT, advantage_NT, group_N, reference_NT, None, old_NT)
     return _with_entropy(tokens, rolled.pi_PLK, rolled, objectives)
 
 
@@ -134,12 +135,12 @@ def push_gradient(pi_PLK: Array, rolled: Rollouts, tokens: Tokens, learner: Lear
     tokens were held."""
     prompts, shape = rolled.prompts, rolled.actions_PGL.shape
     push = total_push(learner.objectives, [()] * len(learner.objectives), tokens)
-    alpha_N1 = learner.aggregation.rows(np.repeat(prompts.length_P, shape[1]))[:, None]
-    weighted = (push.log_prob_NT * alpha_N1).reshape(shape)
-    scatter(pi_PLK, prompts.skills_PL, prompts.length_P, rolled.actions_PGL, weighted, gradient_SK)
+    alpha_PG = learner.aggregation.rows(np.repeat(prompts.length_P, shape[1])).reshape(shape[:2])
+    push_PGL = push.log_prob_NT.reshape(shape)
+    scatter(pi_PLK, prompts.skills_PL, prompts.length_P, rolled.actions_PGL, push_PGL, alpha_PG, gradient_SK)
     if push.entropy_NT is not None:
-        weighted = (push.entropy_NT * alpha_N1).reshape(shape)
-        scatter_entropy(pi_PLK, prompts.skills_PL, prompts.length_P, weighted, gradient_SK)
+        push_PGL = push.entropy_NT.reshape(shape)
+        scatter_entropy(pi_PLK, prompts.skills_PL, prompts.length_P, push_PGL, alpha_PG, gradient_SK)
     return int(push.counts.get("clipped", 0))
 
 
@@ -179,6 +180,8 @@ def update(
             tokens, pi_PLK = Tokens(*(x if x is None else x[rows] for x in whole)), here.pi_PLK
             if moved:
                 pi_PLK, tokens = _moved(theta_SK, here, tokens, learner)
+            else:
+                tokens = tokens._replace(log_prob_NT=tokens.old_NT)  # the same array: objectives see that nothing moved
             clipped += push_gradient(pi_PLK, here, tokens, learner, gradient_SK)
             norms += float(np.sqrt(np.sum(gradient_SK * gradient_SK)))
             count, moved = count + 1, True

@@ -12,6 +12,8 @@ import sys
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
+import numpy as np
+
 from ebpo_sim.errors import InputError
 from ebpo_sim.part import REMEDIES, Draw, Need
 
@@ -69,18 +71,25 @@ class Objective(Protocol):
 
 def library(x: Any) -> Any:
     """The module whose functions take `x`: numpy, or torch, which is not imported for it."""
-    return sys.modules["torch"] if type(x).__module__.split(".")[0] == "torch" else sys.modules["numpy"]
+    return np if isinstance(x, np.ndarray | np.generic) else sys.modules["torch"]
 
 
 def between(x: Any, low: float, high: float) -> Any:
     """x held within [low, high]; for NumPy two plain ufuncs, which on small arrays cost a third of its clip."""
     xp = library(x)
-    return xp.minimum(xp.maximum(x, low), high) if xp.__name__ == "numpy" else xp.clip(x, low, high)
+    return np.minimum(np.maximum(x, low), high) if xp is np else xp.clip(x, low, high)
 
 
 def log_ratio(tokens: Tokens, limit: float) -> tuple[Any, Any]:
-    """(log pi - log old held within ±limit nats, where it was inside), 0 where the mask is False."""
+    """(log pi - log old held within ±limit nats, where it was inside), 0 where the mask is False.
+
+    Both (1, 1), to be broadcast, where log_prob_NT IS old_NT: on-policy all ratios are exactly 1, and what is computed
+    of them is computed once.
+    """
     xp = library(tokens.log_prob_NT)
+    if tokens.log_prob_NT is tokens.old_NT:
+        none = xp.zeros_like(tokens.log_prob_NT[:1, :1])
+        return none, none == 0
     difference = xp.where(tokens.mask_NT, tokens.log_prob_NT - tokens.old_NT, 0.0)
     bounded = between(difference, -limit, limit)
     return bounded, bounded == difference

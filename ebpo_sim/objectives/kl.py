@@ -44,14 +44,11 @@ class KL(Stateless):
     def push(self, state: Any, tokens: Tokens, draw: Draw | None = None) -> Push:
         xp = library(tokens.log_prob_NT)
         d, inside = self._difference(tokens)
-        if self.kind == "k3":
-            slope = xp.expm1(d)
-            value = slope - d
-        else:
-            slope, value = (xp.zeros_like(d) - 1.0, -d) if self.kind == "k1" else (d, d * d / 2)
+        slope = xp.expm1(d) if self.kind == "k3" else d if self.kind == "k2" else xp.zeros_like(d) - 1.0
         moving = inside & tokens.mask_NT
         if self.clamp is not None:
-            moving = moving & (xp.abs(value) <= self.clamp)
+            value = slope - d if self.kind == "k3" else d * d / 2 if self.kind == "k2" else xp.abs(d)
+            moving = moving & (value <= self.clamp)
         return Push(xp.where(moving, self.coef * slope, 0.0))
 
     def value(self, state: Any, tokens: Tokens, held: Tokens) -> Any:
@@ -65,7 +62,8 @@ class KL(Stateless):
         xp = library(tokens.log_prob_NT)
         reference = require(tokens, "reference", "kl")
         d = xp.where(tokens.mask_NT, reference - tokens.log_prob_NT, 0.0)
-        return between(d, -self.limit, self.limit), xp.abs(d) <= self.limit
+        bounded = between(d, -self.limit, self.limit)
+        return bounded, bounded == d
 
 
 def estimate(d: Any, kind: Kind) -> Any:
