@@ -13,7 +13,7 @@ import torch
 
 from ebpo_sim.chains.policy import step_distributions
 from ebpo_sim.chains.population import skill_chain
-from ebpo_sim.chains.update import Learner, Rollouts, gradient, sample, tokens_of
+from ebpo_sim.chains.update import Learner, Rollouts, gradient, layout_of, sample, tokens_of
 from ebpo_sim.objectives import CISPO, DPPO, KL, MHPO, SAPO, Aggregation, Clip, Objective, R2VPOFixed, Tokens
 from ebpo_sim.objectives.aggregation import Rule
 from llm.objectives import Loss
@@ -72,8 +72,9 @@ def log_probs(theta_SK: torch.Tensor, rolled: Rollouts) -> torch.Tensor:
 
 
 def rows(scene: Scene, objectives: tuple[Objective, ...]) -> Tokens:
-    """The tokens as the chains build them, at the policy now."""
-    tokens = tokens_of(scene.rolled, scene.advantage_PG, objectives, scene.reference_PLK)
+    """The tokens as the chains build them, a rollout a row, at the policy now."""
+    layout = layout_of(scene.rolled, objectives, rollouts=True)
+    tokens = tokens_of(scene.rolled, layout, scene.advantage_PG, objectives, scene.reference_PLK)
     return tokens._replace(log_prob_NT=log_probs(torch.from_numpy(scene.theta_SK), scene.rolled).numpy())
 
 

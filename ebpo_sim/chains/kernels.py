@@ -84,37 +84,41 @@ def rollout(pi_PLK, length_P, right_PL, uniform_PGL, actions_PGL, reward_PG):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def token_log_probs(pi_PLK, length_P, actions_PGL, log_prob_PGL):
-    """log pi of every drawn action, nats, written to log_prob_PGL, 0 on padding; one logarithm an action of a step."""
-    log_K, taken_K = np.empty(pi_PLK.shape[2]), np.full(pi_PLK.shape[2], -1)
+def token_log_probs(pi_PLK, length_P, actions_PGL, first_P, by_rollout, by_step, old_M, log_prob_M, moved_M):
+    """log pi of every drawn action, nats, written to its place in log_prob_M, and its difference to old_M to moved_M;
+    returns the largest difference in size.
+
+    Here and below the token of rollout g, step l stands at first_P + g by_rollout + l by_step; padding is left alone.
+    """
+    largest = 0.0
     for p in range(len(length_P)):
         for step in range(length_P[p]):
             for g in range(actions_PGL.shape[1]):
-                a = actions_PGL[p, g, step]
-                if taken_K[a] != p * pi_PLK.shape[1] + step:
-                    taken_K[a] = p * pi_PLK.shape[1] + step
-                    log_K[a] = math.log(pi_PLK[p, step, a])
-                log_prob_PGL[p, g, step] = log_K[a]
-        log_prob_PGL[p, :, length_P[p] :] = 0.0
+                at = first_P[p] + g * by_rollout + step * by_step
+                log_prob_M[at] = math.log(pi_PLK[p, step, actions_PGL[p, g, step]])
+                moved_M[at] = log_prob_M[at] - old_M[at]
+                largest = max(largest, abs(moved_M[at]))
+    return largest
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def token_entropies(pi_PLK, length_P, entropy_PGL):
-    """The entropy of every live step's distribution, nats, written to all rollouts' entries of entropy_PGL."""
+def token_entropies(pi_PLK, length_P, rollouts, first_P, by_rollout, by_step, entropy_M):
+    """The entropy of every live step's distribution, nats, written to the places of all its rollouts in entropy_M."""
     for p in range(len(length_P)):
         for step in range(length_P[p]):
             entropy = 0.0
             for a in range(pi_PLK.shape[2]):
                 if pi_PLK[p, step, a] > 0:
                     entropy -= pi_PLK[p, step, a] * math.log(pi_PLK[p, step, a])
-            for g in range(entropy_PGL.shape[1]):
-                entropy_PGL[p, g, step] = entropy
+            for g in range(rollouts):
+                entropy_M[first_P[p] + g * by_rollout + step * by_step] = entropy
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def scatter(pi_PLK, skills_PL, length_P, actions_PGL, push_PGL, alpha_PG, gradient_SK):
-    """sum over tokens of alpha push grad log pi(action), written to gradient_SK: w = alpha push at the action, -w pi at
-    all."""
+def scatter(
+    pi_PLK, skills_PL, length_P, actions_PGL, first_P, by_rollout, by_step, push_M, alpha_PG, gradient_SK
+):  # fmt: skip
+    """sum over tokens of w grad log pi(action), w = push alpha, written to gradient_SK: w at it, -w pi at all."""
     actions = gradient_SK.shape[1]
     gradient_SK[:] = 0.0
     pulled_K = np.empty(actions)
@@ -124,7 +128,7 @@ def scatter(pi_PLK, skills_PL, length_P, actions_PGL, push_PGL, alpha_PG, gradie
             pulled_K[:] = 0.0
             total = 0.0
             for g in range(actions_PGL.shape[1]):
-                push = push_PGL[p, g, step] * alpha_PG[p, g]
+                push = push_M[first_P[p] + g * by_rollout + step * by_step] * alpha_PG[p, g]
                 pulled_K[actions_PGL[p, g, step]] += push
                 total += push
             for a in range(actions):
@@ -132,13 +136,13 @@ def scatter(pi_PLK, skills_PL, length_P, actions_PGL, push_PGL, alpha_PG, gradie
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def scatter_entropy(pi_PLK, skills_PL, length_P, push_PGL, alpha_PG, gradient_SK):
-    """sum over tokens of alpha push grad H(step's distribution), added to gradient_SK: -w pi (log pi + H) at each."""
+def scatter_entropy(pi_PLK, skills_PL, length_P, first_P, by_rollout, by_step, push_M, alpha_PG, gradient_SK):
+    """sum over tokens of w grad H(step's distribution), w = push alpha, added to gradient_SK: -w pi (log pi + H)."""
     for p in range(len(length_P)):
         for step in range(length_P[p]):
             total, entropy = 0.0, 0.0
-            for g in range(push_PGL.shape[1]):
-                total += push_PGL[p, g, step] * alpha_PG[p, g]
+            for g in range(alpha_PG.shape[1]):
+                total += push_M[first_P[p] + g * by_rollout + step * by_step] * alpha_PG[p, g]
             for a in range(gradient_SK.shape[1]):
                 if pi_PLK[p, step, a] > 0:
                     entropy -= pi_PLK[p, step, a] * math.log(pi_PLK[p, step, a])

@@ -20,13 +20,24 @@ from ebpo_sim.part import REMEDIES, Draw, Need
 Scope = Literal["token", "sequence", "group", "batch"]
 
 
+class LogRatio(NamedTuple):
+    """log pi - log old, nats, 0 where the mask is False, and its largest size. (1, 1), to be broadcast, where it is the
+    same everywhere: on-policy, where all that is computed of it is computed once."""
+
+    value_NT: Any
+    largest: float
+
+
 class Tokens(NamedTuple):
     """Rollouts of one batch as rows, N rollouts by T tokens; arrays of ONE library. Log-probabilities in nats.
+
+    Objectives of scope "token" may be handed tokens in any other arrangement of rows and columns.
 
     log_prob_NT: of the policy now. old_NT: of the policy that the ratio starts from. mask_NT: True where a token
     counts; elsewhere the others may hold anything finite. advantage_NT: (N, T), or (N, 1) for one a rollout.
     group_N: number of each row's group. reference_NT: of the reference policy. entropy_NT: of the policy's whole
-    distribution at the token. behaviour_NT: of the sampler itself, where it is not the old policy.
+    distribution at the token. behaviour_NT: of the sampler itself, where it is not the old policy. log_ratio: of
+    log_prob_NT and old_NT, from hosts that have computed it already; ask for it by `log_ratio()`.
     """
 
     log_prob_NT: Any
@@ -37,6 +48,7 @@ class Tokens(NamedTuple):
     reference_NT: Any = None
     entropy_NT: Any = None
     behaviour_NT: Any = None
+    log_ratio: LogRatio | None = None
 
 
 class Push(NamedTuple):
@@ -81,18 +93,14 @@ def between(x: Any, low: float, high: float) -> Any:
 
 
 def log_ratio(tokens: Tokens, limit: float) -> tuple[Any, Any]:
-    """(log pi - log old held within ±limit nats, where it was inside), 0 where the mask is False.
-
-    Both (1, 1), to be broadcast, where log_prob_NT IS old_NT: on-policy all ratios are exactly 1, and what is computed
-    of them is computed once.
-    """
+    """(log pi - log old held within ±limit nats, where the mask is True and it was inside), 0 where the mask is False;
+    the first may be (1, 1), to be broadcast."""
+    if tokens.log_ratio is not None and tokens.log_ratio.largest <= limit:
+        return tokens.log_ratio.value_NT, tokens.mask_NT
     xp = library(tokens.log_prob_NT)
-    if tokens.log_prob_NT is tokens.old_NT:
-        none = xp.zeros_like(tokens.log_prob_NT[:1, :1])
-        return none, none == 0
     difference = xp.where(tokens.mask_NT, tokens.log_prob_NT - tokens.old_NT, 0.0)
     bounded = between(difference, -limit, limit)
-    return bounded, bounded == difference
+    return bounded, tokens.mask_NT & (bounded == difference)
 
 
 def widths(low: float | None, high: float | None) -> tuple[float, float]:

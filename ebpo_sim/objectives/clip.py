@@ -45,7 +45,7 @@ class Clip(Stateless):
         held = bounded < free
         if self.dual is not None:
             held = held | ((advantage < 0) & (ratio > self.dual))
-        moving = tokens.mask_NT & inside & ~held  # off the mask the ratio is 1, which nothing holds
+        moving = inside & ~held  # off the mask the ratio is 1, which nothing holds
         return Push(xp.where(moving, free, 0.0), counts={"clipped": xp.count_nonzero(held)})
 
     def value(self, state: Any, tokens: Tokens, held: Tokens) -> Any:
