@@ -8,7 +8,7 @@ often a group counts: G+1 groups with multiplicities stand for any number of bin
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, reduce
 from typing import Any, NoReturn
 
 import numpy as np
@@ -179,15 +179,15 @@ def _build(
     bad = valid & ~(np.abs(values) <= LARGEST)
     if bad.any():
         _refuse_rewards(values, bad)
-    rewards_PG = np.where(valid, values, 0.0)
-    size_P = _sums(valid)
-    first_P = rewards_PG[..., 0]
-    if not valid[..., 0].all():
+    rewards_PG, first_P = values, values[..., 0]
+    size_P = np.full(values.shape[:-1], float(values.shape[-1]))
+    if not valid.all():
+        rewards_PG, size_P = np.where(valid, values, 0.0), valid.sum(axis=-1, dtype=np.float64)
         first_P = np.take_along_axis(rewards_PG, np.argmax(valid, axis=-1)[..., None], axis=-1)[..., 0]
-    degenerate_P = _sums(valid & (rewards_PG != first_P[..., None])) == 0
-    mean_P = np.where(degenerate_P, first_P, _sums(rewards_PG) / np.maximum(size_P, 1.0))
+    degenerate_P = ~_over(np.logical_or, valid & (rewards_PG != first_P[..., None]))
+    mean_P = np.where(degenerate_P, first_P, _over(np.add, rewards_PG) / np.maximum(size_P, 1.0))
     deviation = np.where(valid, rewards_PG - mean_P[..., None], 0.0)
-    within_ss_P = np.where(degenerate_P, 0.0, _sums(deviation**2))
+    within_ss_P = np.where(degenerate_P, 0.0, _over(np.add, deviation**2))
     for array in (rewards_PG, valid, count_P, size_P, mean_P, within_ss_P, degenerate_P):
         array.flags.writeable = False
     return Groups(
@@ -215,14 +215,11 @@ def _refuse_rewards(values: Array, bad: NDArray[np.bool_]) -> NoReturn:
     raise InputError(f"rewards must lie within ±{LARGEST:g}, {got}: rescale or mask them")
 
 
-def _sums(values_PG: NDArray[Any]) -> Array:
-    """Sums over the last axis. Below 8 terms NumPy adds in order, which whole columns do sooner, to the same bits."""
+def _over(function: np.ufunc, values_PG: NDArray[Any]) -> NDArray[Any]:
+    """The function over the last axis. Below 8 terms NumPy goes in order, which columns do sooner, to the same bits."""
     if values_PG.shape[-1] >= 8:
-        return np.asarray(values_PG.sum(axis=-1, dtype=np.float64))
-    total_P = values_PG[..., 0].astype(np.float64)
-    for column in range(1, values_PG.shape[-1]):
-        total_P += values_PG[..., column]
-    return total_P
+        return np.asarray(function.reduce(values_PG, axis=-1))
+    return np.asarray(reduce(function, np.moveaxis(values_PG, -1, 0)))
 
 
 def _same_shape(name: str, array: NDArray[Any], rewards: Array) -> None:

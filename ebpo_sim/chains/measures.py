@@ -15,7 +15,7 @@ from scipy.special import gammaln
 from ebpo_sim.chains.kernels import majority
 from ebpo_sim.chains.policy import Ints, Prompts, step_distributions
 from ebpo_sim.chains.population import SkillChain, per_token, success, success_gradient, token_entropy
-from ebpo_sim.chains.update import Learner, groups_of, layout_of, push_gradient, sample, tokens_of
+from ebpo_sim.chains.update import Learner, batch_of, groups_of, push_gradient, sample
 from ebpo_sim.errors import InputError
 from ebpo_sim.estimators import Estimator
 from ebpo_sim.objectives import Aggregation, Clip
@@ -104,9 +104,8 @@ def sampled_gradients(
     for gradient_SK in found:
         rolled = sample(theta_SK, prompts, group_size, rng)
         advantage_PG, _, _ = estimator.step(state, groups_of(rolled, estimator.needs, prompt_ids))
-        layout = layout_of(rolled, learner.objectives)
-        tokens = tokens_of(rolled, layout, advantage_PG, learner.objectives)
-        push_gradient(rolled.pi_PLK, rolled, layout, tokens, learner, gradient_SK)
+        batch = batch_of(rolled, advantage_PG, learner)
+        push_gradient(rolled.pi_PLK, batch, batch.tokens, learner, gradient_SK)
     return found
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +16,9 @@ from numpy.typing import NDArray
 
 from ebpo_sim.chains.kernels import (
     distributions,
+    move,
     optimiser_step,
+    place,
     rollout,
     scatter,
     scatter_entropy,
@@ -41,12 +44,6 @@ class Rollouts(NamedTuple):
     reward_PG: Array
     pi_PLK: Array
 
-    def part(self, low: int, high: int) -> Rollouts:
-        """The answers to prompts low .. high - 1."""
-        s, p = slice(low, high), self.prompts
-        prompts = Prompts(p.topic_P[s], p.length_P[s], p.skills_PL[s], p.offset_PL[s], p.right_PL[s])
-        return Rollouts(prompts, self.boost_PL[s], self.actions_PGL[s], self.reward_PG[s], self.pi_PLK[s])
-
 
 class Layout(NamedTuple):
     """Where tokens stand in the arrays of `Tokens`: that of rollout g and step l of a prompt, counted along the rows,
@@ -61,19 +58,6 @@ class Layout(NamedTuple):
         """The rows of prompts low .. high - 1."""
         return slice(int(self.first_P[low]) // self.width, int(self.first_P[high]) // self.width)
 
-    def part(self, low: int, high: int) -> Layout:
-        """Of prompts low .. high - 1 alone."""
-        return self._replace(first_P=self.first_P[low : high + 1] - self.first_P[low])
-
-
-def layout_of(rolled: Rollouts, objectives: Sequence[Objective], rollouts: bool = False) -> Layout:
-    """Rollouts as rows, padded; but for objectives that look at one token at a time steps as rows and rollouts as
-    columns, which needs no padding. rollouts: as rows for all."""
-    count, group_size, width = rolled.actions_PGL.shape
-    if rollouts or any(o.scope != "token" for o in objectives):
-        return Layout(np.arange(count + 1) * (group_size * width), width, 1, width)
-    return Layout(np.concatenate(([0], np.cumsum(rolled.prompts.length_P))) * group_size, 1, group_size, group_size)
-
 
 class Learner(NamedTuple):
     """How a batch is learnt from: objectives whose pushes add, the aggregation of their tokens, optimiser steps."""
@@ -84,6 +68,17 @@ class Learner(NamedTuple):
     learning_rate: float
     minibatches: int = 1
     epochs: int = 1
+
+
+class Batch(NamedTuple):
+    """What is learnt from: answers, where their tokens stand, the tokens under the policy that drew them, and alpha_PG,
+    the weight of every rollout's tokens in its mini-batch. cuts: the mini-batches' first prompts, and their end."""
+
+    rolled: Rollouts
+    layout: Layout
+    tokens: Tokens
+    alpha_PG: Array
+    cuts: tuple[int, ...]
 
 
 class Update(NamedTuple):
@@ -107,17 +102,26 @@ def sample(theta_SK: Array, prompts: Prompts, group_size: int, rng: np.random.Ge
 def _policy(theta_SK: Array, prompts: Prompts, boost_PL: Array) -> Array:
     """Every step's distribution (P, L, K); 1 on padding."""
     pi_PLK = np.empty((*prompts.skills_PL.shape, theta_SK.shape[1]))
-    distributions(theta_SK, prompts.skills_PL, prompts.length_P, boost_PL, prompts.right_PL, pi_PLK)
+    chain = (prompts.skills_PL, prompts.length_P, boost_PL, prompts.right_PL)
+    distributions(theta_SK, *chain, 0, len(pi_PLK), pi_PLK)
     return pi_PLK
 
 
-def _log_probs(pi_PLK: Array, rolled: Rollouts, layout: Layout, old_NT: Array | None = None) -> tuple[Array, LogRatio]:
-    """(log pi of every token in its place, nats, 0 on padding; its difference to old_NT)."""
-    log_prob_M, ratio_M = np.zeros((2, int(layout.first_P[-1])))
-    old_M = ratio_M if old_NT is None else old_NT.reshape(-1)
+def layout_of(rolled: Rollouts, objectives: Sequence[Objective], rollouts: bool = False) -> Layout:
+    """Rollouts as rows, padded; but for objectives that look at one token at a time steps as rows and rollouts as
+    columns, which needs no padding. rollouts: as rows for all."""
+    count, group_size, width = rolled.actions_PGL.shape
+    if rollouts or any(o.scope != "token" for o in objectives):
+        return Layout(np.arange(count + 1) * (group_size * width), width, 1, width)
+    return Layout(np.concatenate(([0], np.cumsum(rolled.prompts.length_P))) * group_size, 1, group_size, group_size)
+
+
+def _log_probs(pi_PLK: Array, rolled: Rollouts, layout: Layout) -> Array:
+    """log pi of every token in its place, nats; 0 on padding."""
+    log_prob_M = np.zeros(int(layout.first_P[-1]))
     chain = (pi_PLK, rolled.prompts.length_P, rolled.actions_PGL)
-    largest = token_log_probs(*chain, *layout[:3], old_M, log_prob_M, ratio_M)
-    return log_prob_M.reshape(-1, layout.width), LogRatio(ratio_M.reshape(-1, layout.width), largest)
+    token_log_probs(*chain, 0, len(pi_PLK), *layout[:3], log_prob_M)
+    return log_prob_M.reshape(-1, layout.width)
 
 
 def groups_of(rolled: Rollouts, wanted: frozenset[Need], prompt_ids: Ints | None = None) -> Groups:
@@ -139,44 +143,48 @@ def tokens_of(
 ) -> Tokens:  # fmt: skip
     """The answers under the policy that drew them, with what the objectives need: the one place of this rung that
     builds `Tokens`."""
-    prompts, (count, group_size, width) = rolled.prompts, rolled.actions_PGL.shape
-    if layout.by_rollout == 1:
-        advantage_NT, group_N = (np.repeat(x, prompts.length_P, axis=0) for x in (advantage_PG, np.arange(count)))
-        mask_NT = np.ones(advantage_NT.shape, dtype=bool)
+    prompts, (count, group_size) = rolled.prompts, rolled.reward_PG.shape
+    old_NT, span = _log_probs(rolled.pi_PLK, rolled, layout), (0, count, *layout[:3])
+    advantage_NT = np.zeros_like(old_NT)
+    place(advantage_PG, prompts.length_P, *span, advantage_NT.reshape(-1))
+    mask_NT, group_N = np.ones(old_NT.shape, dtype=bool), None
+    if layout.by_rollout != 1:
+        mask_NT, group_N = np.repeat(prompts.live_PL, group_size, axis=0), np.repeat(np.arange(count), group_size)
+    reference_NT = None if reference_PLK is None else _log_probs(reference_PLK, rolled, layout)
+    entropy_NT = np.zeros_like(old_NT) if "entropy" in needs(objectives) else None
+    if entropy_NT is not None:
+        token_entropies(rolled.pi_PLK, prompts.length_P, group_size, *span, entropy_NT.reshape(-1))
+    return Tokens(old_NT, old_NT, mask_NT, advantage_NT, group_N, reference_NT, entropy_NT, old_NT)
+
+
+def batch_of(
+    rolled: Rollouts, advantage_PG: Array, learner: Learner, reference_PLK: Array | None = None, minibatches: int = 1
+) -> Batch:
+    """The answers with their advantages, cut into contiguous `minibatches`."""
+    layout, (count, group_size) = layout_of(rolled, learner.objectives), rolled.reward_PG.shape
+    tokens = tokens_of(rolled, layout, advantage_PG, learner.objectives, reference_PLK)
+    cuts = tuple(number * count // minibatches for number in range(minibatches + 1))
+    length_N = np.repeat(rolled.prompts.length_P, group_size)
+    if count % minibatches == 0:
+        alpha_PG = learner.aggregation.rows(length_N.reshape(minibatches, -1))
     else:
-        advantage_NT, group_N = (
-            np.repeat(advantage_PG, width).reshape(-1, width),
-            np.repeat(np.arange(count), group_size),
-        )
-        mask_NT = np.repeat(prompts.live_PL, group_size, axis=0)
-    old_NT, _ = _log_probs(rolled.pi_PLK, rolled, layout)
-    reference_NT = None if reference_PLK is None else _log_probs(reference_PLK, rolled, layout)[0]
-    tokens = Tokens(old_NT, old_NT, mask_NT, advantage_NT, group_N, reference_NT, None, old_NT)
-    return _with_entropy(tokens, rolled.pi_PLK, rolled, layout, objectives)
-
-
-def _with_entropy(
-    tokens: Tokens, pi_PLK: Array, rolled: Rollouts, layout: Layout, objectives: Sequence[Objective]
-) -> Tokens:
-    if "entropy" not in needs(objectives):
-        return tokens
-    entropy_M = np.zeros(tokens.old_NT.size)
-    token_entropies(pi_PLK, rolled.prompts.length_P, rolled.actions_PGL.shape[1], *layout[:3], entropy_M)
-    return tokens._replace(entropy_NT=entropy_M.reshape(tokens.old_NT.shape))
+        parts = (length_N[low * group_size : high * group_size] for low, high in pairwise(cuts))
+        alpha_PG = np.concatenate([learner.aggregation.rows(length_N) for length_N in parts])
+    return Batch(rolled, layout, tokens, alpha_PG.reshape(count, group_size), cuts)
 
 
 def push_gradient(
-    pi_PLK: Array, rolled: Rollouts, layout: Layout, tokens: Tokens, learner: Learner, gradient_SK: Array
-) -> int:
-    """The gradient of the objectives at `tokens`, whose policy is pi_PLK, written to gradient_SK; returns how many
-    tokens were held."""
-    prompts, shape = rolled.prompts, rolled.reward_PG.shape
+    pi_PLK: Array, batch: Batch, tokens: Tokens, learner: Learner, gradient_SK: Array, low: int = 0,
+    high: int | None = None,
+) -> int:  # fmt: skip
+    """The gradient of the objectives at `tokens`, those of prompts low .. high - 1, whose policy is pi_PLK, written to
+    gradient_SK; returns how many tokens were held."""
+    prompts, span = batch.rolled.prompts, (low, len(pi_PLK) if high is None else high, *batch.layout[:3])
     push = total_push(learner.objectives, [()] * len(learner.objectives), tokens)
-    alpha_PG = learner.aggregation.rows(np.repeat(prompts.length_P, shape[1])).reshape(shape)
-    chain = (pi_PLK, prompts.skills_PL, prompts.length_P)
-    scatter(*chain, rolled.actions_PGL, *layout[:3], _flat(push.log_prob_NT, tokens), alpha_PG, gradient_SK)
+    chain, pushed_M = (pi_PLK, prompts.skills_PL, prompts.length_P), _flat(push.log_prob_NT, tokens)
+    scatter(*chain, batch.rolled.actions_PGL, *span, pushed_M, batch.alpha_PG, gradient_SK)
     if push.entropy_NT is not None:
-        scatter_entropy(*chain, *layout[:3], _flat(push.entropy_NT, tokens), alpha_PG, gradient_SK)
+        scatter_entropy(*chain, *span, _flat(push.entropy_NT, tokens), batch.alpha_PG, gradient_SK)
     return int(push.counts.get("clipped", 0))
 
 
@@ -188,19 +196,30 @@ def gradient(
     theta_SK: Array, rolled: Rollouts, advantage_PG: Array, learner: Learner, reference_PLK: Array | None = None
 ) -> tuple[Array, int]:
     """(the objectives' gradient at theta, how many tokens were held), for the whole batch."""
-    layout = layout_of(rolled, learner.objectives)
-    tokens = tokens_of(rolled, layout, advantage_PG, learner.objectives, reference_PLK)
-    pi_PLK, tokens = _moved(theta_SK, rolled, layout, tokens, learner)
+    batch, pi_PLK = batch_of(rolled, advantage_PG, learner, reference_PLK), np.empty_like(rolled.pi_PLK)
+    tokens = _moved(theta_SK, batch, 0, len(pi_PLK), pi_PLK)
     gradient_SK = np.empty_like(theta_SK)
-    return gradient_SK, push_gradient(pi_PLK, rolled, layout, tokens, learner, gradient_SK)
+    return gradient_SK, push_gradient(pi_PLK, batch, tokens, learner, gradient_SK)
 
 
-def _moved(theta_SK: Array, rolled: Rollouts, layout: Layout, tokens: Tokens, learner: Learner) -> tuple[Array, Tokens]:
-    """(the distributions at theta, the same tokens there)."""
-    pi_PLK = _policy(theta_SK, rolled.prompts, rolled.boost_PL)
-    log_prob_NT, ratio = _log_probs(pi_PLK, rolled, layout, tokens.old_NT)
-    tokens = tokens._replace(log_prob_NT=log_prob_NT, log_ratio=ratio)
-    return pi_PLK, _with_entropy(tokens, pi_PLK, rolled, layout, learner.objectives)
+def _moved(theta_SK: Array, batch: Batch, low: int, high: int, pi_PLK: Array) -> Tokens:
+    """The tokens of prompts low .. high - 1 at theta, whose distributions are written to pi_PLK."""
+    rolled, prompts, old_NT = batch.rolled, batch.rolled.prompts, batch.tokens.old_NT
+    log_prob_NT, ratio_NT = np.zeros((2, *old_NT.shape))
+    chain = (prompts.skills_PL, prompts.length_P, rolled.boost_PL, prompts.right_PL, rolled.actions_PGL)
+    span, flat = (low, high, *batch.layout[:3]), (x.reshape(-1) for x in (log_prob_NT, ratio_NT))
+    largest = move(theta_SK, *chain, *span, old_NT.reshape(-1), pi_PLK, *flat)
+    entropy_NT = None
+    if batch.tokens.entropy_NT is not None:
+        entropy_NT = np.zeros_like(old_NT)
+        token_entropies(pi_PLK, prompts.length_P, rolled.actions_PGL.shape[1], *span, entropy_NT.reshape(-1))
+    now, rows = batch.tokens._replace(log_prob_NT=log_prob_NT, entropy_NT=entropy_NT), batch.layout.rows(low, high)
+    return _part(now, rows, LogRatio(ratio_NT[rows], largest))
+
+
+def _part(tokens: Tokens, rows: slice, ratio: LogRatio) -> Tokens:
+    """The tokens of some rows, with their log-ratio."""
+    return Tokens._make([*(x if x is None else x[rows] for x in tokens[:-1]), ratio])
 
 
 def update(
@@ -211,20 +230,17 @@ def update(
 
     theta is what the answers were drawn from.
     """
-    prompts, whole = len(rolled.reward_PG), layout_of(rolled, learner.objectives)
-    before = tokens_of(rolled, whole, advantage_PG, learner.objectives, reference_PLK)
-    gradient_SK, norms, clipped, moved = np.empty_like(theta_SK), 0.0, 0, False
+    batch = batch_of(rolled, advantage_PG, learner, reference_PLK, learner.minibatches)
+    gradient_SK, norms, clipped, moved_PLK = np.empty_like(theta_SK), 0.0, 0, np.empty_like(rolled.pi_PLK)
+    pi_PLK = rolled.pi_PLK
     for _ in range(learner.epochs):
-        for number in range(learner.minibatches):
-            low, high = number * prompts // learner.minibatches, (number + 1) * prompts // learner.minibatches
-            here, layout, rows = rolled.part(low, high), whole.part(low, high), whole.rows(low, high)
-            tokens, pi_PLK = Tokens(*(x if x is None else x[rows] for x in before)), here.pi_PLK
-            if moved:
-                pi_PLK, tokens = _moved(theta_SK, here, layout, tokens, learner)
+        for low, high in pairwise(batch.cuts):
+            if pi_PLK is moved_PLK:
+                tokens = _moved(theta_SK, batch, low, high, pi_PLK)
             else:
-                tokens = tokens._replace(log_ratio=LogRatio(np.zeros((1, 1)), 0.0))
-            clipped += push_gradient(pi_PLK, here, layout, tokens, learner, gradient_SK)
+                tokens = _part(batch.tokens, batch.layout.rows(low, high), LogRatio(np.zeros((1, 1)), 0.0))
+            clipped += push_gradient(pi_PLK, batch, tokens, learner, gradient_SK, low, high)
             norms += math.sqrt((gradient_SK * gradient_SK).sum())
-            count, moved = count + 1, True
+            count, pi_PLK = count + 1, moved_PLK
             optimiser_step(theta_SK, first_SK, second_SK, count, gradient_SK, learner.adam, learner.learning_rate)
     return Update(count, norms / (learner.epochs * learner.minibatches), clipped)
