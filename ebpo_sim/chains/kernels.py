@@ -101,8 +101,8 @@ def move(
     theta_SK, skills_PL, length_P, boost_PL, right_PL, actions_PGL, low, high, first_P, by_rollout, by_step, old_M,
     pi_PLK, log_prob_M, ratio_M,
 ):  # fmt: skip
-    """`distributions` and `token_log_probs` at theta, and log_prob_M - old_M, written to ratio_M; returns the largest of
-    these in size."""
+    """`distributions` and `token_log_probs` at theta, and log_prob_M - old_M written to ratio_M; returns the largest in
+    size of these."""
     distributions(theta_SK, skills_PL, length_P, boost_PL, right_PL, low, high, pi_PLK)
     token_log_probs(pi_PLK, length_P, actions_PGL, low, high, first_P, by_rollout, by_step, log_prob_M)
     largest = 0.0
