@@ -8,8 +8,8 @@ often a group counts: G+1 groups with multiplicities stand for any number of bin
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from typing import Any
+from functools import lru_cache, reduce
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -183,26 +183,20 @@ def _build(
     host: Host,
     flat_index: NDArray[np.intp] | None,
 ) -> Groups:
-    if not np.any(valid):
+    if not valid.any():
         raise InputError(f"rewards hold no valid rollout (shape {values.shape}): an empty batch has no advantage")
-    bad = valid & ~np.isfinite(values)
-    if np.any(bad):
-        where = tuple(int(i) for i in np.argwhere(bad)[0])
-        raise InputError(
-            f"rewards must be finite, got {values[where]} at {where}: mask rollouts that could not be scored"
-        )
-    large = valid & (np.abs(values) > LARGEST)
-    if np.any(large):
-        where = tuple(int(i) for i in np.argwhere(large)[0])
-        raise InputError(f"rewards must lie within ±{LARGEST:g}, got {values[where]} at {where}: rescale or mask them")
-    rewards_PG = np.where(valid, values, 0.0)
-    size_P = valid.sum(axis=-1).astype(np.float64)
-    safe_P = np.maximum(size_P, 1.0)
-    first_P = np.take_along_axis(rewards_PG, np.argmax(valid, axis=-1)[..., None], axis=-1)[..., 0]
-    degenerate_P = np.all(~valid | (rewards_PG == first_P[..., None]), axis=-1)
-    mean_P = np.where(degenerate_P, first_P, rewards_PG.sum(axis=-1) / safe_P)
+    bad = valid & ~(np.abs(values) <= LARGEST)
+    if bad.any():
+        _refuse_rewards(values, bad)
+    rewards_PG, first_P = values, values[..., 0]
+    size_P = np.full(values.shape[:-1], float(values.shape[-1]))
+    if not valid.all():
+        rewards_PG, size_P = np.where(valid, values, 0.0), valid.sum(axis=-1, dtype=np.float64)
+        first_P = np.take_along_axis(rewards_PG, np.argmax(valid, axis=-1)[..., None], axis=-1)[..., 0]
+    degenerate_P = ~_over(np.logical_or, valid & (rewards_PG != first_P[..., None]))
+    mean_P = np.where(degenerate_P, first_P, _over(np.add, rewards_PG) / np.maximum(size_P, 1.0))
     deviation = np.where(valid, rewards_PG - mean_P[..., None], 0.0)
-    within_ss_P = np.where(degenerate_P, 0.0, np.sum(deviation**2, axis=-1))
+    within_ss_P = np.where(degenerate_P, 0.0, _over(np.add, deviation**2))
     for array in (rewards_PG, valid, count_P, size_P, mean_P, within_ss_P, degenerate_P):
         array.flags.writeable = False
     return Groups(
@@ -219,6 +213,22 @@ def _build(
         host,
         flat_index,
     )
+
+
+def _refuse_rewards(values: Array, bad: NDArray[np.bool_]) -> NoReturn:
+    infinite = bad & ~np.isfinite(values)
+    where = tuple(int(i) for i in np.argwhere(infinite if infinite.any() else bad)[0])
+    got = f"got {values[where]} at {where}"
+    if infinite.any():
+        raise InputError(f"rewards must be finite, {got}: mask rollouts that could not be scored")
+    raise InputError(f"rewards must lie within ±{LARGEST:g}, {got}: rescale or mask them")
+
+
+def _over(function: np.ufunc, values_PG: NDArray[Any]) -> NDArray[Any]:
+    """The function over the last axis. Below 8 terms NumPy goes in order, which columns do sooner, to the same bits."""
+    if values_PG.shape[-1] >= 8:
+        return np.asarray(function.reduce(values_PG, axis=-1))
+    return np.asarray(reduce(function, np.moveaxis(values_PG, -1, 0)))
 
 
 def _same_shape(name: str, array: NDArray[Any], rewards: Array) -> None:

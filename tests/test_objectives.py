@@ -27,6 +27,7 @@ from ebpo_sim.objectives import (
     total_push,
 )
 from ebpo_sim.objectives import needs as needs_of
+from ebpo_sim.objectives.base import LogRatio
 from rollout_tokens import tokens
 
 OBJECTIVES: dict[str, Objective] = {
@@ -66,6 +67,20 @@ every = pytest.mark.parametrize("objective", OBJECTIVES.values(), ids=OBJECTIVES
 def in_torch(t: Tokens) -> Tokens:
     """The same numbers as float64 tensors."""
     return Tokens(*(None if x is None else torch.from_numpy(np.array(x)) for x in t))
+
+
+@every
+@pytest.mark.parametrize("on_policy", [False, True])
+def test_a_log_ratio_from_the_host_changes_no_bit(objective: Objective, on_policy: bool) -> None:
+    """Guards the ratio that a host hands over, within the limit and beyond it, and the one that is 1 everywhere."""
+    t = tokens(5)
+    t = t._replace(log_prob_NT=t.old_NT) if on_policy else t
+    ratio = np.where(t.mask_NT, t.log_prob_NT - t.old_NT, 0.0)
+    handed = LogRatio(np.zeros((1, 1)) if on_policy else ratio, float(np.abs(ratio).max()))
+    plain, found = (objective.push((), x) for x in (t, t._replace(log_ratio=handed)))
+    np.testing.assert_array_equal(found.log_prob_NT, plain.log_prob_NT)
+    assert found.counts == plain.counts
+    assert on_policy or handed.largest > 0.4  # beyond some of the limits above
 
 
 @every

@@ -17,7 +17,7 @@ from ebpo_sim.chains.kernels import distributions, divergence, majority, rollout
 from ebpo_sim.chains.measures import maj_at_n, pass_at_k, quality, sampled_gradients
 from ebpo_sim.chains.policy import step_distributions
 from ebpo_sim.chains.population import SkillChain, bandit, per_token, skill_chain, success, success_gradient
-from ebpo_sim.chains.rung import TrainingConfig, advance, build_estimator, start, stream
+from ebpo_sim.chains.rung import TrainingConfig, advance, build_method, start, stream
 from ebpo_sim.chains.update import Learner, gradient, sample
 from ebpo_sim.counts.updates import advantage_gap, advantages_by_count
 from ebpo_sim.errors import InputError
@@ -39,7 +39,7 @@ def chain() -> SkillChain:
 
 def naive_run(population: SkillChain, config: TrainingConfig, steps: int) -> list[list[float]]:
     """The parameters after `steps` steps, by the twin with the real estimator."""
-    estimator = build_estimator(population, config)
+    estimator = build_method(population, config).estimator
     state, order = estimator.init(), stream(population, config)
     rng = np.random.Generator(np.random.PCG64DXSM(np.random.SeedSequence([config.seed, 11])))
     theta = population.start_SK.tolist()
@@ -76,7 +76,7 @@ def drawn(population: SkillChain, group_size: int, seed: int = 0):
     prompts = population.prompts
     arrays = (prompts.skills_PL, prompts.length_P, np.exp(prompts.offset_PL), prompts.right_PL)
     pi = np.ones((*prompts.skills_PL.shape, population.actions))
-    distributions(population.start_SK, *arrays, pi)
+    distributions(population.start_SK, *arrays, 0, len(pi), pi)
     uniform = np.random.default_rng(seed).random((len(pi), group_size, pi.shape[1]))
     actions, rewards = np.zeros(uniform.shape, dtype=np.int64), np.empty(uniform.shape[:2])
     rollout(pi, prompts.length_P, prompts.right_PL, uniform, actions, rewards)

@@ -18,7 +18,7 @@ from ebpo_sim.sampling import Allocation, Ask, Order, Plan, Pool
 Array = NDArray[np.float64]
 
 
-class Batch(NamedTuple):
+class Collected(NamedTuple):
     """What is trained on: rolled, None where nothing was kept, and an advantage a rollout, in the shape of its rewards.
     info: the estimator's. groups: all that were drawn; silent: the share of them without any advantage but 0.
     planned_P: prompts of the first generation batch. state: of the next step."""
@@ -40,7 +40,7 @@ class Batch(NamedTuple):
 def collect(
     theta_SK: Array, prompts: Prompts, pool: Pool, method: Method, state: State, ask: Ask, seed: int,
     rng: np.random.Generator,
-) -> Batch:  # fmt: skip
+) -> Collected:  # fmt: skip
     """Plan, draw, decide; again with other prompts while the selection asks for more."""
     allocation: Allocation = method.allocation or Order()
     needs, rolled, planned_P = method.needs(), None, None
@@ -61,12 +61,12 @@ def collect(
         keep_PG = keep_PG.reshape(-1)[groups.flat_index][:, None]
         advantage_PG = advantage_PG.reshape(-1)[groups.flat_index][:, None]
     if keep_PG.all():
-        return Batch(rolled, advantage_PG, decision.info, groups, silent, planned_P, decision.state)
+        return Collected(rolled, advantage_PG, decision.info, groups, silent, planned_P, decision.state)
     if not (keep_PG.all(axis=1) | ~keep_PG.any(axis=1)).all():  # parts of groups
         rolled, keep_PG, advantage_PG = flat(rolled), keep_PG.reshape(-1, 1), advantage_PG.reshape(-1, 1)
     rows = np.flatnonzero(keep_PG[:, 0])
     kept = rolled.rows(rows) if len(rows) else None
-    return Batch(kept, advantage_PG[rows], decision.info, groups, silent, planned_P, decision.state)
+    return Collected(kept, advantage_PG[rows], decision.info, groups, silent, planned_P, decision.state)
 
 
 def draw(theta_SK: Array, prompts: Prompts, planned: Plan, rng: np.random.Generator) -> Rollouts:
@@ -87,7 +87,7 @@ def flat(rolled: Rollouts) -> Rollouts:
     group_N = np.repeat(np.arange(count), size)
     return rolled.rows(group_N)._replace(
         actions_PGL=rolled.actions_PGL.reshape(count * size, 1, -1), reward_PG=rolled.reward_PG.reshape(-1, 1),
-        log_prob_PGL=rolled.log_prob_PGL.reshape(count * size, 1, -1), group_P=group_N,
+        group_P=group_N,
     )  # fmt: skip
 
 

@@ -44,13 +44,14 @@ def softmax_step(table_SK, skill, boost, right, pi_K):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def distributions(theta_SK, skills_PL, length_P, boost_PL, right_PL, pi_PLK):
-    """Every live step's distribution, written to pi_PLK; padding is left alone. boost_PL = exp(offset_PL)."""
+def distributions(theta_SK, skills_PL, length_P, boost_PL, right_PL, low, high, pi_PLK):
+    """Every step's distribution of prompts low .. high - 1, written to pi_PLK; 1 on padding. boost = exp(offset)."""
     table_SK = np.empty_like(theta_SK)
     exponentials(theta_SK, table_SK)
-    for p in range(len(length_P)):
+    for p in range(low, high):
         for step in range(length_P[p]):
             softmax_step(table_SK, skills_PL[p, step], boost_PL[p, step], right_PL[p, step], pi_PLK[p, step])
+        pi_PLK[p, length_P[p] :] = 1.0
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -58,14 +59,14 @@ def draw(pi_K, u):
     """The action a with u in [cumulative before a, cumulative after a); the last possible one takes what rounding
     leaves, so an action of probability 0 is never drawn."""
     cumulative = 0.0
-    last = 0
     for a in range(len(pi_K)):
-        if pi_K[a] > 0:
-            last = a
         cumulative += pi_K[a]
         if u < cumulative:
             return a
-    return last
+    a = len(pi_K) - 1
+    while a > 0 and pi_K[a] <= 0:
+        a -= 1
+    return a
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -83,40 +84,74 @@ def rollout(pi_PLK, length_P, right_PL, uniform_PGL, actions_PGL, reward_PG):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def token_log_probs(pi_PLK, length_P, actions_PGL, log_prob_PGL):
-    """log pi of every drawn action, nats, written to log_prob_PGL; padding is left alone."""
-    for p in range(len(length_P)):
-        for g in range(actions_PGL.shape[1]):
-            for step in range(length_P[p]):
-                log_prob_PGL[p, g, step] = math.log(pi_PLK[p, step, actions_PGL[p, g, step]])
+def token_log_probs(pi_PLK, length_P, actions_PGL, low, high, first_P, by_rollout, by_step, log_prob_M):
+    """log pi of every drawn action of prompts low .. high - 1, nats, written to its place in log_prob_M.
+
+    Here and below the token of rollout g, step l stands at first_P + g by_rollout + l by_step; padding is left alone.
+    """
+    for p in range(low, high):
+        for step in range(length_P[p]):
+            for g in range(actions_PGL.shape[1]):
+                a = actions_PGL[p, g, step]
+                log_prob_M[first_P[p] + g * by_rollout + step * by_step] = math.log(pi_PLK[p, step, a])
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def token_entropies(pi_PLK, length_P, entropy_PGL):
-    """The entropy of every live step's distribution, nats, written to all rollouts' entries of entropy_PGL."""
-    for p in range(len(length_P)):
+def move(
+    theta_SK, skills_PL, length_P, boost_PL, right_PL, actions_PGL, low, high, first_P, by_rollout, by_step, old_M,
+    pi_PLK, log_prob_M, ratio_M,
+):  # fmt: skip
+    """`distributions` and `token_log_probs` at theta, and log_prob_M - old_M written to ratio_M; returns the largest in
+    size of these."""
+    distributions(theta_SK, skills_PL, length_P, boost_PL, right_PL, low, high, pi_PLK)
+    token_log_probs(pi_PLK, length_P, actions_PGL, low, high, first_P, by_rollout, by_step, log_prob_M)
+    largest = 0.0
+    for i in range(first_P[low], first_P[high]):
+        ratio_M[i] = log_prob_M[i] - old_M[i]
+        largest = max(largest, abs(ratio_M[i]))
+    return largest
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def place(values_PG, length_P, low, high, first_P, by_rollout, by_step, values_M):
+    """Every rollout's value, written to the places of its tokens."""
+    for p in range(low, high):
+        for step in range(length_P[p]):
+            for g in range(values_PG.shape[1]):
+                values_M[first_P[p] + g * by_rollout + step * by_step] = values_PG[p, g]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def token_entropies(pi_PLK, length_P, rollouts, low, high, first_P, by_rollout, by_step, entropy_M):
+    """The entropy of every live step's distribution, nats, written to the places of all its rollouts in entropy_M."""
+    for p in range(low, high):
         for step in range(length_P[p]):
             entropy = 0.0
             for a in range(pi_PLK.shape[2]):
                 if pi_PLK[p, step, a] > 0:
                     entropy -= pi_PLK[p, step, a] * math.log(pi_PLK[p, step, a])
-            for g in range(entropy_PGL.shape[1]):
-                entropy_PGL[p, g, step] = entropy
+            for g in range(rollouts):
+                entropy_M[first_P[p] + g * by_rollout + step * by_step] = entropy
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def scatter(pi_PLK, skills_PL, length_P, actions_PGL, push_PGL, gradient_SK):
-    """sum over tokens of push * grad log pi(action), written to gradient_SK: push at the action, -push pi at all."""
+def scatter(
+    pi_PLK, skills_PL, length_P, actions_PGL, low, high, first_P, by_rollout, by_step, push_M, alpha_PG, gradient_SK
+):  # fmt: skip
+    """sum over tokens of w grad log pi(action), w = push alpha, written to gradient_SK: w at it, -w pi at all.
+
+    push_M begins with the tokens of prompt low.
+    """
     actions = gradient_SK.shape[1]
     gradient_SK[:] = 0.0
     pulled_K = np.empty(actions)
-    for p in range(len(length_P)):
+    for p in range(low, high):
         for step in range(length_P[p]):
             skill = skills_PL[p, step]
             pulled_K[:] = 0.0
             total = 0.0
             for g in range(actions_PGL.shape[1]):
-                push = push_PGL[p, g, step]
+                push = push_M[first_P[p] - first_P[low] + g * by_rollout + step * by_step] * alpha_PG[p, g]
                 pulled_K[actions_PGL[p, g, step]] += push
                 total += push
             for a in range(actions):
@@ -124,13 +159,15 @@ def scatter(pi_PLK, skills_PL, length_P, actions_PGL, push_PGL, gradient_SK):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def scatter_entropy(pi_PLK, skills_PL, length_P, push_PGL, gradient_SK):
-    """sum over tokens of push * grad H(step's distribution), added to gradient_SK: -push pi (log pi + H) at each."""
-    for p in range(len(length_P)):
+def scatter_entropy(
+    pi_PLK, skills_PL, length_P, low, high, first_P, by_rollout, by_step, push_M, alpha_PG, gradient_SK
+):  # fmt: skip
+    """sum over tokens of w grad H(step's distribution), w = push alpha, added to gradient_SK: -w pi (log pi + H)."""
+    for p in range(low, high):
         for step in range(length_P[p]):
             total, entropy = 0.0, 0.0
-            for g in range(push_PGL.shape[1]):
-                total += push_PGL[p, g, step]
+            for g in range(alpha_PG.shape[1]):
+                total += push_M[first_P[p] - first_P[low] + g * by_rollout + step * by_step] * alpha_PG[p, g]
             for a in range(gradient_SK.shape[1]):
                 if pi_PLK[p, step, a] > 0:
                     entropy -= pi_PLK[p, step, a] * math.log(pi_PLK[p, step, a])

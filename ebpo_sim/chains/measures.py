@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import gammaln
 
-from ebpo_sim.chains.collect import Batch
+from ebpo_sim.chains.collect import Collected
 from ebpo_sim.chains.kernels import majority
 from ebpo_sim.chains.policy import Prompts, step_distributions
 from ebpo_sim.chains.population import SkillChain, per_token, success, token_entropy
-from ebpo_sim.chains.update import Learner, push_gradient, tokens_of
+from ebpo_sim.chains.update import Learner, batch_of, push_gradient
 from ebpo_sim.errors import InputError
 from ebpo_sim.objectives import Aggregation, Clip
 
@@ -95,12 +95,12 @@ def quality(gradient_NSK: Array, exact_SK: Array) -> Quality:
     return Quality(along / float(np.sqrt(along**2 + square)), noise / along**2)
 
 
-def sampled_gradients(theta_SK: Array, batches: Iterable[Batch], aggregation: Aggregation) -> Array:
+def sampled_gradients(theta_SK: Array, batches: Iterable[Collected], aggregation: Aggregation) -> Array:
     """The on-policy gradient of each batch (N, S, K), drawn at theta; 0 for one of which nothing is kept."""
     learner, gradient_NSK = Learner((Clip(None, None),), aggregation, adam=False, learning_rate=0.0), []
-    for batch in batches:
+    for drawn in batches:
         gradient_NSK.append(np.zeros_like(theta_SK))
-        if batch.rolled is not None:
-            tokens = tokens_of(batch.rolled, batch.advantage_PG, learner.objectives)
-            push_gradient(batch.rolled.pi_PLK, batch.rolled, tokens, learner, gradient_NSK[-1])
+        if drawn.rolled is not None:
+            batch = batch_of(drawn.rolled, drawn.advantage_PG, learner)
+            push_gradient(drawn.rolled.pi_PLK, batch, batch.tokens, learner, gradient_NSK[-1])
     return np.stack(gradient_NSK)

@@ -36,12 +36,9 @@ class Prompts(NamedTuple):
     def take(self, index: Ints) -> Prompts:
         """The prompts at `index`, in that order."""
         return Prompts(
-            self.topic_P[index],
-            self.length_P[index],
-            self.skills_PL[index],
-            self.offset_PL[index],
-            self.right_PL[index],
-        )
+            self.topic_P.take(index), self.length_P.take(index), self.skills_PL.take(index, 0),
+            self.offset_PL.take(index, 0), self.right_PL.take(index, 0),
+        )  # fmt: skip
 
     @property
     def live_PL(self) -> NDArray[np.bool_]:

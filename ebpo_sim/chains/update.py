@@ -6,7 +6,9 @@ Compiled code draws, gathers log-probabilities, scatters pushes and steps the op
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +16,9 @@ from numpy.typing import NDArray
 
 from ebpo_sim.chains.kernels import (
     distributions,
+    move,
     optimiser_step,
+    place,
     rollout,
     scatter,
     scatter_entropy,
@@ -24,14 +28,15 @@ from ebpo_sim.chains.kernels import (
 from ebpo_sim.chains.policy import Ints, Prompts
 from ebpo_sim.groups import Groups, group_rewards
 from ebpo_sim.objectives import Aggregation, Objective, Tokens, needs, total_push
+from ebpo_sim.objectives.base import LogRatio
 from ebpo_sim.part import Need
 
 Array = NDArray[np.float64]
 
 
 class Rollouts(NamedTuple):
-    """G answers to each prompt of a batch: actions_PGL, reward_PG, the distributions pi_PLK they were drawn from, and
-    log pi of every action, nats (0 on padding). boost_PL = exp(offset_PL). number_P: the prompts' numbers in the pool.
+    """G answers to each prompt of a batch: actions_PGL, reward_PG and the distributions pi_PLK they were drawn from.
+    boost_PL = exp(offset_PL). number_P: the prompts' numbers in the pool.
 
     Groups of unequal sizes are flat: G is 1, a row a rollout with its own copy of the prompt, rows of a group together;
     group_P says which group each belongs to, None where every prompt is one.
@@ -42,14 +47,27 @@ class Rollouts(NamedTuple):
     actions_PGL: Ints
     reward_PG: Array
     pi_PLK: Array
-    log_prob_PGL: Array
     number_P: Ints | None = None
     group_P: Ints | None = None
 
-    def rows(self, index: slice | Ints) -> Rollouts:
+    def rows(self, index: Ints) -> Rollouts:
         """The answers to the prompts at `index`."""
-        prompts = Prompts._make(x[index] for x in self.prompts)
-        return Rollouts._make((prompts, *(None if x is None else x[index] for x in self[1:])))
+        rest = (None if x is None else x[index] for x in self[1:])
+        return Rollouts._make((self.prompts.take(index), *rest))
+
+
+class Layout(NamedTuple):
+    """Where tokens stand in the arrays of `Tokens`: that of rollout g and step l of a prompt, counted along the rows,
+    at first_P + g by_rollout + l by_step. first_P has an end, P + 1 entries; width: columns."""
+
+    first_P: Ints
+    by_rollout: int
+    by_step: int
+    width: int
+
+    def rows(self, low: int, high: int) -> slice:
+        """The rows of prompts low .. high - 1."""
+        return slice(int(self.first_P[low]) // self.width, int(self.first_P[high]) // self.width)
 
 
 class Learner(NamedTuple):
@@ -61,6 +79,17 @@ class Learner(NamedTuple):
     learning_rate: float
     minibatches: int = 1
     epochs: int = 1
+
+
+class Batch(NamedTuple):
+    """What is learnt from: answers, where their tokens stand, the tokens under the policy that drew them, and alpha_PG,
+    the weight of every rollout's tokens in its mini-batch. cuts: the mini-batches' first prompts, and their end."""
+
+    rolled: Rollouts
+    layout: Layout
+    tokens: Tokens
+    alpha_PG: Array
+    cuts: tuple[int, ...]
 
 
 class Update(NamedTuple):
@@ -78,20 +107,32 @@ def sample(theta_SK: Array, prompts: Prompts, group_size: int, rng: np.random.Ge
     pi_PLK = _policy(theta_SK, prompts, boost_PL)
     actions, reward_PG = np.zeros((*shape, width), dtype=np.int64), np.empty(shape)
     rollout(pi_PLK, prompts.length_P, prompts.right_PL, rng.random((*shape, width)), actions, reward_PG)
-    return Rollouts(prompts, boost_PL, actions, reward_PG, pi_PLK, _log_probs(pi_PLK, prompts, actions))
+    return Rollouts(prompts, boost_PL, actions, reward_PG, pi_PLK)
 
 
 def _policy(theta_SK: Array, prompts: Prompts, boost_PL: Array) -> Array:
     """Every step's distribution (P, L, K); 1 on padding."""
-    pi_PLK = np.ones((*prompts.skills_PL.shape, theta_SK.shape[1]))
-    distributions(theta_SK, prompts.skills_PL, prompts.length_P, boost_PL, prompts.right_PL, pi_PLK)
+    pi_PLK = np.empty((*prompts.skills_PL.shape, theta_SK.shape[1]))
+    chain = (prompts.skills_PL, prompts.length_P, boost_PL, prompts.right_PL)
+    distributions(theta_SK, *chain, 0, len(pi_PLK), pi_PLK)
     return pi_PLK
 
 
-def _log_probs(pi_PLK: Array, prompts: Prompts, actions_PGL: Ints) -> Array:
-    found_PGL = np.zeros(actions_PGL.shape)
-    token_log_probs(pi_PLK, prompts.length_P, actions_PGL, found_PGL)
-    return found_PGL
+def layout_of(rolled: Rollouts, objectives: Sequence[Objective], rollouts: bool = False) -> Layout:
+    """Rollouts as rows, padded; but for objectives that look at one token at a time steps as rows and rollouts as
+    columns, which needs no padding. rollouts: as rows for all."""
+    count, group_size, width = rolled.actions_PGL.shape
+    if rollouts or any(o.scope != "token" for o in objectives):
+        return Layout(np.arange(count + 1) * (group_size * width), width, 1, width)
+    return Layout(np.concatenate(([0], np.cumsum(rolled.prompts.length_P))) * group_size, 1, group_size, group_size)
+
+
+def _log_probs(pi_PLK: Array, rolled: Rollouts, layout: Layout) -> Array:
+    """log pi of every token in its place, nats; 0 on padding."""
+    log_prob_M = np.zeros(int(layout.first_P[-1]))
+    chain = (pi_PLK, rolled.prompts.length_P, rolled.actions_PGL)
+    token_log_probs(*chain, 0, len(pi_PLK), *layout[:3], log_prob_M)
+    return log_prob_M.reshape(-1, layout.width)
 
 
 def groups_of(rolled: Rollouts, wanted: frozenset[Need]) -> Groups:
@@ -109,92 +150,113 @@ def groups_of(rolled: Rollouts, wanted: frozenset[Need]) -> Groups:
 
 
 def tokens_of(
-    rolled: Rollouts, advantage_PG: Array, objectives: Sequence[Objective], reference_PLK: Array | None = None
-) -> Tokens:
-    """The answers as rows under the policy that drew them, with what the objectives need: the one place of this rung
-    that builds `Tokens`."""
-    prompts, actions = rolled.prompts, rolled.actions_PGL
-    rows = (actions.shape[0] * actions.shape[1], actions.shape[2])
-    mask_NT = np.repeat(prompts.live_PL, actions.shape[1], axis=0)
-    group_N = np.repeat(np.arange(len(actions)), actions.shape[1]) if rolled.group_P is None else rolled.group_P
-    old_NT = rolled.log_prob_PGL.reshape(rows)
-    reference_NT = None
-    if reference_PLK is not None:
-        reference_NT = _log_probs(reference_PLK, prompts, actions).reshape(rows)
-    tokens = Tokens(old_NT, old_NT, mask_NT, advantage_PG.reshape(-1, 1), group_N, reference_NT, None, old_NT)
-    return _with_entropy(tokens, rolled.pi_PLK, rolled, objectives)
+    rolled: Rollouts, layout: Layout, advantage_PG: Array, objectives: Sequence[Objective],
+    reference_PLK: Array | None = None,
+) -> Tokens:  # fmt: skip
+    """The answers under the policy that drew them, with what the objectives need: the one place of this rung that
+    builds `Tokens`."""
+    prompts, (count, group_size) = rolled.prompts, rolled.reward_PG.shape
+    old_NT, span = _log_probs(rolled.pi_PLK, rolled, layout), (0, count, *layout[:3])
+    advantage_NT = np.zeros_like(old_NT)
+    place(advantage_PG, prompts.length_P, *span, advantage_NT.reshape(-1))
+    mask_NT, group_N = np.ones(old_NT.shape, dtype=bool), None
+    if layout.by_rollout != 1:
+        mask_NT = np.repeat(prompts.live_PL, group_size, axis=0)
+        group_N = np.repeat(np.arange(count), group_size) if rolled.group_P is None else rolled.group_P
+    reference_NT = None if reference_PLK is None else _log_probs(reference_PLK, rolled, layout)
+    entropy_NT = np.zeros_like(old_NT) if "entropy" in needs(objectives) else None
+    if entropy_NT is not None:
+        token_entropies(rolled.pi_PLK, prompts.length_P, group_size, *span, entropy_NT.reshape(-1))
+    return Tokens(old_NT, old_NT, mask_NT, advantage_NT, group_N, reference_NT, entropy_NT, old_NT)
 
 
-def _with_entropy(tokens: Tokens, pi_PLK: Array, rolled: Rollouts, objectives: Sequence[Objective]) -> Tokens:
-    if "entropy" not in needs(objectives):
-        return tokens
-    entropy_PGL = np.zeros(rolled.actions_PGL.shape)
-    token_entropies(pi_PLK, rolled.prompts.length_P, entropy_PGL)
-    return tokens._replace(entropy_NT=entropy_PGL.reshape(tokens.old_NT.shape))
+def batch_of(
+    rolled: Rollouts, advantage_PG: Array, learner: Learner, reference_PLK: Array | None = None, minibatches: int = 1
+) -> Batch:
+    """The answers with their advantages, cut into contiguous `minibatches` of whole groups."""
+    layout, (count, group_size) = layout_of(rolled, learner.objectives), rolled.reward_PG.shape
+    tokens = tokens_of(rolled, layout, advantage_PG, learner.objectives, reference_PLK)
+    starts = None if rolled.group_P is None else np.flatnonzero(np.diff(rolled.group_P, prepend=-1, append=-2)).tolist()
+    groups = count if starts is None else len(starts) - 1
+    cuts = tuple(dict.fromkeys(number * groups // minibatches for number in range(minibatches + 1)))  # none is empty
+    cuts = cuts if starts is None else tuple(starts[cut] for cut in cuts)
+    length_N = np.repeat(rolled.prompts.length_P, group_size)
+    if starts is None and count % minibatches == 0:
+        alpha_PG = learner.aggregation.rows(length_N.reshape(minibatches, -1))
+    else:
+        parts = (length_N[low * group_size : high * group_size] for low, high in pairwise(cuts))
+        alpha_PG = np.concatenate([learner.aggregation.rows(length_N) for length_N in parts])
+    return Batch(rolled, layout, tokens, alpha_PG.reshape(count, group_size), cuts)
 
 
-def push_gradient(pi_PLK: Array, rolled: Rollouts, tokens: Tokens, learner: Learner, gradient_SK: Array) -> int:
-    """The gradient of the objectives at `tokens`, whose policy is pi_PLK, written to gradient_SK; returns how many
-    tokens were held."""
-    prompts, shape = rolled.prompts, rolled.actions_PGL.shape
+def push_gradient(
+    pi_PLK: Array, batch: Batch, tokens: Tokens, learner: Learner, gradient_SK: Array, low: int = 0,
+    high: int | None = None,
+) -> int:  # fmt: skip
+    """The gradient of the objectives at `tokens`, those of prompts low .. high - 1, whose policy is pi_PLK, written to
+    gradient_SK; returns how many tokens were held."""
+    prompts, span = batch.rolled.prompts, (low, len(pi_PLK) if high is None else high, *batch.layout[:3])
     push = total_push(learner.objectives, [()] * len(learner.objectives), tokens)
-    alpha_N1 = learner.aggregation.rows(np.repeat(prompts.length_P, shape[1]))[:, None]
-    weighted = (push.log_prob_NT * alpha_N1).reshape(shape)
-    scatter(pi_PLK, prompts.skills_PL, prompts.length_P, rolled.actions_PGL, weighted, gradient_SK)
+    chain, pushed_M = (pi_PLK, prompts.skills_PL, prompts.length_P), _flat(push.log_prob_NT, tokens)
+    scatter(*chain, batch.rolled.actions_PGL, *span, pushed_M, batch.alpha_PG, gradient_SK)
     if push.entropy_NT is not None:
-        weighted = (push.entropy_NT * alpha_N1).reshape(shape)
-        scatter_entropy(pi_PLK, prompts.skills_PL, prompts.length_P, weighted, gradient_SK)
+        scatter_entropy(*chain, *span, _flat(push.entropy_NT, tokens), batch.alpha_PG, gradient_SK)
     return int(push.counts.get("clipped", 0))
+
+
+def _flat(push_NT: Array, tokens: Tokens) -> Array:
+    return np.ascontiguousarray(push_NT, dtype=np.float64).reshape(tokens.old_NT.size)
 
 
 def gradient(
     theta_SK: Array, rolled: Rollouts, advantage_PG: Array, learner: Learner, reference_PLK: Array | None = None
 ) -> tuple[Array, int]:
     """(the objectives' gradient at theta, how many tokens were held), for the whole batch."""
-    tokens = tokens_of(rolled, advantage_PG, learner.objectives, reference_PLK)
-    pi_PLK, tokens = _moved(theta_SK, rolled, tokens, learner)
+    batch, pi_PLK = batch_of(rolled, advantage_PG, learner, reference_PLK), np.empty_like(rolled.pi_PLK)
+    tokens = _moved(theta_SK, batch, 0, len(pi_PLK), pi_PLK)
     gradient_SK = np.empty_like(theta_SK)
-    return gradient_SK, push_gradient(pi_PLK, rolled, tokens, learner, gradient_SK)
+    return gradient_SK, push_gradient(pi_PLK, batch, tokens, learner, gradient_SK)
 
 
-def _moved(theta_SK: Array, rolled: Rollouts, tokens: Tokens, learner: Learner) -> tuple[Array, Tokens]:
-    """(the distributions at theta, the same rows there)."""
-    pi_PLK = _policy(theta_SK, rolled.prompts, rolled.boost_PL)
-    log_prob = _log_probs(pi_PLK, rolled.prompts, rolled.actions_PGL).reshape(tokens.old_NT.shape)
-    return pi_PLK, _with_entropy(tokens._replace(log_prob_NT=log_prob), pi_PLK, rolled, learner.objectives)
+def _moved(theta_SK: Array, batch: Batch, low: int, high: int, pi_PLK: Array) -> Tokens:
+    """The tokens of prompts low .. high - 1 at theta, whose distributions are written to pi_PLK."""
+    rolled, prompts, old_NT = batch.rolled, batch.rolled.prompts, batch.tokens.old_NT
+    log_prob_NT, ratio_NT = np.zeros((2, *old_NT.shape))
+    chain = (prompts.skills_PL, prompts.length_P, rolled.boost_PL, prompts.right_PL, rolled.actions_PGL)
+    span, flat = (low, high, *batch.layout[:3]), (x.reshape(-1) for x in (log_prob_NT, ratio_NT))
+    largest = move(theta_SK, *chain, *span, old_NT.reshape(-1), pi_PLK, *flat)
+    entropy_NT = None
+    if batch.tokens.entropy_NT is not None:
+        entropy_NT = np.zeros_like(old_NT)
+        token_entropies(pi_PLK, prompts.length_P, rolled.actions_PGL.shape[1], *span, entropy_NT.reshape(-1))
+    now, rows = batch.tokens._replace(log_prob_NT=log_prob_NT, entropy_NT=entropy_NT), batch.layout.rows(low, high)
+    return _part(now, rows, LogRatio(ratio_NT[rows], largest))
 
 
-def starts(rolled: Rollouts) -> Ints:
-    """Where each group's rows begin, and at the end how many rows there are."""
-    if rolled.group_P is None:
-        return np.arange(len(rolled.reward_PG) + 1)
-    return np.flatnonzero(np.diff(rolled.group_P, prepend=-1, append=-2))
+def _part(tokens: Tokens, rows: slice, ratio: LogRatio) -> Tokens:
+    """The tokens of some rows, with their log-ratio."""
+    return Tokens._make([*(x if x is None else x[rows] for x in tokens[:-1]), ratio])
 
 
 def update(
     theta_SK: Array, first_SK: Array, second_SK: Array, count: int, rolled: Rollouts, advantage_PG: Array,
     learner: Learner, reference_PLK: Array | None = None,
 ) -> Update:  # fmt: skip
-    """All updates of one batch, in place: `epochs` passes over `minibatches` contiguous parts of whole groups.
+    """All updates of one batch, in place: `epochs` passes over `minibatches` contiguous parts.
 
     theta is what the answers were drawn from.
     """
-    group_size, start_P = rolled.reward_PG.shape[1], starts(rolled)
-    whole = tokens_of(rolled, advantage_PG, learner.objectives, reference_PLK)
-    gradient_SK, norms, clipped, moved = np.empty_like(theta_SK), 0.0, 0, False
+    batch = batch_of(rolled, advantage_PG, learner, reference_PLK, learner.minibatches)
+    gradient_SK, norms, clipped, moved_PLK = np.empty_like(theta_SK), 0.0, 0, np.empty_like(rolled.pi_PLK)
+    pi_PLK = rolled.pi_PLK
     for _ in range(learner.epochs):
-        for number in range(learner.minibatches):
-            first, last = (n * (len(start_P) - 1) // learner.minibatches for n in (number, number + 1))
-            low, high = int(start_P[first]), int(start_P[last])
-            if low == high:  # fewer groups than mini-batches
-                continue
-            here = rolled.rows(slice(low, high))
-            rows = slice(low * group_size, high * group_size)
-            tokens, pi_PLK = Tokens(*(x if x is None else x[rows] for x in whole)), here.pi_PLK
-            if moved:
-                pi_PLK, tokens = _moved(theta_SK, here, tokens, learner)
-            clipped += push_gradient(pi_PLK, here, tokens, learner, gradient_SK)
-            norms += float(np.sqrt(np.sum(gradient_SK * gradient_SK)))
-            count, moved = count + 1, True
+        for low, high in pairwise(batch.cuts):
+            if pi_PLK is moved_PLK:
+                tokens = _moved(theta_SK, batch, low, high, pi_PLK)
+            else:
+                tokens = _part(batch.tokens, batch.layout.rows(low, high), LogRatio(np.zeros((1, 1)), 0.0))
+            clipped += push_gradient(pi_PLK, batch, tokens, learner, gradient_SK, low, high)
+            norms += math.sqrt((gradient_SK * gradient_SK).sum())
+            count, pi_PLK = count + 1, moved_PLK
             optimiser_step(theta_SK, first_SK, second_SK, count, gradient_SK, learner.adam, learner.learning_rate)
-    return Update(count, norms / (learner.epochs * learner.minibatches), clipped)
+    return Update(count, norms / (learner.epochs * (len(batch.cuts) - 1)), clipped)

@@ -98,7 +98,7 @@ class Estimator:
     def score(self, state: State, groups: Groups) -> tuple[Any, Info]:
         """Advantages in the layout and dtype of the rewards (0 for masked rollouts), and what one plots."""
         self._check(state, groups)
-        start = Advantages(np.where(groups.mask_PG, groups.rewards_PG, 0.0), np.ones(()))
+        start = Advantages(groups.rewards_PG, np.ones(()))  # 0 where masked
         made = reduce(lambda a, ts: ts[0].apply(ts[1], a, groups), self._parts(state), start)
         known = made.evaluation or Evaluation(None)  # type: ignore[arg-type]
         scale_PG = np.broadcast_to(made.divisor_PG, made.values_PG.shape)

@@ -58,15 +58,16 @@ def retention(memory: Memory) -> float:
 def observe(groups: Groups) -> Components:
     """Components of one batch alone; groups without a valid rollout leave no trace."""
     count_P = np.where(groups.size_P > 0, groups.multiplicity_P, 0.0)
-    weight_PG = groups.weight_PG
-    rewards_PG = np.broadcast_to(groups.rewards_PG, weight_PG.shape)
+    weight_PG, rewards_PG = groups.weight_PG, groups.rewards_PG
+    if rewards_PG.shape != weight_PG.shape:
+        rewards_PG = np.broadcast_to(rewards_PG, weight_PG.shape)
     flat = (*weight_PG.shape[:-2], -1)
     return Components(
         moments.of(rewards_PG.reshape(flat), weight_PG.reshape(flat)),
         moments.of(groups.mean_P, count_P),
-        np.sum(count_P * groups.within_ss_P, axis=-1),
-        np.sum(count_P * np.maximum(groups.size_P - 1, 0.0), axis=-1),
-        np.sum(count_P / np.maximum(groups.size_P, 1.0), axis=-1),
+        (count_P * groups.within_ss_P).sum(axis=-1),
+        (count_P * np.maximum(groups.size_P - 1, 0.0)).sum(axis=-1),
+        (count_P / np.maximum(groups.size_P, 1.0)).sum(axis=-1),
     )
 
 
@@ -115,6 +116,8 @@ def within_variance(state: Components) -> Real:
     """Pooled within-group variance sum SS / sum (size - 1), unbiased for w. Where no group has two rollouts it
     cannot be told from the between variance, and the variance of all rewards stands in (shrinkage then 1)."""
     df = np.asarray(state.within_df)
+    if np.all(df > 0):
+        return state.within_ss / state.within_df
     pooled = state.within_ss / np.where(df > 0, df, 1.0)
     return np.where(df > 0, pooled, moments.variance(state.rewards, 1))[()]
 

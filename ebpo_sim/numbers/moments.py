@@ -54,16 +54,21 @@ def push_many(state: Moments, xs: ArrayLike, multiplicity: ArrayLike = 1.0) -> M
 
 def of(xs: ArrayLike, multiplicity: ArrayLike = 1.0) -> Moments:
     """The moments of the observations along the last axis alone, in two passes; see `push_many`."""
-    x, c = np.broadcast_arrays(np.asarray(xs, dtype=np.float64), np.asarray(multiplicity, dtype=np.float64))
-    count = np.sum(c, axis=-1)
+    x, c = np.asarray(xs, dtype=np.float64), np.asarray(multiplicity, dtype=np.float64)
+    if x.shape != c.shape:
+        x, c = np.broadcast_arrays(x, c)
+    count, held = c.sum(axis=-1), c > 0
     safe = np.where(count > 0, count, 1.0)
-    low = np.min(np.where(c > 0, x, np.inf), axis=-1, initial=np.inf)
-    high = np.max(np.where(c > 0, x, -np.inf), axis=-1, initial=-np.inf)
+    every = held.all()  # then nothing need be left out
+    low = (x if every else np.where(held, x, np.inf)).min(axis=-1, initial=np.inf)
+    high = (x if every else np.where(held, x, -np.inf)).max(axis=-1, initial=-np.inf)
     # Equal observations have exactly their value as mean and no spread: a rounding error is not a variance.
-    mean = np.where(low == high, low, np.sum(c * x, axis=-1) / safe)
-    deviation = np.where(c > 0, x - mean[..., None], 0.0)
+    mean = np.where(low == high, low, (c * x).sum(axis=-1) / safe)
+    deviation = x - mean[..., None]
+    if not every:
+        deviation = np.where(held, deviation, 0.0)
     # The second term removes what the rounding of `mean` added (Chan, Golub and LeVeque's corrected two-pass).
-    m2 = np.sum(c * deviation**2, axis=-1) - np.sum(c * deviation, axis=-1) ** 2 / safe
+    m2 = (c * deviation**2).sum(axis=-1) - (c * deviation).sum(axis=-1) ** 2 / safe
     return Moments(count, count, mean[()], np.maximum(m2, 0.0))
 
 

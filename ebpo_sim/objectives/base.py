@@ -12,19 +12,32 @@ import sys
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
+import numpy as np
+
 from ebpo_sim.errors import InputError
 from ebpo_sim.part import REMEDIES, Draw, Need
 
 Scope = Literal["token", "sequence", "group", "batch"]
 
 
+class LogRatio(NamedTuple):
+    """log pi - log old, nats, 0 where the mask is False, and its largest size. (1, 1), to be broadcast, where it is the
+    same everywhere: on-policy, where all that is computed of it is computed once."""
+
+    value_NT: Any
+    largest: float
+
+
 class Tokens(NamedTuple):
     """Rollouts of one batch as rows, N rollouts by T tokens; arrays of ONE library. Log-probabilities in nats.
+
+    Objectives of scope "token" may be handed tokens in any other arrangement of rows and columns.
 
     log_prob_NT: of the policy now. old_NT: of the policy that the ratio starts from. mask_NT: True where a token
     counts; elsewhere the others may hold anything finite. advantage_NT: (N, T), or (N, 1) for one a rollout.
     group_N: number of each row's group. reference_NT: of the reference policy. entropy_NT: of the policy's whole
-    distribution at the token. behaviour_NT: of the sampler itself, where it is not the old policy.
+    distribution at the token. behaviour_NT: of the sampler itself, where it is not the old policy. log_ratio: of
+    log_prob_NT and old_NT, from hosts that have computed it already; ask for it by `log_ratio()`.
     """
 
     log_prob_NT: Any
@@ -35,6 +48,7 @@ class Tokens(NamedTuple):
     reference_NT: Any = None
     entropy_NT: Any = None
     behaviour_NT: Any = None
+    log_ratio: LogRatio | None = None
 
 
 class Push(NamedTuple):
@@ -69,21 +83,24 @@ class Objective(Protocol):
 
 def library(x: Any) -> Any:
     """The module whose functions take `x`: numpy, or torch, which is not imported for it."""
-    return sys.modules["torch"] if type(x).__module__.split(".")[0] == "torch" else sys.modules["numpy"]
+    return np if isinstance(x, np.ndarray | np.generic) else sys.modules["torch"]
 
 
 def between(x: Any, low: float, high: float) -> Any:
     """x held within [low, high]; for NumPy two plain ufuncs, which on small arrays cost a third of its clip."""
     xp = library(x)
-    return xp.minimum(xp.maximum(x, low), high) if xp.__name__ == "numpy" else xp.clip(x, low, high)
+    return np.minimum(np.maximum(x, low), high) if xp is np else xp.clip(x, low, high)
 
 
 def log_ratio(tokens: Tokens, limit: float) -> tuple[Any, Any]:
-    """(log pi - log old held within ±limit nats, where it was inside), 0 where the mask is False."""
+    """(log pi - log old held within ±limit nats, where the mask is True and it was inside), 0 where the mask is False;
+    the first may be (1, 1), to be broadcast."""
+    if tokens.log_ratio is not None and tokens.log_ratio.largest <= limit:
+        return tokens.log_ratio.value_NT, tokens.mask_NT
     xp = library(tokens.log_prob_NT)
     difference = xp.where(tokens.mask_NT, tokens.log_prob_NT - tokens.old_NT, 0.0)
     bounded = between(difference, -limit, limit)
-    return bounded, bounded == difference
+    return bounded, tokens.mask_NT & (bounded == difference)
 
 
 def widths(low: float | None, high: float | None) -> tuple[float, float]:

@@ -45,8 +45,8 @@ class Clip(Stateless):
         held = bounded < free
         if self.dual is not None:
             held = held | ((advantage < 0) & (ratio > self.dual))
-        held = held & tokens.mask_NT
-        return Push(xp.where(inside & tokens.mask_NT & ~held, free, 0.0), counts={"clipped": held.sum()})
+        moving = inside & ~held  # off the mask the ratio is 1, which nothing holds
+        return Push(xp.where(moving, free, 0.0), counts={"clipped": xp.count_nonzero(held)})
 
     def value(self, state: Any, tokens: Tokens, held: Tokens) -> Any:
         xp = library(tokens.log_prob_NT)

@@ -48,7 +48,7 @@ class DPPO(Stateless):
         ratio = xp.exp(difference)
         if self.cap is not None:
             ratio, inside = between(ratio, 0.0, self.cap), tokens.mask_NT
-        moving = inside & tokens.mask_NT & ~dropped
+        moving = inside & ~dropped
         return Push(xp.where(moving, ratio * tokens.advantage_NT, 0.0), counts={"clipped": dropped.sum()})
 
     def _dropped(self, tokens: Tokens, difference: Any) -> Any:

@@ -43,15 +43,11 @@ class KL(Stateless):
 
     def push(self, state: Any, tokens: Tokens, draw: Draw | None = None) -> Push:
         xp = library(tokens.log_prob_NT)
-        d, inside = self._difference(tokens)
-        if self.kind == "k3":
-            slope = xp.expm1(d)
-            value = slope - d
-        else:
-            slope, value = (xp.zeros_like(d) - 1.0, -d) if self.kind == "k1" else (d, d * d / 2)
-        moving = inside & tokens.mask_NT
+        d, moving = self._difference(tokens)
+        slope = xp.expm1(d) if self.kind == "k3" else d if self.kind == "k2" else xp.zeros_like(d) - 1.0
         if self.clamp is not None:
-            moving = moving & (xp.abs(value) <= self.clamp)
+            value = slope - d if self.kind == "k3" else d * d / 2 if self.kind == "k2" else xp.abs(d)
+            moving = moving & (value <= self.clamp)
         return Push(xp.where(moving, self.coef * slope, 0.0))
 
     def value(self, state: Any, tokens: Tokens, held: Tokens) -> Any:
@@ -62,10 +58,10 @@ class KL(Stateless):
         return xp.where(tokens.mask_NT, -self.coef * k, 0.0)
 
     def _difference(self, tokens: Tokens) -> tuple[Any, Any]:
-        xp = library(tokens.log_prob_NT)
-        reference = require(tokens, "reference", "kl")
-        d = xp.where(tokens.mask_NT, reference - tokens.log_prob_NT, 0.0)
-        return between(d, -self.limit, self.limit), xp.abs(d) <= self.limit
+        """(log reference - log pi held within ±limit nats, where the mask is True and it was inside)."""
+        d = require(tokens, "reference", "kl") - tokens.log_prob_NT
+        bounded = between(d, -self.limit, self.limit)
+        return bounded, tokens.mask_NT & (bounded == d)
 
 
 def estimate(d: Any, kind: Kind) -> Any:

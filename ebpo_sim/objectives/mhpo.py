@@ -47,7 +47,7 @@ class MHPO(Stateless):
         difference, inside = log_ratio(tokens, self.limit)
         psi = self._bounded(difference)
         weight = xp.exp(psi - self._hazard(psi)) * sech_squared(difference / self.bound)
-        return Push(xp.where(inside & tokens.mask_NT, weight * tokens.advantage_NT, 0.0))
+        return Push(xp.where(inside, weight * tokens.advantage_NT, 0.0))
 
     def _bounded(self, difference: Any) -> Any:
         return self.bound * library(difference).tanh(difference / self.bound)

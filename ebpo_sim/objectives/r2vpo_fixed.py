@@ -43,7 +43,7 @@ class R2VPOFixed(Stateless):
         difference, inside = log_ratio(tokens, self.limit)
         ratio = xp.exp(difference)
         slope = ratio * (tokens.advantage_NT - 2 * self.penalty * (ratio - 1))
-        return Push(xp.where(inside & tokens.mask_NT, slope, 0.0))
+        return Push(xp.where(inside, slope, 0.0))
 
     def value(self, state: Any, tokens: Tokens, held: Tokens) -> Any:
         xp = library(tokens.log_prob_NT)

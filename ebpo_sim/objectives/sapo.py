@@ -39,7 +39,7 @@ class SAPO(Stateless):
         difference, inside = log_ratio(tokens, self.limit)
         ratio = xp.exp(difference)
         gate = sech_squared(self._by_sign(tokens, ratio - 1) / 2)
-        return Push(xp.where(inside & tokens.mask_NT, ratio * gate * tokens.advantage_NT, 0.0))
+        return Push(xp.where(inside, ratio * gate * tokens.advantage_NT, 0.0))
 
     def _by_sign(self, tokens: Tokens, x: Any) -> Any:
         """tau x."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from ebpo_sim import typed
 from ebpo_sim.estimators.transforms.base import Advantages, Memoryless, divided
-from ebpo_sim.estimators.transforms.spread import Ddof, Eps, check_eps, divisor, moments
+from ebpo_sim.estimators.transforms.spread import Array, Ddof, Eps, check_eps, divisor, moments
 from ebpo_sim.groups import Groups
 
 By = Literal["group", "batch", "batch_rewards", "prior"]
@@ -40,14 +40,20 @@ class Scale(Memoryless):
     def apply(self, state: Any, advantages: Advantages, groups: Groups) -> Advantages:
         if self.by == "group":
             return self._by_group(advantages, groups)
-        values_PG = groups.rewards_PG if self.by == "batch_rewards" else advantages.values_PG
-        _, variance = moments(values_PG, groups.weight_PG, self.ddof)
-        evaluation = advantages.evaluation
-        if self.by == "prior" and evaluation is not None and evaluation.raw_variance is not None:
-            predicted = np.asarray(evaluation.raw_variance())[..., None, None]
-            variance = np.where(predicted > 0, predicted, variance)
+        variance = self._predicted(advantages)
+        if variance is None or not np.all(variance > 0):
+            values_PG = groups.rewards_PG if self.by == "batch_rewards" else advantages.values_PG
+            _, own = moments(values_PG, groups.weight_PG, self.ddof)
+            variance = own if variance is None else np.where(variance > 0, variance, own)
         spread = divisor(variance, self.eps, self.eps_place)
         return divided(advantages, advantages.values_PG, spread, variance > 0, groups)
+
+    def _predicted(self, advantages: Advantages) -> Array | None:
+        """The variance that the prior predicts, None without a prediction; (..., 1, 1)."""
+        evaluation = advantages.evaluation
+        if self.by != "prior" or evaluation is None or evaluation.raw_variance is None:
+            return None
+        return np.asarray(evaluation.raw_variance())[..., None, None]
 
     def _by_group(self, advantages: Advantages, groups: Groups) -> Advantages:
         size_P = groups.size_P

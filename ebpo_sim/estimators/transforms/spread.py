@@ -33,18 +33,20 @@ def weights_of(groups: Groups, weights: Weights) -> Array:
 def moments(values_PG: Array, weight_PG: Array, ddof: int) -> tuple[Array, Array]:
     """Weighted mean and variance over the last two axes, kept as axes of length 1; exactly 0 when constant."""
     axes = (-2, -1)
-    values_PG, weight_PG = np.broadcast_arrays(values_PG, weight_PG)
+    if values_PG.shape != weight_PG.shape:
+        values_PG, weight_PG = np.broadcast_arrays(values_PG, weight_PG)
     total = weight_PG.sum(axis=axes, keepdims=True)
     counted = weight_PG > 0
-    low = np.min(np.where(counted, values_PG, np.inf), axis=axes, keepdims=True)
-    high = np.max(np.where(counted, values_PG, -np.inf), axis=axes, keepdims=True)
+    every = counted.all()  # then nothing need be left out
+    low = (values_PG if every else np.where(counted, values_PG, np.inf)).min(axis=axes, keepdims=True)
+    high = (values_PG if every else np.where(counted, values_PG, -np.inf)).max(axis=axes, keepdims=True)
     constant = low >= high
     mean = np.where(
         constant,
         np.where(total > 0, low, 0.0),
-        np.sum(weight_PG * values_PG, axis=axes, keepdims=True) / np.where(total > 0, total, 1.0),
+        (weight_PG * values_PG).sum(axis=axes, keepdims=True) / np.where(total > 0, total, 1.0),
     )
-    squares = np.sum(weight_PG * (values_PG - mean) ** 2, axis=axes, keepdims=True)
+    squares = (weight_PG * (values_PG - mean) ** 2).sum(axis=axes, keepdims=True)
     return mean, np.where(constant, 0.0, squares / np.where(total > ddof, total - ddof, 1.0))
 
 

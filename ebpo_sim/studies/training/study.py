@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ebpo_sim import budget, cli, report
-from ebpo_sim.chains.rung import METRICS, OPTIMISERS, ORDERS
+from ebpo_sim.chains.rung import METRICS, OLD_NAMES, OPTIMISERS, ORDERS
 from ebpo_sim.compare import text
 from ebpo_sim.compare.jobs import finish, refuse_failed
 from ebpo_sim.compare.plan import series
