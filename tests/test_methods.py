@@ -74,7 +74,7 @@ def test_a_rung_without_tokens_takes_a_bare_estimator() -> None:
         (rungs.VERL, "entropy", "entropy needs entropy, which verl", "set verl's actor.entropy_coeff"),
         (rungs.VERL, "kl", "kl needs reference, which verl", "set verl's actor.use_kl_loss"),
     ],
-    ids=str,
+    ids=lambda x: getattr(x, "name", str(x)),
 )
 def test_what_a_rung_cannot_compute_is_named(rung: rungs.Rung, text: str, reason: str, remedy: str) -> None:
     """Guards the refusal and the capability table, which must tell the same."""
