@@ -14,12 +14,14 @@ from ebpo_sim.part import REMEDIES, Need
 
 class Rung(NamedTuple):
     """A host of methods; `provides`: what its batches carry beside rewards. whole: objectives get a batch in one piece,
-    not some rows at a time. instead: what to use there in the place of a part that needs this."""
+    not some rows at a time. remembers: it carries their memories. instead: what to use there in the place of a part
+    that needs this."""
 
     name: str
     about: str
     provides: frozenset[Need]
     whole: bool = True
+    remembers: bool = True
     instead: Mapping[Need, str] = {}
 
 
@@ -41,13 +43,19 @@ CHAINS = Rung(
 _TOKENS: frozenset[Need] = frozenset({"lengths", "prompt_ids", "clusters", "log_probs"})
 LANGUAGE_MODEL = Rung("llm", "python llm/train.py", _CHOICES | _TOKENS | {"reference"}, whole=False)
 TRL = Rung(
-    "trl", "MethodTrainer", _TOKENS | {"reference"}, whole=False, instead={"entropy": "set GRPOConfig's entropy_coef"}
+    "trl",
+    "MethodTrainer",
+    _TOKENS | {"reference"},
+    whole=False,
+    remembers=False,
+    instead={"entropy": "set GRPOConfig's entropy_coef"},
 )
 VERL = Rung(
     "verl",
     "verl's registries",
     _TOKENS,
     whole=False,
+    remembers=False,
     instead={
         "reference": "set verl's actor.use_kl_loss, kl_loss_coef and kl_loss_type",
         "entropy": "set verl's actor.entropy_coeff",
@@ -72,7 +80,7 @@ def check(name: str, needs: Iterable[Need], rung: Rung) -> None:
 
 def beyond(objective: Objective, rung: Rung) -> str:
     """What no batch of the rung can give the objective beside its needs; "" where it stands."""
-    if objective.init() != ():
+    if objective.init() != () and not rung.remembers:
         return "keeps a state"
     return f"looks at a whole {objective.scope}" if not rung.whole and objective.scope in ("group", "batch") else ""
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ebpo_sim.errors import InputError
-from ebpo_sim.objectives import estimate
+from ebpo_sim.objectives import Tokens, estimate, learnt, remember
 from llm import rollouts
 from llm.rollouts import Rollouts
 from llm.run import Run
@@ -106,7 +106,8 @@ def _optimizer_step(
     run: Run, rolled: Rollouts, advantage_N: Tensor, reference_NT: Tensor | None, rows: Tensor
 ) -> tuple[float, int]:
     """(gradient norm before clipping, tokens clipped) of one AdamW step on the mini-batch `rows`."""
-    objective, clipped = run.objective, 0
+    objective, clipped, states = run.objective, 0, run.state.objectives
+    parts: list[Tokens] = []
     weight_NT = torch.zeros_like(rolled.log_prob_NT)
     weight_NT[rows] = objective.weights(rolled.mask_NT[rows])
     run.optimizer.zero_grad()
@@ -114,15 +115,15 @@ def _optimizer_step(
     for some in micro_batches(run, rolled, rows[objective.needed_rows(advantage_N[rows])]):
         part = rolled.rows(some)
         width = part.tokens_NT.shape[1]
-        loss, stopped = objective.loss(
-            log_probs(run, part),
-            part.log_prob_NT,
-            advantage_N[some],
-            weight_NT[some, :width],
-            None if reference_NT is None else reference_NT[some, :width],
-        )
+        now_NT, fixed_NT = log_probs(run, part), None if reference_NT is None else reference_NT[some, :width]
+        given = (part.log_prob_NT, advantage_N[some], weight_NT[some, :width], fixed_NT)
+        loss, stopped = objective.loss(now_NT, *given, states)
         loss.backward()
+        if remember(objective.objectives):
+            parts.append(objective.tokens(now_NT.detach(), *given))
         clipped += stopped
+    if parts:
+        run.state = run.state._replace(objectives=learnt(objective.objectives, states, parts))
     run.model.eval()
     trained = [p for p in run.model.parameters() if p.requires_grad]
     for parameter in trained:  # a batch without signal has a zero gradient, and momentum moves on

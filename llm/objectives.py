@@ -8,7 +8,9 @@ row that pushes nothing can be left out: its terms are exactly zero, and the den
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -58,14 +60,15 @@ class Loss:
         advantage_N: Tensor,
         weight_NT: Tensor,
         reference_NT: Tensor | None = None,
+        states: Sequence[Any] = (),
     ) -> tuple[Tensor, int]:
         """(a loss of the given rows with the objectives' gradient, how many tokens were clipped): any subset of the
         batch, with the batch's weights. All log-probabilities in nats, (N, T); entries of weight 0 may hold anything
-        finite. The loss is 0 or not what the objectives are worth: only its gradient means anything.
+        finite. states: the objectives' memories. Only the gradient of the loss means anything, not its value.
         """
         with torch.no_grad():
             tokens = self.tokens(log_prob_NT.detach(), old_log_prob_NT, advantage_N, weight_NT, reference_NT)
-            push = total_push(self.objectives, [()] * len(self.objectives), tokens)
+            push = total_push(self.objectives, states or [()] * len(self.objectives), tokens)
         loss = -(weight_NT * push.log_prob_NT * log_prob_NT.masked_fill(~tokens.mask_NT, 0.0)).sum()
         return loss, int(push.counts.get("clipped", 0))
 

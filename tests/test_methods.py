@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -13,12 +14,14 @@ from hypothesis import strategies as st
 
 from ebpo_sim import InputError, registry, rungs
 from ebpo_sim.chains.population import skill_chain
-from ebpo_sim.chains.rung import TrainingConfig, advance, learner_of, start, train
+from ebpo_sim.chains.rung import TrainingConfig, advance, learner_of, resume, start, train
 from ebpo_sim.estimators import make
+from ebpo_sim.methods.checkpoint import load_state
 from ebpo_sim.methods.method import estimator_of, parse_method
 from ebpo_sim.methods.table import capabilities
 from ebpo_sim.objectives import CISPO, KL, Clip, make_objective, objective_names, register_objective
 from ebpo_sim.objectives.registry import OBJECTIVES
+from ebpo_sim.sampling import Order
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # llm runs from the checkout; it is not installed
 
@@ -98,7 +101,7 @@ def test_the_table_computes_where_objectives_stand(monkeypatch: pytest.MonkeyPat
     register_objective("remembering")(Remembering)
     register_objective("wide")(Wide)
     rows = {row["part"]: row for row in capabilities() if row["kind"] == "objective"}
-    assert [rows["remembering"][r] for r in ("counts", "chains", "trl")] == ["no tokens", *["keeps a state"] * 2]
+    assert [rows["remembering"][r] for r in ("counts", "chains", "trl")] == ["no tokens", "", "keeps a state"]
     assert [rows["wide"][r] for r in ("chains", "llm", "trl", "verl")] == ["", *["looks at a whole group"] * 3]
     assert [rows["kl"][r] for r in ("counts", "chains", "llm", "trl")] == ["no tokens", "", "", ""]
     for name, row in rows.items():
@@ -158,20 +161,76 @@ def test_a_user_registers_an_objective(monkeypatch: pytest.MonkeyPatch) -> None:
             register_objective(name)(Tight)
 
 
-def test_what_no_rung_can_carry_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An objective with a memory, and on the language model one that looks beyond its row, would be silently others."""
-    apart(monkeypatch)
+class Counting(Clip):
+    """A clip whose weight is 1 + the mean advantage of a token seen so far."""
 
-    class Remembering(Clip):
-        def init(self):
-            return {"seen": 0.0}
+    def init(self):
+        return Seen(0.0, 0.0)
+
+    def observe(self, seen):
+        return Seen(float(seen.mask_NT.sum()), float((seen.advantage_NT * seen.mask_NT).sum()))
+
+    def forget(self, state):
+        return Seen(0.5 * state.tokens, 0.5 * state.total)
+
+    def merge(self, a, b):
+        return Seen(a.tokens + b.tokens, a.total + b.total)
+
+    def push(self, state, tokens, draw=None):
+        push = super().push(state, tokens, draw)
+        return push._replace(log_prob_NT=push.log_prob_NT * (1 + state.total / (1 + state.tokens)))
+
+
+class Seen(NamedTuple):
+    tokens: float
+    total: float
+
+
+def test_an_objective_with_a_memory_on_the_chains(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Guards the memory: it changes the run, is saved with it, and a resumed run is the uninterrupted one; trainers
+    that carry none refuse it."""
+    apart(monkeypatch)
+    register_objective("counting")(Counting)
+    config = replace(CONFIG, estimator="ebpo + counting", record_every=2)
+    whole, plain = train(CHAIN, config), train(CHAIN, replace(config, estimator="ebpo + clip"))
+    assert not np.array_equal(whole.values["pass1"], plain.values["pass1"])
+    pieces = train(CHAIN, config, tmp_path / "state.json", save_every=2)
+    np.testing.assert_array_equal(whole.values["pass1"], pieces.values["pass1"])
+    state = resume(tmp_path / "state.json", CHAIN, config).method.objectives
+    assert state[0].tokens > 10
+    for rung in (rungs.TRL, rungs.VERL):
+        with pytest.raises(InputError, match="counting keeps a state"):
+            parse_method("grpo + counting", None, rung)
+
+
+def test_an_objective_with_a_memory_on_the_language_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Guards the same there, with a mini-batch computed in parts: what the parts show is one mini-batch's."""
+    train_llm = pytest.importorskip("llm.train")
+    from llm.settings import Settings
+
+    apart(monkeypatch)
+    register_objective("counting")(Counting)
+    tiny = Settings(
+        estimator="grpo + counting", prompts=4, steps=2, topics="count", per_cell=8, eval_per_cell=1, eval_samples=1,
+        sft_steps=5, hidden=16, layers=1, heads=2, kv_heads=1, threads=1, checkpoint_every=1,
+    )  # fmt: skip
+    states = []
+    for micro in (0, 3):
+        out = tmp_path / str(micro)
+        train_llm.train(replace(tiny, micro_rows=micro), out, tmp_path / "cache")
+        method = parse_method(tiny.estimator, None, rungs.LANGUAGE_MODEL)._replace(allocation=Order())
+        saved = train_llm.checkpoints.load(out / "checkpoint.pt")["method"]
+        states.append(load_state(method, saved).objectives[0])
+    assert states[0].tokens > 20 and states[0].tokens == states[1].tokens
+    assert states[0].total == pytest.approx(states[1].total, rel=1e-6, abs=1e-6)
+
+
+def test_what_no_rung_can_carry_is_refused() -> None:
+    """On the language model an objective that looks beyond its row would be silently another."""
 
     class Wide(Clip):
         scope = "batch"
 
-    register_objective("remembering")(Remembering)
-    with pytest.raises(InputError, match="remembering keeps a state"):
-        parse_method("grpo + remembering", None, rungs.CHAINS)
     loss = pytest.importorskip("llm.objectives").Loss
     with pytest.raises(InputError, match="Wide looks at a whole batch"):
         loss((Wide(),))

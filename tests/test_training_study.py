@@ -174,7 +174,7 @@ def test_all_findings_are_told(done: tuple[Path, Found, study.Rows]) -> None:
     told = findings(TINY, found)
     text = study.show(TINY, rows, told)
     for finding in ("higher entropy", "non-vanishing gradient norm", "bounded KL", "gains largest at small G",
-                    "topic order helps", "ahead of grpo in topic order", "higher pass@1 at the end"):  # fmt: skip
+                    "blocked order helps", "ahead of grpo in blocked order", "higher pass@1 at the end"):  # fmt: skip
         assert any(r["finding"] == finding for r in told)
         assert finding in text
     assert "one shared rate" in text and "At the edge of the grid of learning rates" in text

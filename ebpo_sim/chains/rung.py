@@ -192,16 +192,17 @@ def advance(population: SkillChain, config: TrainingConfig, state: State, steps:
     anchored = "reference" in needs(learner.objectives)
     all_reference = step_distributions(population.start_SK, population.prompts) if anchored else None
     for step in range(state.steps, min(state.steps + steps, config.steps)):
-        batch = collect(
-            theta, population.prompts, pool, method, state.method, ask_of(config, step), config.seed, rng
-        )  # fmt: skip
-        updates, norm, moved, rolled = state.updates, 0.0, 0.0, batch.rolled
+        ask = ask_of(config, step)
+        batch = collect(theta, population.prompts, pool, method, state.method, ask, config.seed, rng)
+        updates, norm, moved, rolled, following = state.updates, 0.0, 0.0, batch.rolled, batch.state
         if rolled is not None:
             reference_PLK = None if all_reference is None else all_reference[rolled.number_P]
             before = theta.copy()
-            updates, norm, _ = update(
-                theta, first, second, updates, rolled, batch.advantage_PG, learner, reference_PLK
+            updates, norm, _, states = update(
+                theta, first, second, updates, rolled, batch.advantage_PG, learner, reference_PLK,
+                batch.state.objectives,
             )  # fmt: skip
+            following = following._replace(objectives=states)
             if not np.isfinite(theta.sum()):
                 raise InputError(f"learning_rate {config.learning_rate:g} made the policy infinite: lower it")
             moved = divergence(before, theta, rolled.prompts.skills_PL, rolled.prompts.length_P, rolled.pi_PLK)
@@ -209,7 +210,7 @@ def advance(population: SkillChain, config: TrainingConfig, state: State, steps:
         reward = batch.groups.rewards_PG[batch.groups.mask_PG].mean()
         trained = np.count_nonzero(batch.advantage_PG)
         seen = np.array([reward, norm, moved, weight, batch.silent, batch.groups.size_P.sum(), trained])
-        state = state._replace(steps=step + 1, updates=updates, method=batch.state, window=state.window + seen)
+        state = state._replace(steps=step + 1, updates=updates, method=following, window=state.window + seen)
         if (step + 1) % config.record_every == 0 or step + 1 == config.steps:
             row = _record(population, config, method, state._replace(theta_SK=theta), pool)
             state = state._replace(window=np.zeros(len(WINDOW)), records=(*state.records, row))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +27,7 @@ from ebpo_sim.chains.kernels import (
 )
 from ebpo_sim.chains.policy import Ints, Prompts
 from ebpo_sim.groups import Groups, group_rewards
-from ebpo_sim.objectives import Aggregation, Objective, Tokens, needs, total_push
+from ebpo_sim.objectives import Aggregation, Objective, Tokens, learnt, needs, total_push
 from ebpo_sim.objectives.base import LogRatio
 from ebpo_sim.part import Need
 
@@ -93,11 +93,13 @@ class Batch(NamedTuple):
 
 
 class Update(NamedTuple):
-    """Updates so far, the mean gradient norm of this batch's updates, and how many tokens the objectives held."""
+    """Updates so far, the mean gradient norm of this batch's updates, how many tokens the objectives held, and the
+    objectives' memories."""
 
     updates: int
     norm: float
     clipped: int
+    states: tuple[Any, ...]
 
 
 def sample(theta_SK: Array, prompts: Prompts, group_size: int, rng: np.random.Generator) -> Rollouts:
@@ -191,12 +193,12 @@ def batch_of(
 
 def push_gradient(
     pi_PLK: Array, batch: Batch, tokens: Tokens, learner: Learner, gradient_SK: Array, low: int = 0,
-    high: int | None = None,
+    high: int | None = None, states: Sequence[Any] | None = None,
 ) -> int:  # fmt: skip
     """The gradient of the objectives at `tokens`, those of prompts low .. high - 1, whose policy is pi_PLK, written to
     gradient_SK; returns how many tokens were held."""
     prompts, span = batch.rolled.prompts, (low, len(pi_PLK) if high is None else high, *batch.layout[:3])
-    push = total_push(learner.objectives, [()] * len(learner.objectives), tokens)
+    push = total_push(learner.objectives, states or [()] * len(learner.objectives), tokens)
     chain, pushed_M = (pi_PLK, prompts.skills_PL, prompts.length_P), _flat(push.log_prob_NT, tokens)
     scatter(*chain, batch.rolled.actions_PGL, *span, pushed_M, batch.alpha_PG, gradient_SK)
     if push.entropy_NT is not None:
@@ -240,11 +242,11 @@ def _part(tokens: Tokens, rows: slice, ratio: LogRatio) -> Tokens:
 
 def update(
     theta_SK: Array, first_SK: Array, second_SK: Array, count: int, rolled: Rollouts, advantage_PG: Array,
-    learner: Learner, reference_PLK: Array | None = None,
+    learner: Learner, reference_PLK: Array | None = None, states: tuple[Any, ...] = (),
 ) -> Update:  # fmt: skip
     """All updates of one batch, in place: `epochs` passes over `minibatches` contiguous parts.
 
-    theta is what the answers were drawn from.
+    theta is what the answers were drawn from. states: the objectives' memories, () for objectives without.
     """
     batch = batch_of(rolled, advantage_PG, learner, reference_PLK, learner.minibatches)
     gradient_SK, norms, clipped, moved_PLK = np.empty_like(theta_SK), 0.0, 0, np.empty_like(rolled.pi_PLK)
@@ -255,8 +257,9 @@ def update(
                 tokens = _moved(theta_SK, batch, low, high, pi_PLK)
             else:
                 tokens = _part(batch.tokens, batch.layout.rows(low, high), LogRatio(np.zeros((1, 1)), 0.0))
-            clipped += push_gradient(pi_PLK, batch, tokens, learner, gradient_SK, low, high)
+            clipped += push_gradient(pi_PLK, batch, tokens, learner, gradient_SK, low, high, states)
+            states = learnt(learner.objectives, states, [tokens]) if states else states
             norms += math.sqrt((gradient_SK * gradient_SK).sum())
             count, pi_PLK = count + 1, moved_PLK
             optimiser_step(theta_SK, first_SK, second_SK, count, gradient_SK, learner.adam, learner.learning_rate)
-    return Update(count, norms / (learner.epochs * (len(batch.cuts) - 1)), clipped)
+    return Update(count, norms / (learner.epochs * (len(batch.cuts) - 1)), clipped, states)

@@ -24,6 +24,7 @@ class State(NamedTuple):
     estimator: Any = ()
     allocation: Any = ()
     selection: Any = ()
+    objectives: tuple[Any, ...] = ()
 
 
 class Decision(NamedTuple):
@@ -41,7 +42,7 @@ class Decision(NamedTuple):
 def start(method: Method) -> State:
     """The state before any batch."""
     chosen = () if method.allocation is None else method.allocation.init()
-    return State(method.estimator.init(), chosen, method.selection.init())
+    return State(method.estimator.init(), chosen, method.selection.init(), tuple(o.init() for o in method.objectives))
 
 
 def plan(allocation: Allocation, state: State, pool: Pool, ask: Ask, seed: int) -> Plan:
@@ -70,16 +71,18 @@ def decide(method: Method, state: State, groups: Groups, ask: Ask, seed: int) ->
         scores, info, learnt = method.estimator.step(state.estimator, shown)
     if kept.weight_PG is not None:
         scores = scores * kept.weight_PG
-    others = (_next(p, s, groups) for p, s in ((method.allocation, state.allocation), (selection, state.selection)))
+    chosen = _next(method.allocation, state.allocation, groups)
+    selected = _next(selection, state.selection, groups)
     groups_kept = int(keep_PG.any(axis=-1).sum())
-    return Decision(keep_PG, np.where(keep_PG, scores, 0.0), groups_kept, info, State(learnt, *others))
+    after = State(learnt, chosen, selected, state.objectives)
+    return Decision(keep_PG, np.where(keep_PG, scores, 0.0), groups_kept, info, after)
 
 
 def following(method: Method, state: State, groups: Groups) -> State:
     """The memories after a batch of which everything was kept."""
     learnt = method.estimator.update(state.estimator, groups)
     chosen = _next(method.allocation, state.allocation, groups)
-    return State(learnt, chosen, _next(method.selection, state.selection, groups))
+    return State(learnt, chosen, _next(method.selection, state.selection, groups), state.objectives)
 
 
 def _next(part: Any, state: Any, groups: Groups) -> Any:

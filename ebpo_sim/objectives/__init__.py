@@ -11,7 +11,7 @@ from ebpo_sim.objectives.mhpo import MHPO
 from ebpo_sim.objectives.r2vpo_fixed import R2VPOFixed
 from ebpo_sim.objectives.registry import make_objective, objective_names, register_objective
 from ebpo_sim.objectives.sapo import SAPO
-from ebpo_sim.objectives.total import needs, total_push, zero_at_zero
+from ebpo_sim.objectives.total import learnt, needs, remember, total_push, zero_at_zero
 
 __all__ = [
     "CISPO",
@@ -28,10 +28,12 @@ __all__ = [
     "R2VPOFixed",
     "Tokens",
     "estimate",
+    "learnt",
     "make_objective",
     "needs",
     "objective_names",
     "register_objective",
+    "remember",
     "total_push",
     "zero_at_zero",
 ]

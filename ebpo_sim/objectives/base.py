@@ -62,7 +62,8 @@ class Push(NamedTuple):
 
 class Objective(Protocol):
     """A frozen dataclass of settings. scope: what the coefficient of one token depends on. zero_at_zero: an advantage
-    of 0 gives push 0, so such rows may be left out exactly. A state is for objectives that adapt; () where none does.
+    of 0 gives push 0, so such rows may be left out exactly. A state is for objectives that adapt; () where none does,
+    else after each mini-batch merge(forget(state), observe(its tokens)); a mini-batch may be observed in parts.
     """
 
     needs: ClassVar[frozenset[Need]]
@@ -72,6 +73,9 @@ class Objective(Protocol):
     def zero_at_zero(self) -> bool: ...
 
     def init(self) -> Any: ...
+    def observe(self, seen: Tokens) -> Any: ...
+    def forget(self, state: Any) -> Any: ...
+    def merge(self, a: Any, b: Any) -> Any: ...
 
     def push(self, state: Any, tokens: Tokens, draw: Draw | None = None) -> Push:
         """The coefficients at `tokens`; never differentiated through."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 from typing import Any
 
 from ebpo_sim.objectives.base import Objective, Push, Tokens
@@ -25,11 +26,27 @@ def total_push(
     return Push(log_prob, sum(entropies[1:], start=entropies[0]) if entropies else None, counts)
 
 
+def learnt(objectives: Sequence[Objective], states: Sequence[Any], parts: Sequence[Tokens]) -> tuple[Any, ...]:
+    """The memories after a mini-batch, given in parts: what each part shows is merged, then forgotten into once."""
+    following = []
+    for objective, state in zip(objectives, states, strict=True):
+        if state != ():
+            seen = [objective.observe(tokens) for tokens in parts]
+            state = reduce(objective.merge, seen, objective.forget(state))
+        following.append(state)
+    return tuple(following)
+
+
+def remember(objectives: Sequence[Objective]) -> bool:
+    """Whether one of them has a memory."""
+    return any(o.init() != () for o in objectives)
+
+
 def needs(objectives: Sequence[Objective]) -> frozenset[Need]:
     """All that the objectives need of a batch."""
     return frozenset().union(*(o.needs for o in objectives))
 
 
 def zero_at_zero(objectives: Sequence[Objective]) -> bool:
-    """Whether rows of advantage exactly 0 push nothing under all of them."""
-    return all(o.zero_at_zero for o in objectives)
+    """Whether rows of advantage exactly 0 push nothing under all of them, and teach them nothing."""
+    return all(o.zero_at_zero for o in objectives) and not remember(objectives)
