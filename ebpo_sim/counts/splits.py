@@ -15,7 +15,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import hypergeom
 
 from ebpo_sim.errors import InputError
 from ebpo_sim.estimators import Estimator, baseline_table
@@ -46,6 +45,8 @@ def split_ratio(estimator: Estimator, counts: Counts, group_size: int, folds: in
         return None
     n, s, c = n[usable], s[usable], c[usable]
     k = np.arange(group_size + 1)
+    from scipy.stats import hypergeom  # takes half a second to import
+
     pmf_CK = np.asarray(hypergeom.pmf(k[None, :], n[:, None], s[:, None], group_size))
     rest_CK = (s[:, None] - k) / (n - group_size)[:, None]
     share = np.stack([1 - k / group_size, k / group_size], axis=-1)

@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import hypergeom
 
 from ebpo_sim.diagnose.intervals import Estimate, bca
 from ebpo_sim.estimators import Estimator, baseline_table
@@ -65,6 +64,8 @@ def split(
         return None
     within = float(c @ own) / total
     k = np.arange(group_size + 1)
+    from scipy.stats import hypergeom  # takes half a second to import
+
     pmf_CK = np.asarray(hypergeom.pmf(k[None, :], n[:, None], s[:, None], group_size))
     rest_CK = (s[:, None] - k) / (n - group_size)[:, None]
     fold = np.arange(FOLDS)[:, None]

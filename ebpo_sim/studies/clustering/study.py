@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 from ebpo_sim import cli, report
 from ebpo_sim.counts.streams import Design, mean_with_error
@@ -114,7 +114,7 @@ def table(settings: Settings, cells: Sequence[Cell]) -> list[dict[str, Any]]:
     worlds = {w: parse_topics(w, settings.design.steps) for w in settings.worlds}
     shuffled = {_but_order(c): c for c in cells if c.key["order"] == "shuffled"}
     compared = len(cells) - len(shuffled)
-    limit = float(student.isf(FAMILY_WISE / 2 / max(compared, 1), settings.design.replicates - 1))
+    limit = -float(stdtrit(settings.design.replicates - 1, FAMILY_WISE / 2 / max(compared, 1)))
     rows = []
     for cell in cells:
         first = max(settings.design.burn_in, int(np.isnan(cell.exact.error[0])))  # the first batch may have no prior
@@ -205,7 +205,7 @@ def agreement(rows: Sequence[dict[str, Any]], replicates: int) -> dict[str, Any]
     z = [(r["gain"] - r["gain_exact"]) / r["gain_se"] for r in rows if r["gain_se"]]
     if not z:
         return {"comparisons": 0, "max_abs_z": None, "limit": None, "passes": None}
-    limit, worst = float(student.isf(FAMILY_WISE / 2 / len(z), replicates - 1)), max(map(abs, z))
+    limit, worst = -float(stdtrit(replicates - 1, FAMILY_WISE / 2 / len(z))), max(map(abs, z))
     return {"comparisons": len(z), "max_abs_z": worst, "limit": limit, "passes": worst <= limit}
 
 
