@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from scipy.stats import t as student
+from scipy.special import stdtr
 
 Rows = list[dict[str, Any]]
 FAILURE, TRAINING = "failure_study", "training_study"
@@ -54,7 +54,7 @@ class Data:
         words = f"{'Quick' if self.quick else 'Full'} version, {seeds} seeds a cell"
         if seeds < 2:
             return words
-        coverage = 2 * student.cdf(2, df=seeds - 1) - 1
+        coverage = 2 * stdtr(seeds - 1, 2) - 1
         return f"{words}, so that 2 standard errors cover {100 * coverage:.0f} %"
 
 

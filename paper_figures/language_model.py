@@ -9,7 +9,7 @@ import csv
 from pathlib import Path
 from typing import Any
 
-from scipy.stats import t as student
+from scipy.special import stdtr
 
 from ebpo_sim.errors import InputError
 from paper_figures.data import Data
@@ -64,9 +64,7 @@ def note(name: str, data: Data) -> str:
         return NOTES[name]
     rows = data.llm
     seeds, steps = min(r["seeds"] for r in rows), max(r["step"] for r in rows)
-    covered = (
-        f", so that 2 standard errors cover {100 * (2 * student.cdf(2, df=seeds - 1) - 1):.0f} %" if seeds > 1 else ""
-    )
+    covered = f", so that 2 standard errors cover {100 * (2 * stdtr(seeds - 1, 2) - 1):.0f} %" if seeds > 1 else ""
     if name == "figure8" and "easy_to_hard" not in {r["order"] for r in rows}:
         return " The tiny LM was not run easy to hard."
     return (

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from scipy.stats import t as student
+from scipy.special import stdtr
 
 from ebpo_sim.counts.streams import Design
 from ebpo_sim.estimators import Estimator
@@ -51,7 +51,7 @@ class Check(NamedTuple):
     @property
     def p_value(self) -> float:
         """Two-sided, Student's with this check's degrees of freedom; 1 or 0 where the two must be equal."""
-        return float(2 * student.sf(abs(self.z), self.freedom))
+        return float(2 * stdtr(self.freedom, -abs(self.z)))
 
 
 class Verdict(NamedTuple):

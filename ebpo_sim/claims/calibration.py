@@ -12,8 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import chi2, norm
-from scipy.stats import t as student
+from scipy.special import chdtri, gammaincinv, ndtri, stdtr
 
 from ebpo_sim.claims.history import slope_with_error
 from ebpo_sim.counts.exact import rule
@@ -55,7 +54,7 @@ def standard_errors(seed: int, threads: int = 1) -> list[Calibration]:
         slope.append(_z(slope_with_error(x, 0.3 * x + rng.normal(0, 1, REPLICATES)), 0.3))
     kinds = {"mean": mean, "ratio": ratio, "double ratio": double, "slope": slope}
     tail = FAMILY_WISE / len(kinds) / 2
-    bounds = chi2.ppf(tail, RUNS) / RUNS, chi2.isf(tail, RUNS) / RUNS
+    bounds = 2 * gammaincinv(RUNS / 2, tail) / RUNS, chdtri(RUNS, tail) / RUNS  # chi-square's two quantiles
     freedom = {"slope": REPLICATES - 2}
     return [
         Calibration(kind, mean_square(z, freedom.get(kind, REPLICATES - 1)), float(bounds[0]), float(bounds[1]))
@@ -65,7 +64,7 @@ def standard_errors(seed: int, threads: int = 1) -> list[Calibration]:
 
 def mean_square(z: Sequence[float], freedom: int) -> float:
     """Mean of the squared normal quantiles that stand for t values with this freedom; 1 on average."""
-    return float(np.mean(norm.isf(student.sf(np.abs(z), freedom)) ** 2))
+    return float(np.mean(ndtri(stdtr(freedom, -np.abs(z))) ** 2))
 
 
 def _simulated(seed: int, threads: int) -> tuple[list[float], list[float]]:

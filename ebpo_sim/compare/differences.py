@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import t as student
+from scipy.special import stdtr, stdtrit
 
 
 class Difference(NamedTuple):
@@ -36,8 +36,8 @@ def interval(value: float, se: float | None, seeds: int, freedom: float | None =
     freedom = seeds - 1.0 if freedom is None else freedom
     if se is None or not freedom > 0:
         return Difference(value, None, None, None, None, seeds)
-    half = float(student.ppf(0.975, freedom)) * se
-    p = float(2 * student.sf(abs(value) / se, freedom)) if se > 0 else float(value == 0)
+    half = float(stdtrit(freedom, 0.975)) * se
+    p = float(2 * stdtr(freedom, -abs(value) / se)) if se > 0 else float(value == 0)
     return Difference(value, se, value - half, value + half, p, seeds)
 
 

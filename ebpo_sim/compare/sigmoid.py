@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import least_squares
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 from ebpo_sim.errors import InputError
 
@@ -85,7 +85,7 @@ def fit_sigmoid(compute: Sequence[float], reward: Sequence[float], start: float)
     jacobian = np.array(best.jac, dtype=np.float64)
     variance = 2 * float(best.cost) / freedom * np.linalg.pinv(jacobian.T @ jacobian)
     error, error_c = (float(np.sqrt(max(0.0, variance[i, i]))) for i in (0, 1))
-    sure = float(student.ppf(0.975, freedom))
+    sure = float(stdtrit(freedom, 0.975))
     half = sure * error
     if log_c + sure * error_c >= np.log(x.max()):
         return Sigmoid(None, None, None, why="ends before its midpoint")

@@ -15,7 +15,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import hypergeom
 
 from ebpo_sim.errors import InputError
 from ebpo_sim.estimators import Estimator, baseline_table
@@ -70,6 +69,8 @@ def terms(counts: Counts, group_size: int, folds: int = 5) -> Terms | None:
     own_C = s * (n - s) / (n * (n - 1)) / group_size
     if not c @ own_C > 0:
         return None
+    from scipy.stats import hypergeom  # takes half a second to import
+
     pmf_CK = np.asarray(hypergeom.pmf(k[None, :], n[:, None], s[:, None], group_size))
     fold = np.arange(folds)[:, None]
     held_FC = _dealt(np.cumsum(c), fold, folds) - _dealt(np.cumsum(c) - c, fold, folds)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 from ebpo_sim import budget, cli, report, rungs
 from ebpo_sim.counts.streams import Design
@@ -39,7 +39,7 @@ def agreement(rows: Sequence[Mapping[str, Any]], name: str, exact: str, replicat
     z = [(r[name] - r[exact]) / r[f"{name}_se"] for r in rows if r[exact] is not None and r[f"{name}_se"]]
     if not z:
         return {"comparisons": 0, "max_abs_z": None, "limit": None, "passes": None}
-    limit, worst = float(student.isf(FAMILY_WISE / 2 / len(z), replicates - 1)), max(map(abs, z))
+    limit, worst = -float(stdtrit(replicates - 1, FAMILY_WISE / 2 / len(z))), max(map(abs, z))
     return {"comparisons": len(z), "max_abs_z": worst, "limit": limit, "passes": worst <= limit}
 
 

@@ -15,7 +15,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize
 
 from ebpo_sim.errors import InputError
 from ebpo_sim.numbers.mixing import Prior, arcsine_grid, beta_on_grid, count_pmf, fit_weights
@@ -154,6 +153,8 @@ def _tilt(nodes: Array, weights: Array, mean: float, between: float, unit: float
         return np.asarray((features * q) @ features.T - np.outer(gradient, gradient))
 
     try:
+        from scipy.optimize import minimize  # takes a seventh of a second to import
+
         found = minimize(  # type: ignore[call-overload]
             lambda t: tilted(t)[1],
             np.zeros(2),

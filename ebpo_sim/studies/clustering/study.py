@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 from ebpo_sim import report
 from ebpo_sim.counts.streams import Design, mean_with_error
@@ -114,7 +114,7 @@ def table(settings: Settings, cells: Sequence[Cell]) -> list[dict[str, Any]]:
     worlds = {w: parse_topics(w, settings.design.steps) for w in settings.worlds}
     shuffled = {_but_order(c): c for c in cells if c.key["order"] == "shuffled"}
     compared = len(cells) - len(shuffled)
-    limit = float(student.isf(FAMILY_WISE / 2 / max(compared, 1), settings.design.replicates - 1))
+    limit = -float(stdtrit(settings.design.replicates - 1, FAMILY_WISE / 2 / max(compared, 1)))
     rows = []
     for cell in cells:
         first = max(settings.design.burn_in, int(np.isnan(cell.exact.error[0])))  # the first batch may have no prior
