@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ebpo_sim.errors import InputError
-from ebpo_sim.host import Host, is_torch, to_bool, to_float64
+from ebpo_sim.host import Host, to_bool, to_float64, to_labels
 
 Array = NDArray[np.float64]
 LARGEST = 1e12  # of a reward or a length: beyond it a state's sums would round away the differences that teach
@@ -28,6 +28,7 @@ class Groups:
 
     rewards_PG: float64, padded and masked entries 0.   mask_PG: True where a rollout counts.
     multiplicity_P: how often each group counts.        length_PG: tokens per rollout, or None.
+    score_norm_PG: |grad log pi|^2 of each rollout, any one scale, or None.
     prompt_P: stable prompt ids, or None.               cluster_P: cluster ids (text), or None.
     Derived: size_P valid rollouts; mean_P; within_ss_P = sum (r - mean)^2; degenerate_P = all valid rewards
     exactly equal (decided by comparison, never by a computed spread; then mean_P is that very number and
@@ -42,6 +43,7 @@ class Groups:
     within_ss_P: Array
     degenerate_P: NDArray[np.bool_]
     length_PG: Array | None
+    score_norm_PG: Array | None
     prompt_P: tuple[Any, ...] | None
     cluster_P: tuple[str, ...] | None
     host: Host
@@ -65,6 +67,7 @@ def group_rewards(
     *,
     mask: Any = None,
     lengths: Any = None,
+    score_norms: Any = None,
     clusters: Any = None,
     prompt_ids: Any = None,
     multiplicity: Any = None,
@@ -74,7 +77,8 @@ def group_rewards(
     rewards: (P, G), or (..., P, G) with leading replicate axes; with `group_ids`, (N,) in any order.
     group_ids: (N,) ids (numbers or text); rows with equal ids form a group, groups in order of appearance.
     mask: like rewards, False leaves a rollout out of everything (its reward may then be anything, NaN included).
-    lengths: like rewards, tokens per rollout, 0 to 1e12. clusters, prompt_ids, multiplicity: one entry a group, in
+    lengths: like rewards, tokens per rollout, 0 to 1e12. score_norms: like rewards, the squared norm of grad log pi of
+    the rollout, in logits or parameters, 0 to 1e12. clusters, prompt_ids, multiplicity: one entry a group, in
     the order of the groups; with `group_ids`, clusters and prompt_ids are given a row (N,) and must agree
     within a group, and prompt_ids default to the group ids.
     Raises InputError for NaN, infinite or non-numeric rewards and those beyond 1e12 in size (a state that never
@@ -83,20 +87,15 @@ def group_rewards(
     values, host = to_float64("rewards", rewards)
     valid = np.ones(values.shape, dtype=bool) if mask is None else to_bool("mask", mask)
     _same_shape("mask", valid, values)
-    tokens = None if lengths is None else to_float64("lengths", lengths)[0]
-    if tokens is not None:
-        _same_shape("lengths", tokens, values)
-        bad = ~((tokens >= 0) & (tokens <= LARGEST))
-        if np.any(bad):
-            raise InputError(f"lengths must be finite and >= 0, at most {LARGEST:g}, got {tokens[bad][0]}")
+    tokens, norms = _side("lengths", lengths, values), _side("score_norms", score_norms, values)
     flat_index = None
-    cluster_P, prompt_P = _labels("clusters", clusters), _labels("prompt_ids", prompt_ids)
+    cluster_P, prompt_P = to_labels("clusters", clusters), to_labels("prompt_ids", prompt_ids)
     if group_ids is not None:
         if values.ndim != 1:
             raise InputError(f"rewards must have shape (N,) when group_ids are given, got {values.shape}")
         if multiplicity is not None:
             raise InputError("multiplicity needs rectangular rewards (P, G): leave it out when group_ids are given")
-        ids = _labels("group_ids", group_ids)
+        ids = to_labels("group_ids", group_ids)
         assert ids is not None
         if len(ids) != len(values):
             raise InputError(f"group_ids has {len(ids)} entries for {len(values)} rewards: give one id a rollout")
@@ -105,7 +104,7 @@ def group_rewards(
             _scatter(values, flat_index, n_groups, width),
             _scatter(valid, flat_index, n_groups, width),
         )
-        tokens = None if tokens is None else _scatter(tokens, flat_index, n_groups, width)
+        tokens, norms = (None if x is None else _scatter(x, flat_index, n_groups, width) for x in (tokens, norms))
         cluster_P = _per_group("clusters", cluster_P, row_N, n_groups)
         prompt_P = _per_group("prompt_ids", ids if prompt_P is None else prompt_P, row_N, n_groups)
     if values.ndim < 2:
@@ -120,6 +119,7 @@ def group_rewards(
         valid,
         count_P,
         tokens,
+        norms,
         prompt_P,
         None if cluster_P is None else tuple(map(str, cluster_P)),
         host,
@@ -132,7 +132,7 @@ def masked(groups: Groups, keep_PG: Any) -> Groups:
     drawn. Raises InputError where none is left."""
     return _build(
         groups.rewards_PG, groups.mask_PG & np.asarray(keep_PG, dtype=bool), groups.multiplicity_P, groups.length_PG,
-        groups.prompt_P, groups.cluster_P, groups.host, groups.flat_index,
+        groups.score_norm_PG, groups.prompt_P, groups.cluster_P, groups.host, groups.flat_index,
     )  # fmt: skip
 
 
@@ -178,6 +178,7 @@ def _build(
     valid: NDArray[np.bool_],
     count_P: Array,
     tokens: Array | None,
+    norms: Array | None,
     prompt_P: tuple[Any, ...] | None,
     cluster_P: tuple[str, ...] | None,
     host: Host,
@@ -208,6 +209,7 @@ def _build(
         within_ss_P,
         degenerate_P,
         tokens,
+        norms,
         prompt_P,
         cluster_P,
         host,
@@ -231,36 +233,21 @@ def _over(function: np.ufunc, values_PG: NDArray[Any]) -> NDArray[Any]:
     return np.asarray(reduce(function, np.moveaxis(values_PG, -1, 0)))
 
 
+def _side(name: str, given: Any, rewards: Array) -> Array | None:
+    """A number a rollout beside its reward, 0 to 1e12; None where none is given."""
+    if given is None:
+        return None
+    values = to_float64(name, given)[0]
+    _same_shape(name, values, rewards)
+    bad = ~((values >= 0) & (values <= LARGEST))
+    if np.any(bad):
+        raise InputError(f"{name} must be finite and >= 0, at most {LARGEST:g}, got {values[bad][0]}")
+    return values
+
+
 def _same_shape(name: str, array: NDArray[Any], rewards: Array) -> None:
     if array.shape != rewards.shape:
         raise InputError(f"{name} has shape {array.shape}, rewards have {rewards.shape}: give one entry a rollout")
-
-
-def _labels(name: str, labels: Any) -> tuple[Any, ...] | None:
-    if labels is None:
-        return None
-    if is_torch(labels):
-        labels = labels.detach().cpu().numpy()
-    if isinstance(labels, np.ma.MaskedArray):
-        raise InputError(f"{name} is a masked array, whose mask would be lost: pass its data, and mask=")
-    if isinstance(labels, list | tuple) and set(map(type, labels)) <= {str, int}:
-        return tuple(labels)
-    if isinstance(labels, np.ndarray) and labels.ndim == 1 and labels.dtype.kind in "iub":
-        return tuple(labels.tolist())
-    if isinstance(labels, list | tuple):  # as they are: an array would round large whole numbers beside floats
-        found = tuple(x.item() if hasattr(x, "item") and getattr(x, "ndim", 1) == 0 else x for x in labels)
-    else:
-        array = np.asarray(labels)
-        if array.ndim != 1:
-            raise InputError(f"{name} must be one-dimensional, got shape {array.shape}")
-        found = tuple(array.tolist())
-    try:
-        if any(x != x for x in set(found)):
-            raise InputError(f"{name} hold NaN, which equals nothing, not even itself: use whole numbers or text")
-    except (TypeError, ValueError) as error:
-        shape = "ragged" if isinstance(error, ValueError) else (len(found), *np.shape(found[0]))
-        raise InputError(f"{name} must be one-dimensional, got shape {shape}: numbers or text, one each") from error
-    return found
 
 
 def _pack(ids: tuple[Any, ...]) -> tuple[NDArray[np.intp], NDArray[np.intp], int, int]:

@@ -75,3 +75,31 @@ def to_bool(name: str, x: Any) -> NDArray[np.bool_]:
     if not np.all((values == 0) | (values == 1)):
         raise InputError(f"{name} must hold only booleans or 0 and 1, got other numbers")
     return values.astype(bool)
+
+
+def to_labels(name: str, labels: Any) -> tuple[Any, ...] | None:
+    """Labels, numbers or text, as a tuple; None for none. Raises InputError for NaN and for more than one axis."""
+    if labels is None:
+        return None
+    if is_torch(labels):
+        labels = labels.detach().cpu().numpy()
+    if isinstance(labels, np.ma.MaskedArray):
+        raise InputError(f"{name} is a masked array, whose mask would be lost: pass its data, and mask=")
+    if isinstance(labels, list | tuple) and set(map(type, labels)) <= {str, int}:
+        return tuple(labels)
+    if isinstance(labels, np.ndarray) and labels.ndim == 1 and labels.dtype.kind in "iub":
+        return tuple(labels.tolist())
+    if isinstance(labels, list | tuple):  # as they are: an array would round large whole numbers beside floats
+        found = tuple(x.item() if hasattr(x, "item") and getattr(x, "ndim", 1) == 0 else x for x in labels)
+    else:
+        array = np.asarray(labels)
+        if array.ndim != 1:
+            raise InputError(f"{name} must be one-dimensional, got shape {array.shape}")
+        found = tuple(array.tolist())
+    try:
+        if any(x != x for x in set(found)):
+            raise InputError(f"{name} hold NaN, which equals nothing, not even itself: use whole numbers or text")
+    except (TypeError, ValueError) as error:
+        shape = "ragged" if isinstance(error, ValueError) else (len(found), *np.shape(found[0]))
+        raise InputError(f"{name} must be one-dimensional, got shape {shape}: numbers or text, one each") from error
+    return found

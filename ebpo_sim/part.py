@@ -26,6 +26,7 @@ Need = Literal[
     "prompt_choice",
     "batch_choice",
     "pass_rates",
+    "score_norms",
 ]
 NEEDS: tuple[Need, ...] = get_args(Need)
 REMEDIES: dict[Need, str] = {
@@ -41,6 +42,7 @@ REMEDIES: dict[Need, str] = {
     "prompt_choice": "use a rung where the method chooses the prompts, chains or llm",
     "batch_choice": "use a rung where the method chooses what is trained on, chains or llm",
     "pass_rates": "measure the prompts before training",
+    "score_norms": "pass score_norms=, |grad log pi|^2 of every rollout; weights=length needs only lengths",
 }
 
 

@@ -38,7 +38,17 @@ CHAINS = Rung(
     "softmax policies on skill chains",
     _BINARY
     | _CHOICES
-    | {"lengths", "prompt_ids", "clusters", "log_probs", "reference", "entropy", "behaviour", "true_prior"},
+    | {
+        "lengths",
+        "prompt_ids",
+        "clusters",
+        "log_probs",
+        "reference",
+        "entropy",
+        "behaviour",
+        "true_prior",
+        "score_norms",
+    },
 )
 _TOKENS: frozenset[Need] = frozenset({"lengths", "prompt_ids", "clusters", "log_probs"})
 LANGUAGE_MODEL = Rung("llm", "python llm/train.py", _CHOICES | _TOKENS | {"reference"}, whole=False)

@@ -173,3 +173,12 @@ def test_a_group_needs_a_rollout() -> None:
         count_groups(0)
     with pytest.raises(InputError, match="one entry for each of 4 groups"):
         count_groups(3, [1, 2])
+
+
+@pytest.mark.parametrize("bad", [-1.0, np.nan, np.inf, 1e13])
+def test_score_norms_are_checked_by_name(bad: float) -> None:
+    """Guards W: kept in the groups' layout, for flat batches too; all but finite numbers of at least 0 are refused."""
+    groups = group_rewards([1.0, 0.0, 1.0], ["a", "b", "a"], score_norms=[0.1, 2.0, 0.3])
+    assert groups.score_norm_PG is not None and groups.score_norm_PG.tolist() == [[0.1, 0.3], [2.0, 0.0]]
+    with pytest.raises(InputError, match=r"score_norms must be finite and >= 0"):
+        group_rewards([[1.0, 0.0]], score_norms=[[0.5, bad]])

@@ -18,7 +18,7 @@ from ebpo_sim.chains.measures import maj_at_n, pass_at_k, quality, sampled_gradi
 from ebpo_sim.chains.policy import step_distributions
 from ebpo_sim.chains.population import SkillChain, bandit, per_token, skill_chain, success, success_gradient
 from ebpo_sim.chains.rung import TrainingConfig, advance, build_method, start, stream
-from ebpo_sim.chains.update import Learner, gradient, sample
+from ebpo_sim.chains.update import Learner, gradient, groups_of, sample
 from ebpo_sim.counts.updates import advantage_gap, advantages_by_count
 from ebpo_sim.errors import InputError
 from ebpo_sim.estimators import make
@@ -248,3 +248,25 @@ def test_certain_uniforms_never_draw_the_impossible() -> None:
     pi, actions, reward = np.array([[[0.3, 0.7 - 1e-16, 0.0]]]), np.zeros((1, 1, 1), dtype=np.int64), np.empty((1, 1))
     rollout(pi, np.array([1]), np.array([[1]]), np.full((1, 1, 1), 1 - 2**-53), actions, reward)
     assert (actions.item(), reward.item()) == (1, 1.0)
+
+
+def test_score_norms_are_those_of_the_gradient() -> None:
+    """Guards W: the squared norm of grad log pi of each answer, by torch, where no chain needs a skill twice."""
+    rng = np.random.default_rng(3)
+    chains = skill_chain(2, 3, 30, (1, 2, 3), seed=3, shared_skills=2, actions=4, validation=6)
+    once = [
+        len(set(s[:n])) == n for s, n in zip(chains.prompts.skills_PL.tolist(), chains.prompts.length_P, strict=True)
+    ]
+    prompts = chains.prompts.take(np.flatnonzero(once))
+    rolled = sample(chains.start_SK, prompts, 3, rng)
+    groups = groups_of(rolled, frozenset({"score_norms"}))
+    for i in range(len(prompts.length_P)):
+        for g in range(3):
+            theta = torch.tensor(chains.start_SK, requires_grad=True)
+            total = torch.zeros((), dtype=torch.float64)
+            for step in range(prompts.length_P[i]):
+                logits = theta[prompts.skills_PL[i, step]].clone()
+                logits[prompts.right_PL[i, step]] = logits[prompts.right_PL[i, step]] + prompts.offset_PL[i, step]
+                total = total + torch.log_softmax(logits, 0)[rolled.actions_PGL[i, g, step]]
+            total.backward()
+            assert groups.score_norm_PG[i, g] == pytest.approx(float((theta.grad**2).sum()), rel=1e-10)

@@ -138,17 +138,27 @@ def _log_probs(pi_PLK: Array, rolled: Rollouts, layout: Layout) -> Array:
 
 
 def groups_of(rolled: Rollouts, wanted: frozenset[Need]) -> Groups:
-    """The batch as estimators take it, the one place of this rung that builds it: rewards, and of lengths, topics and
-    the prompts' numbers what is `wanted`."""
-    flat, lengths = rolled.group_P is not None, None
-    if "lengths" in wanted:
-        lengths = np.repeat(rolled.prompts.length_P[:, None], rolled.reward_PG.shape[1], axis=1)
+    """The batch as estimators take it, the one place of this rung that builds it: rewards, and of lengths, score norms,
+    topics and the prompts' numbers what is `wanted`."""
+    length_PG = np.repeat(rolled.prompts.length_P[:, None], rolled.reward_PG.shape[1], axis=1)
+    norm_PG = score_norms(rolled) if "score_norms" in wanted else None
+    columns = [rolled.reward_PG, length_PG.astype(float) if "lengths" in wanted else None, norm_PG]
+    if rolled.group_P is not None:
+        columns = [None if x is None else x[:, 0] for x in columns]
     return group_rewards(
-        rolled.reward_PG[:, 0] if flat else rolled.reward_PG, rolled.group_P,
-        lengths=lengths[:, 0] if flat and lengths is not None else lengths,
+        columns[0], rolled.group_P, lengths=columns[1], score_norms=columns[2],
         clusters=rolled.prompts.topic_P if "clusters" in wanted else None,
         prompt_ids=rolled.number_P if "prompt_ids" in wanted else None,
     )  # fmt: skip
+
+
+def score_norms(rolled: Rollouts) -> Array:
+    """|d log pi(answer)/d logits|^2 = sum over its steps of 1 - 2 pi(a) + sum_v pi(v)^2, shape (P, G); the squared norm
+    in the parameters where no chain needs a skill twice."""
+    pi_PLK, live_PL = rolled.pi_PLK, rolled.prompts.live_PL
+    chosen_PLG = np.take_along_axis(pi_PLK, rolled.actions_PGL.transpose(0, 2, 1), axis=2)
+    norm_PLG = 1 - 2 * chosen_PLG + np.einsum("plk,plk->pl", pi_PLK, pi_PLK)[..., None]
+    return np.asarray(np.where(live_PL[..., None], norm_PLG, 0.0).sum(axis=1))
 
 
 def tokens_of(

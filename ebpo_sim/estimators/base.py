@@ -82,7 +82,7 @@ class Estimator:
     @property
     def exchangeable(self) -> bool:
         """Whether prompts and rollouts count only by their rewards, so that groups may be given as counts."""
-        return not self.needs & {"clusters", "prompt_ids"}
+        return not self.needs & {"clusters", "prompt_ids", "score_norms"}
 
     def with_baseline(self, **settings: Any) -> Estimator:
         """The same chain with other settings of its baseline. Raises InputError where it has none."""
@@ -149,9 +149,10 @@ class Estimator:
         if not isinstance(groups, Groups):
             raise InputError(f"groups must be what group_rewards() returns, got {type(groups).__name__}")
         self._parts(state)
-        for need, present in (("clusters", groups.cluster_P), ("prompt_ids", groups.prompt_P)):
+        carried = (groups.cluster_P, groups.prompt_P, groups.score_norm_PG)
+        for need, present in zip(("clusters", "prompt_ids", "score_norms"), carried, strict=True):
             if need in self.needs and present is None:
-                raise InputError(f"{self.name} needs {need}: {REMEDIES[need]} to group_rewards()")
+                raise InputError(f"{self.name} needs {need}: {REMEDIES[need]}")
         domain, r = self.domain, groups.rewards_PG
         if domain == "binary" and not np.all((r == 0) | (r == 1)):
             bad = r[(r != 0) & (r != 1)][0]

@@ -24,7 +24,9 @@ from ebpo_sim.numbers.moments import Moments
 VERSION = 2  # 1 had no checksum
 LARGEST, LARGEST_MEAN = 1e250, 1e100  # in a state; rewards beyond 1e100 are refused, and sums of their squares fit
 COUNTED = (Moments, Components)
-SAMPLE = group_rewards([[1.0, 0.0]], clusters=["sample"], prompt_ids=["sample"], lengths=[[1.0, 1.0]])
+SAMPLE = group_rewards(
+    [[1.0, 0.0]], clusters=["sample"], prompt_ids=["sample"], lengths=[[1.0, 1.0]], score_norms=[[1.0, 1.0]]
+)
 _SEAL = ', "sha256": "'
 
 
