@@ -59,6 +59,12 @@ class OnlyUp(Stateless):
     def value(self, state, tokens, held):
         return self.push(state, held).log_prob_NT * tokens.log_prob_NT
 
+from ebpo_sim.worlds import Beta, register_world
+
+@register_world("even")
+def even(body):
+    return Beta(float(body), float(body))
+
 from ebpo_sim.sampling import Kept, Plan, register_allocation, register_selection
 
 @register_allocation("twos_and_fours")
@@ -114,6 +120,16 @@ def test_a_loaded_rule_is_in_the_study(toy: Path, tmp_path: Path) -> None:
         value = 0.45 if options else 0.1  # whatever is left out, it is the same constant
         assert found[name]["mse_exact"] == pytest.approx(((value - 0.2) ** 2 + (value - 0.7) ** 2) / 2)
         assert "toy_by_prompt" not in found and (options or "ebpo" in found)
+
+
+def test_a_world_of_ones_own(toy: Path, tmp_path: Path) -> None:
+    """A loaded population of prompts, by its text: p ~ Beta(2, 2), whose best line has a third of the group mean's error at G = 2."""
+    small = [option if option != "points:0.2,0.7" else "even:2" for option in SMALL]
+    done = run("-m", "ebpo_sim.mse_study", *small, "--load", str(toy), "--estimator", "oracle_linear",
+               "--out", str(tmp_path / "o"))  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    row = next(r for r in json.loads(done.stdout)["rows"] if r["estimator"] == "oracle_linear")
+    assert (row["world"], row["ratio_exact"]) == ("even:2", pytest.approx(2 / 6))
 
 
 def test_what_cannot_stand_on_a_rung_is_refused_with_the_remedy(toy: Path, tmp_path: Path) -> None:

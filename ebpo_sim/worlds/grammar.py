@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
+from collections.abc import Callable
 from typing import Any
 
 from ebpo_sim import tables
@@ -23,8 +24,22 @@ from ebpo_sim.worlds.counts import MOST_PROMPTS, Counts, deconvolve
 from ebpo_sim.worlds.observed import observed_counts, observed_world
 
 KINDS = ("beta", "points", "logitnormal", "mix", "observed", "counts")
+_own: dict[str, Callable[[str], World]] = {}  # kinds that --load brought
 DEEPEST = 8  # mixtures within mixtures
 LEAST = 1e-100  # of E p(1-p), unless it is 0: the studies square it
+
+
+def register_world(kind: str) -> Callable[[Callable[[str], World]], Callable[[str], World]]:
+    """Decorator: "kind:BODY" is the world that the function makes of BODY, in every command; the world's name must be
+    that text. A kind that there is already is refused."""
+
+    def add(make: Callable[[str], World]) -> Callable[[str], World]:
+        if kind in KINDS or _own.get(kind, make) is not make:
+            raise InputError(f"world {kind!r} is already registered: choose another name")
+        _own[kind] = make
+        return make
+
+    return add
 
 
 def parse_world(text: str) -> World:
@@ -44,8 +59,11 @@ def parse_world(text: str) -> World:
 
 def _parse(text: str, depth: int) -> World:
     kind, colon, body = text.partition(":")
+    if kind in _own:
+        return _own[kind](body)
     if not colon or kind not in KINDS:
-        raise unknown_name("world", kind, (f"{k}:" for k in KINDS)) if kind not in KINDS else _malformed(text)
+        known = [f"{k}:" for k in (*KINDS, *_own)]
+        raise unknown_name("world", kind, known) if kind not in KINDS else _malformed(text)
     if kind == "beta":
         return Beta(*_two_numbers(text, body))
     if kind == "logitnormal":
