@@ -123,7 +123,7 @@ def test_a_loaded_rule_is_in_the_study(toy: Path, tmp_path: Path) -> None:
 
 
 def test_a_world_of_ones_own(toy: Path, tmp_path: Path) -> None:
-    """A loaded population by its text: p ~ Beta(2, 2), whose best line has a third of the group mean's error at G = 2."""
+    """A loaded population by its text: p ~ Beta(2, 2), whose best line has a third of the group mean's error."""
     small = [option if option != "points:0.2,0.7" else "even:2" for option in SMALL]
     done = run("-m", "ebpo_sim.mse_study", *small, "--load", str(toy), "--estimator", "oracle_linear",
                "--out", str(tmp_path / "o"))  # fmt: skip
