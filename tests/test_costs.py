@@ -19,7 +19,7 @@ from ebpo_sim.chains.rung import TrainingConfig, train
 from ebpo_sim.counts.streams import Design
 from ebpo_sim.errors import InputError
 from ebpo_sim.studies import costs
-from ebpo_sim.studies.base import Settings, Study
+from ebpo_sim.studies.base import Settings, Study, run
 from ebpo_sim.studies.clustering import study as clustering_study
 from ebpo_sim.studies.entropy import study as entropy_study
 from ebpo_sim.studies.failure import study as failure_study
@@ -166,12 +166,12 @@ def test_yes_lets_time_pass_and_never_memory(tmp_path: Path, monkeypatch: pytest
     def begin(*_: object) -> None:
         raise BegunError
 
-    monkeypatch.setattr(mse_study, "STUDY", mse_study.STUDY._replace(simulate=begin))
+    study = mse_study.STUDY._replace(simulate=begin)
     long = ["--quick", "--prompts", "100000000000", "--out", str(tmp_path)]
     with pytest.raises(InputError, match=r"would take about .* (days|years).*or add --yes$"):
-        mse_study.main(long)
+        run(study, long)
     with pytest.raises(BegunError):
-        mse_study.main([*long, "--yes"])
+        run(study, [*long, "--yes"])
     monkeypatch.setattr(budget, "machine_memory", lambda: 1e6)
     with pytest.raises(InputError, match="of memory, limit"):
-        mse_study.main([*long, "--yes"])
+        run(study, [*long, "--yes"])
