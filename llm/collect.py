@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -61,8 +62,9 @@ def sample(
     return run.engine.sample(asked, size, seed, run.settings.temperature), each, group_N
 
 
-def answers(run: Run, curriculum: Curriculum, step: int) -> Batch:
-    """Sample, verify and decide; again with other problems while the selection asks for more."""
+def answers(run: Run, curriculum: Curriculum, step: int, note: Callable[[str], None] = lambda _: None) -> Batch:
+    """Sample, verify and decide; again with other problems while the selection asks for more. `note` is told what has
+    just been done: "sample", "verify" or "estimator"."""
     parts: list[Rollouts] = []
     problems: list[Problem] = []
     texts: list[str | None] = []
@@ -70,8 +72,10 @@ def answers(run: Run, curriculum: Curriculum, step: int) -> Batch:
     group_N = np.zeros(0, dtype=np.int64)
     for attempt in range(run.method.selection.batches):
         rolled, each, fresh_N = sample(run, curriculum, step, attempt)
+        note("sample")
         said = rollouts.answers(rolled, run.engine.tokenizer)
         rewards += run.verifier.scores(said, each)
+        note("verify")
         group_N = np.concatenate([group_N, fresh_N + (group_N[-1] + 1 if len(group_N) else 0)])
         parts, problems, texts = [*parts, rolled], problems + each, texts + said
         length_N = np.concatenate([part.mask_NT.sum(dim=1).cpu().numpy() for part in parts])
@@ -80,6 +84,7 @@ def answers(run: Run, curriculum: Curriculum, step: int) -> Batch:
             prompt_ids=[p.id for p in problems],
         )  # fmt: skip
         decision = decide(run.method, run.state, groups, curriculum.ask(step), run.settings.seed)
+        note("estimator")
         if decision.groups >= curriculum.prompts:
             break
     assert groups.flat_index is not None

@@ -68,7 +68,7 @@ class Clock:
     def note(self, part: str) -> None:
         """Everything since the last note was `part`."""
         now = self._now()
-        self.seconds[f"seconds_{part}"] = now - self._last
+        self.seconds[f"seconds_{part}"] = self.seconds.get(f"seconds_{part}", 0.0) + now - self._last
         self._last = now
 
     def _now(self) -> float:
@@ -80,9 +80,8 @@ class Clock:
 def train_step(run: Run, curriculum: Curriculum, step: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Sample, verify, estimate, update; (metrics of the step, one row a rollout)."""
     clock, failed = Clock(run.where.device), sum(run.verifier.failures.values())
-    batch = answers(run, curriculum, step)
+    batch = answers(run, curriculum, step, clock.note)
     run.state = batch.state
-    clock.note("sample")
     lr, whole = learner.learning_rate(run, step), len(batch.kept_N) == len(batch.problems)
     trained: dict[str, float | None] = {"grad_norm": 0.0, "clip_fraction": 0.0, "rows_trained": 0.0, "lr": lr}
     gap, kl_step = None, 0.0

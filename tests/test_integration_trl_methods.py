@@ -101,7 +101,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({**NAMED, "loss_type": "cispo"}, "loss_type must be one of grpo, .* got 'cispo'"),
     ({"method": "rloo + clip + kl", "top_entropy_quantile": 0.5}, "top_entropy_quantile must be 1 .* divergence"),
     ({"method": "rloo + clip + entropy"}, "entropy needs entropy, which trl .* set GRPOConfig's entropy_coef"),
-    ({"method": "rloo + clup"}, "unknown objective 'clup': did you mean 'clip'"),
+    ({"method": "rloo + clup"}, "unknown part of a method 'clup': did you mean 'clip'"),
 ]
 
 

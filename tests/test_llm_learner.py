@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # llm runs from th
 import torch
 
 from ebpo_sim import InputError, group_rewards
+from ebpo_sim.sampling import Order
 from llm import learner, rollouts, train
 from llm.problems import task
 from llm.run import Run, curriculum_of, prepare
@@ -123,13 +124,9 @@ def test_the_ratio_is_one_at_any_temperature(cache: Path) -> None:
     sample = run.engine.sample
     run.engine.sample = lambda *args: asked.append(args[3]) or sample(*args)
     train.validate(run, held)
-    train.rates_of(replace_settings(run, order="easy_to_hard"), problems[:2])
+    run.method = run.method._replace(allocation=Order("easy_to_hard"))
+    train.rates_of(run, problems[:2])
     assert set(asked) == {0.7} and len(asked) > 1
-
-
-def replace_settings(run: Run, **change: object) -> Run:
-    run.settings = replace(run.settings, **change)
-    return run
 
 
 def test_a_diverged_run_stops_before_it_spoils_the_weights(cache: Path) -> None:

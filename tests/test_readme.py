@@ -11,6 +11,7 @@ import pytest
 from ebpo_sim import make
 from ebpo_sim.counts.exact import limit_risk
 from ebpo_sim.estimators import names, registry
+from ebpo_sim.methods.selected import counted
 from ebpo_sim.worlds import intra_class_correlation, parse_world
 
 TEXT = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
@@ -59,3 +60,16 @@ def test_every_preset_is_named() -> None:
 def blocks(language: str) -> list[str]:
     found = re.findall(r"^```(\w*)\n(.*?)^```$", TEXT, flags=re.S | re.M)
     return [body for name, body in found if name == language]
+
+
+def test_what_filtering_does_to_a_prior_is_computed() -> None:
+    """Guards the four ratios of the paragraph on parts: exact risk of EBPO and of the repaired rule, filtered and not."""
+    world = parse_world("beta:1,3")
+    plain = limit_risk(make("grpo"), world, 4).mse
+    ratios = [
+        f"{limit_risk(counted(name + filtered, None), world, 4).mse / plain:.3f}"
+        for name in ("ebpo", "ebpo_debiased")
+        for filtered in ("", " + dynamic:batches=1")
+    ]
+    words = "from {} to {}, the repaired rule's, which trusts its prior more, from {} to {}.".format(*ratios)
+    assert words in " ".join(TEXT.split())
