@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 import verl_driver
-from ebpo_sim import InputError
+from ebpo_sim import InputError, registry
 from ebpo_sim.integrations import verl_loss
 from ebpo_sim.objectives import CISPO, Clip, register_objective
-from ebpo_sim.objectives import registry as objectives
+from ebpo_sim.objectives.registry import OBJECTIVES
 from verl_driver import adapter, compose, config_of, core_algos, fresh, torch  # noqa: F401  fresh is for every test
 
 with warnings.catch_warnings():
@@ -117,7 +117,7 @@ def test_the_command_line_reaches_the_loss() -> None:
 
 BAD = {
     "": "policy_loss.objectives must name objectives, got ''",
-    "clup": "unknown objective 'clup': did you mean 'clip'",
+    "clup": "unknown part of a method 'clup': did you mean 'clip'",
     "clip + clip": "names 'clip' twice",
     "clip + kl": "kl needs reference, which verl .*: set verl's actor.use_kl_loss",
     "clip + entropy": "entropy needs entropy, which verl .*: set verl's actor.entropy_coeff",
@@ -129,7 +129,8 @@ BAD = {
 @pytest.mark.parametrize("text", BAD)
 def test_objectives_are_refused_when_the_config_is_built(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards refusals: verl builds its sections before anything starts, and says what ours says."""
-    monkeypatch.setattr(objectives, "_OBJECTIVES", dict(objectives._OBJECTIVES))
+    monkeypatch.setattr(OBJECTIVES, "_parts", dict(OBJECTIVES._parts))
+    monkeypatch.setattr(registry, "_kind_of", dict(registry._kind_of))
 
     class Remembering(Clip):
         def init(self) -> Any:

@@ -63,7 +63,7 @@ def blocks(language: str) -> list[str]:
 
 
 def test_what_filtering_does_to_a_prior_is_computed() -> None:
-    """Guards the four ratios of the paragraph on parts: exact risk of EBPO and of the repaired rule, filtered and not."""
+    """Guards the four ratios of the paragraph on parts: exact risk of EBPO and the repaired rule, filtered and not."""
     world = parse_world("beta:1,3")
     plain = limit_risk(make("grpo"), world, 4).mse
     ratios = [
