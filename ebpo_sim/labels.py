@@ -46,6 +46,8 @@ LABELS = {
     "ebpo_debiased": Label("EBPO, debiased (ours)", "#2ca02c", "ebpo", short="EBPO debiased"),
     "ebpo_nonparametric": Label("EBPO, nonparametric", "#1f77b4", "ebpo", marker="D", short="EBPO nonparametric"),
     "loo_table": Label("leave-one-out table", "#0b6e4f", "reference", marker="s"),
+    "optimal": Label("optimal, by history", "#7b4173", "reference", marker="s"),
+    "regression": Label("regression", "#8ca252", "reference", marker="s"),
     "opo": Label("OPO", "#ffbf79", "group mean", "2505.23585"),
     "optimal_token_baseline": Label("optimal token baseline", "#a0cbe8", "group mean", "2602.07078"),
     "reinforce": Label("REINFORCE", "#bab0ac", "reference"),

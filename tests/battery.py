@@ -21,6 +21,8 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "grpo-verl": ("grpo", {"singleton": "raw"}),
     "loo_table-score-cluster": ("loo_table", {"weights": "score", "per_cluster": True, "memory": 0.9}),
     "loo_table-length": ("loo_table", {"weights": "length"}),
+    "optimal-cluster": ("optimal", {"per_cluster": True, "others": True, "memory": 0.9, "history": 0.8}),
+    "regression-score": ("regression", {"weights": "score", "per_cluster": True, "memory": 0.9, "history": 0.8}),
     "opo-verl": ("opo", {"singleton": "raw"}),
     "raft-rollouts": ("raft", {"divisor": "rollouts"}),
 }
@@ -53,12 +55,12 @@ def rows(estimator: Estimator, seed: int, sizes: tuple[int, ...] = (4, 3, 1, 6, 
 
 
 def full(rewards: Any, *args: Any, **given: Any) -> Groups:
-    """`group_rewards` with ones for lengths and score norms, and one cluster, where they are not given."""
+    """`group_rewards` with ones for lengths and score norms, one cluster and prompts of their own, where not given."""
     shape = np.shape(rewards)
-    clusters = ["a"] * (shape[-2] if len(shape) > 1 else shape[0])
-    return group_rewards(
-        rewards, *args, **{"lengths": np.ones(shape), "score_norms": np.ones(shape), "clusters": clusters, **given}
-    )
+    count = shape[-2] if len(shape) > 1 else shape[0]
+    plain = {"lengths": np.ones(shape), "score_norms": np.ones(shape), "clusters": ["a"] * count}
+    named = {"prompt_ids": range(count)} if len(shape) > 1 else {}
+    return group_rewards(rewards, *args, **{**plain, **named, **given})
 
 
 def batch(estimator: Estimator, seed: int, sizes: tuple[int, ...] = (4, 3, 1, 6, 2, 4)) -> Groups:

@@ -68,6 +68,8 @@ EXPECTED: dict[str, tuple[str, dict[str, Any], np.ndarray]] = {
         spread((0.9, -0.1), (0.4, -0.6), (0, 0), (0.7, -0.3)),
     ),
     "loo_table": ("loo_table", {}, spread((1, -THIRD), (THIRD, -1), (0, 0), (2 * THIRD, -2 * THIRD))),  # nothing known
+    "optimal": ("optimal", {}, GOLDEN - 0.5),  # nothing known: b = p = 1/2
+    "regression": ("regression", {}, spread((1, -THIRD), (THIRD, -1), (0, 0), (2 * THIRD, -2 * THIRD))),
     "reinforce": ("reinforce", {}, GOLDEN),
     "raft": ("raft", {}, GOLDEN * 16 / 6),
     "james_stein": (

@@ -37,6 +37,8 @@ UNSHIFTED = {
     "loo_table",
     "reinforce",
     "raft",
+    "optimal",
+    "regression",
 }
 SCALE: dict[str, tuple[dict[str, Any], int, float]] = {  # settings, power of the factor, tolerance
     "grpo": ({"eps": 0.0}, 0, 1e-12),
@@ -125,6 +127,7 @@ def test_hosts_agree(estimator: Estimator, layout: str, host: str) -> None:
     flat = {**rows(estimator, 2), "rewards": np.random.default_rng(0).integers(0, 2, 20).astype(float)}
     if layout == "rectangular":
         flat = {"rewards": flat["rewards"].reshape(5, 4), "clusters": ["algebra", "geometry"] * 2 + ["algebra"],
+                "prompt_ids": range(5),
                 **{name: flat[name].reshape(5, 4) for name in ("lengths", "score_norms")}}  # fmt: skip
     expected, _ = estimator.score(state, group_rewards(**flat))
     ours, _ = estimator.score(state, group_rewards(**{**flat, "rewards": convert(flat["rewards"])}))

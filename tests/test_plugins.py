@@ -206,7 +206,11 @@ def test_every_shipped_rule_stands_where_it_is_used() -> None:
     """Guards the table: all presets on the chains; elsewhere all but those that need what is not there by name."""
     for rung in rungs.RUNGS:
         standing = set(rungs.standing(rung))
-        asking = {"true_prior": {"oracle_linear", "oracle_bayes"}, "score_norms": {"optimal_token_baseline"}}
+        asking = {
+            "true_prior": {"oracle_linear", "oracle_bayes"},
+            "score_norms": {"optimal_token_baseline", "optimal"},
+            "prompt_ids": {"regression"},
+        }
         lacking = {name for need, these in asking.items() if need not in rung.provides for name in these}
         assert standing == set(names()) - lacking
     assert rungs.standing(rungs.CHAINS) == names()
