@@ -95,14 +95,16 @@ def test_gathered_rows_give_the_same_bits(estimator: Estimator, n: int) -> None:
 @workers
 @every
 def test_sorted_rows_give_the_same_bits_in_any_order(estimator: Estimator, n: int) -> None:
-    """Guards hosts that deal rows out one by one: sorted by id, reward and length first, order leaves no trace."""
+    """Guards hosts that deal rows out one by one: sorted by all their columns first, order leaves no trace."""
     alone = dealt = estimator.init()
     for step in range(STEPS):
         whole = joined(shares_of(estimator, 4, step))
-        whole = picked(whole, np.lexsort((whole["lengths"], whole["rewards"], whole["group_ids"])))
+        whole = picked(
+            whole, np.lexsort((whole["score_norms"], whole["lengths"], whole["rewards"], whole["group_ids"]))
+        )
         order = np.concatenate([np.arange(len(whole["rewards"]))[rank::n] for rank in range(n)])
         given = picked(whole, order)
-        again = np.lexsort((given["lengths"], given["rewards"], given["group_ids"]))
+        again = np.lexsort((given["score_norms"], given["lengths"], given["rewards"], given["group_ids"]))
         found, _, dealt = estimator.step(dealt, group_rewards(**picked(given, again)))
         expected, _, alone = estimator.step(alone, group_rewards(**whole))
         np.testing.assert_array_equal(found, expected)

@@ -18,12 +18,13 @@ import numpy as np
 from ebpo_sim.errors import InputError
 from ebpo_sim.estimators.base import Estimator
 from ebpo_sim.estimators.components import Components
+from ebpo_sim.estimators.history import Seen
 from ebpo_sim.groups import group_rewards
 from ebpo_sim.numbers.moments import Moments
 
 VERSION = 2  # 1 had no checksum
 LARGEST, LARGEST_MEAN = 1e250, 1e100  # in a state; rewards beyond 1e100 are refused, and sums of their squares fit
-COUNTED = (Moments, Components)
+COUNTED = (Moments, Components, Seen)
 SAMPLE = group_rewards(
     [[1.0, 0.0]], clusters=["sample"], prompt_ids=["sample"], lengths=[[1.0, 1.0]], score_norms=[[1.0, 1.0]]
 )
