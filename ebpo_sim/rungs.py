@@ -51,7 +51,7 @@ CHAINS = Rung(
     },
 )
 _TOKENS: frozenset[Need] = frozenset({"lengths", "prompt_ids", "clusters", "log_probs"})
-LANGUAGE_MODEL = Rung("llm", "python llm/train.py", _CHOICES | _TOKENS | {"reference"}, whole=False)
+LANGUAGE_MODEL = Rung("llm", "python llm/train.py", _CHOICES | _TOKENS | {"reference", "score_norms"}, whole=False)
 TRL = Rung(
     "trl",
     "MethodTrainer",
