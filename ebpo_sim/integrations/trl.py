@@ -164,7 +164,8 @@ class MethodTrainer(PushedTrainer):
     def _less_one(self, logits_NV: torch.Tensor, token_N: torch.Tensor) -> torch.Tensor:
         probabilities = torch.softmax(logits_NV.float() / self.temperature, dim=-1)
         less_one = probabilities.scatter_add(1, token_N[:, None], -torch.ones_like(probabilities[:, :1]))
-        return torch.linalg.vector_norm(less_one, dim=-1).square()
+        norm_N: torch.Tensor = torch.linalg.vector_norm(less_one, dim=-1)
+        return norm_N.square()
 
     def _gathered_column(self, inputs: list[dict[str, Any]], column: str) -> list[Any]:
         """A dataset column's entry for every row of all processes, in the order of the rewards."""
