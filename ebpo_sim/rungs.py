@@ -51,11 +51,11 @@ CHAINS = Rung(
     },
 )
 _TOKENS: frozenset[Need] = frozenset({"lengths", "prompt_ids", "clusters", "log_probs"})
-LANGUAGE_MODEL = Rung("llm", "python llm/train.py", _CHOICES | _TOKENS | {"reference"}, whole=False)
+LANGUAGE_MODEL = Rung("llm", "python llm/train.py", _CHOICES | _TOKENS | {"reference", "score_norms"}, whole=False)
 TRL = Rung(
     "trl",
     "MethodTrainer",
-    _TOKENS | {"reference"},
+    _TOKENS | {"reference", "score_norms"},
     whole=False,
     remembers=False,
     instead={"entropy": "set GRPOConfig's entropy_coef"},
@@ -70,6 +70,7 @@ VERL = Rung(
         "reference": "set verl's actor.use_kl_loss, kl_loss_coef and kl_loss_type",
         "entropy": "set verl's actor.entropy_coeff",
         "batch_choice": "set verl's algorithm.filter_groups, its dynamic sampling",
+        "score_norms": "verl gives sum_pi_squared to its own optimal_token_baseline alone: use weights=length",
     },
 )
 RUNGS = (COUNTS, CHAINS, LANGUAGE_MODEL, TRL, VERL)

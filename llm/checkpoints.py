@@ -104,7 +104,7 @@ def load(path: Path) -> dict[str, Any]:
     for name, (test, asked) in PARTS.items():
         if name not in content or not _holds(test, content[name]):
             raise InputError(f"checkpoint {str(path)!r}: {name!r} must be {asked}: {remedy}")
-    Settings.of(content["settings"], f"checkpoint {str(path)!r}")
+    content["settings"] = Settings.of(content["settings"], f"checkpoint {str(path)!r}").as_dict()  # newer ones too
     trained_on.of_dict(content["split"], f"checkpoint {str(path)!r}")
     checked: dict[str, Any] = content
     return checked

@@ -69,6 +69,7 @@ def answers(run: Run, curriculum: Curriculum, step: int, note: Callable[[str], N
     problems: list[Problem] = []
     texts: list[str | None] = []
     rewards: list[float] = []
+    weighted = "score_norms" in run.method.needs()
     group_N = np.zeros(0, dtype=np.int64)
     for attempt in range(run.method.selection.batches):
         rolled, each, fresh_N = sample(run, curriculum, step, attempt)
@@ -82,6 +83,7 @@ def answers(run: Run, curriculum: Curriculum, step: int, note: Callable[[str], N
         groups = group_rewards(
             rewards, group_N, lengths=length_N, clusters=[p.cell.topic for p in problems],
             prompt_ids=[p.id for p in problems],
+            score_norms=torch.cat([part.score_norm_N for part in parts]) if weighted else None,
         )  # fmt: skip
         decision = decide(run.method, run.state, groups, curriculum.ask(step), run.settings.seed)
         note("estimator")

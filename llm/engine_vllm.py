@@ -27,7 +27,7 @@ MEMORY_SHARE = 0.35  # of the GPU, for vLLM's own copy of the weights and its ca
 
 
 class VLLMEngine:
-    """See `llm.engines.Engine`. Entropies are not known to vLLM and are NaN.
+    """See `llm.engines.Engine`. Entropies and score norms are not known to vLLM and are NaN.
 
     Raises InputError without vLLM, without a GPU, and for a model made from scratch.
     """
@@ -87,8 +87,9 @@ class VLLMEngine:
             values = [by_token[token].logprob for token, by_token in zip(one.token_ids, one.logprobs, strict=True)]
             log_prob_NT[i, : len(values)] = torch.tensor(values)
         finished_N = torch.tensor([one.token_ids[-1] in self.tokenizer.eos_ids for one in answers])
-        parts = (prompt_NL, prompt_mask_NL, tokens_NT, mask_NT, log_prob_NT, torch.full_like(log_prob_NT, math.nan))
-        return Rollouts(*(part.to(self.where.device) for part in (*parts, finished_N)))
+        unknown_NT = torch.full_like(log_prob_NT, math.nan)
+        parts = (prompt_NL, prompt_mask_NL, tokens_NT, mask_NT, log_prob_NT, unknown_NT, finished_N, unknown_NT[:, 0])
+        return Rollouts(*(part.to(self.where.device) for part in parts))
 
     def sync(self) -> None:
         """The policy's weights changed: they are handed over before the next sampling."""

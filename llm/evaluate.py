@@ -3,8 +3,9 @@
     python llm/evaluate.py results/llm/train/checkpoint.pt --split heldout --samples 16
     python llm/evaluate.py Qwen/Qwen3-0.6B --dataset math500.jsonl --device cuda --dtype bf16 --max-new 2048
 
-Writes rollouts.csv (one row a rollout: prompt_id, cluster, reward, level, length), which `python -m ebpo_sim.diagnose`
-reads, and scores.csv. Exit code 2 and one line for bad input.
+Writes rollouts.csv (one row a rollout: prompt_id, cluster, reward, level, length, score_norm), which
+`python -m ebpo_sim.diagnose` reads, scores.csv, and for verdicts of 0 and 1 score_norms.csv and .png: score norms of
+right and wrong answers by pass rate. Exit code 2 and one line for bad input.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ if __name__ == "__main__":
 
 from ebpo_sim import cli, report
 from ebpo_sim.errors import InputError
-from llm import checkpoints
+from llm import checkpoints, score_norms
 from llm.engines import Engine, answer, precision
 from llm.folders import alone_in
 from llm.run import engine_of, load_policy, sized, verifier_of
@@ -39,12 +40,13 @@ from llm.tasks import Problem, Verifier
 
 
 class Outcome(NamedTuple):
-    """All answers to one problem: their texts (None: never ended), verdicts and lengths in tokens."""
+    """All answers to one problem: their texts (None: never ended), verdicts, lengths in tokens, and score norms."""
 
     problem: Problem
     texts: tuple[str | None, ...]
     rewards: tuple[float, ...]
     lengths: tuple[int, ...]
+    norms: tuple[float, ...]
 
 
 def sampled_outcomes(
@@ -61,10 +63,11 @@ def sampled_outcomes(
         # a seed for each call, so that a problem's answers depend on nothing sampled before its own call; apart by
         # the answers of the calls before, as an engine may count seeds up by answers
         rolled, texts, reward_PG = answer(engine, verifier, some, samples, seed + start * samples, temperature)
-        lengths = rolled.mask_NT.sum(dim=1).tolist()
+        lengths, norms = rolled.mask_NT.sum(dim=1).tolist(), rolled.score_norm_N.tolist()
         for i, problem in enumerate(some):
             part = slice(i * samples, (i + 1) * samples)
-            found.append(Outcome(problem, tuple(texts[part]), tuple(reward_PG[i].tolist()), tuple(lengths[part])))
+            columns = (texts[part], reward_PG[i].tolist(), lengths[part], norms[part])
+            found.append(Outcome(problem, *(tuple(column) for column in columns)))
         done(len(some))
     return found
 
@@ -166,9 +169,10 @@ def rollout_rows(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
             "reward": reward,
             "level": o.problem.cell.level,
             "length": length,
+            "score_norm": norm,
         }
         for o in outcomes
-        for reward, length in zip(o.rewards, o.lengths, strict=True)
+        for reward, length, norm in zip(o.rewards, o.lengths, o.norms, strict=True)
     ]
 
 
@@ -198,7 +202,9 @@ class Options:
     samples: int = cli.option(16, "answers a problem (default 16)", 1)
     k: str = cli.option("", "k of pass@k and maj@k, at most --samples (default 1,4,16 as far as --samples goes)")
     seed: int = cli.seed_option("same seed, same generated problems and answers (default 0)")
-    out: str = cli.option("results/llm/evaluate", "folder for rollouts.csv and scores.csv")
+    out: str = cli.option(
+        "results/llm/evaluate", "folder for rollouts.csv, scores.csv, score_norms.csv and its picture"
+    )
 
 
 def main(argv: Sequence[str]) -> None:
@@ -224,7 +230,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def run(given: argparse.Namespace, ks: Sequence[int], out: Path) -> None:
-    """Evaluate what the arguments ask for and write scores.csv and rollouts.csv into `out`."""
+    """Evaluate what the arguments ask for and write its files into `out`."""
     target = target_of(given)
     settings, saved, _ = target
     use_threads(settings.threads)
@@ -244,7 +250,11 @@ def run(given: argparse.Namespace, ks: Sequence[int], out: Path) -> None:
         failed = sum(verifier.failures.values())
     report.write_csv(out / "rollouts.csv", rollout_rows(outcomes))
     if any(r not in (0.0, 1.0) for o in outcomes for r in o.rewards):
-        report.say("scores other than 0 and 1: pass@k has no meaning and is left out for k > 1")
+        report.say("scores other than 0 and 1: pass@k has no meaning and is left out for k > 1, and so are score norms")
+    else:
+        norms = score_norms.table([(o.rewards, o.norms) for o in outcomes])
+        report.write_csv(out / "score_norms.csv", norms)
+        report.save_figure(out / "score_norms.png", score_norms.figure(norms))
     found = scores(outcomes, ks)
     report.write_csv(out / "scores.csv", found)
     report.say(table(found, levels=True))
@@ -252,7 +262,9 @@ def run(given: argparse.Namespace, ks: Sequence[int], out: Path) -> None:
     report.say(f"{trained}{settings.dataset}, {len(problems)} problems, ± one standard error over prompts")
     if failed:
         report.say(f"the verifier failed on {failed} answers, scored 0: {verifier.failures}")
-    report.say(f"files: {given.out}/{{scores.csv,rollouts.csv}}; python -m ebpo_sim.diagnose {given.out}/rollouts.csv")
+    report.say(
+        f"files: {given.out}/{{scores.csv,rollouts.csv,...}}; python -m ebpo_sim.diagnose {given.out}/rollouts.csv"
+    )
 
 
 if __name__ == "__main__":

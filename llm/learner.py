@@ -8,7 +8,7 @@ gradient is the same.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ebpo_sim.errors import InputError
 from ebpo_sim.objectives import Tokens, estimate, learnt, remember
-from llm import rollouts
+from llm import noise, rollouts
 from llm.rollouts import Rollouts
 from llm.run import Run
 
@@ -79,53 +79,73 @@ def with_old_log_probs(
     return rolled._replace(log_prob_NT=mine_NT), float(gap)
 
 
-def update(run: Run, rolled: Rollouts, advantage_N: Tensor, lr: float) -> dict[str, float]:
-    """--updates passes over the batch, an AdamW step a mini-batch; what to log of them."""
+def update(
+    run: Run, rolled: Rollouts, advantage_N: Tensor, lr: float, group_N: Tensor, drawn: int
+) -> dict[str, float | None]:
+    """--updates passes over the batch, an AdamW step a mini-batch; what to log of them.
+
+    group_N: the group of each row, a group's rows together. drawn: rollouts that were drawn for these rows. With
+    --noise-parts also the moments of the first mini-batch's gradient, when the policy is still the one that sampled.
+    """
     settings, objective = run.settings, run.objective
     needed = objective.needed_rows(advantage_N)
     reference_NT = fixed_log_probs(run, rolled, needed, reference=True) if objective.has_reference else None
     for group in run.optimizer.param_groups:
         group["lr"] = lr
     size = (settings.mini_batch or settings.prompts) * settings.group_size
-    norms, clipped = [], 0
+    norms: list[float] = []
+    clipped, first = 0, None
     for _ in range(settings.updates):
         for start in range(0, len(advantage_N), size):
             rows = torch.arange(start, min(start + size, len(advantage_N)), device=advantage_N.device)
-            norm, stopped = _optimizer_step(run, rolled, advantage_N, reference_NT, rows)
+            split = noise.split(group_N[rows], 1 if norms else settings.noise_parts)
+            norm, stopped, square_K = _optimizer_step(run, rolled, advantage_N, reference_NT, rows, split.rows_K)
+            if not norms:
+                first = noise.moments(square_K, split.groups_K, norm**2, drawn * len(rows) / len(advantage_N))
             norms.append(norm)
             clipped += stopped
+    moments = dict(zip((noise.SIGNAL, noise.NOISE), first or (None, None), strict=True))
     return {
         "grad_norm": sum(norms) / len(norms),
         "clip_fraction": clipped / (settings.updates * int(rolled.mask_NT.sum())),
         "rows_trained": len(needed) / len(advantage_N),
         "lr": lr,
+        **(moments if settings.noise_parts else {}),
     }
 
 
 def _optimizer_step(
-    run: Run, rolled: Rollouts, advantage_N: Tensor, reference_NT: Tensor | None, rows: Tensor
-) -> tuple[float, int]:
-    """(gradient norm before clipping, tokens clipped) of one AdamW step on the mini-batch `rows`."""
+    run: Run, rolled: Rollouts, advantage_N: Tensor, reference_NT: Tensor | None, rows: Tensor, pieces: Sequence[Tensor]
+) -> tuple[float, int, list[float]]:
+    """(gradient norm before clipping, tokens clipped, |c_k|^2 of `noise`) of one AdamW step on the mini-batch `rows`,
+    whose gradient is computed piece by piece."""
     objective, clipped, states = run.objective, 0, run.state.objectives
     parts: list[Tokens] = []
     weight_NT = torch.zeros_like(rolled.log_prob_NT)
     weight_NT[rows] = objective.weights(rolled.mask_NT[rows])
     run.optimizer.zero_grad()
     run.model.train(run.settings.gradient_checkpointing)  # it works in this mode only; no model here has dropout
-    for some in micro_batches(run, rolled, rows[objective.needed_rows(advantage_N[rows])]):
-        part = rolled.rows(some)
-        width = part.tokens_NT.shape[1]
-        now_NT, fixed_NT = log_probs(run, part), None if reference_NT is None else reference_NT[some, :width]
-        given = (part.log_prob_NT, advantage_N[some], weight_NT[some, :width], fixed_NT)
-        loss, stopped = objective.loss(now_NT, *given, states)
-        loss.backward()
-        if remember(objective.objectives):
-            parts.append(objective.tokens(now_NT.detach(), *given))
-        clipped += stopped
+    trained = [p for p in run.model.parameters() if p.requires_grad]
+    apart = noise.PartGradients(trained) if len(pieces) > 1 else None
+    for piece in pieces:
+        needed = rows[piece][objective.needed_rows(advantage_N[rows[piece]])]
+        for some in micro_batches(run, rolled, needed):
+            part = rolled.rows(some)
+            width = part.tokens_NT.shape[1]
+            now_NT, fixed_NT = log_probs(run, part), None if reference_NT is None else reference_NT[some, :width]
+            given = (part.log_prob_NT, advantage_N[some], weight_NT[some, :width], fixed_NT)
+            loss, stopped = objective.loss(now_NT, *given, states)
+            loss.backward()
+            if remember(objective.objectives):
+                parts.append(objective.tokens(now_NT.detach(), *given))
+            clipped += stopped
+        if apart is not None:
+            apart.close()
+    if apart is not None:
+        apart.restore()
     if parts:
         run.state = run.state._replace(objectives=learnt(objective.objectives, states, parts))
     run.model.eval()
-    trained = [p for p in run.model.parameters() if p.requires_grad]
     for parameter in trained:  # a batch without signal has a zero gradient, and momentum moves on
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
@@ -135,7 +155,7 @@ def _optimizer_step(
             f"the gradient's norm is {norm}: the run has diverged; resume, or start again with a lower --lr"
         )
     run.optimizer.step()
-    return norm, clipped
+    return norm, clipped, [] if apart is None else apart.square_K
 
 
 @torch.no_grad()

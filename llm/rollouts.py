@@ -24,7 +24,8 @@ class Rollouts(NamedTuple):
 
     prompt_NL, prompt_mask_NL: left-padded prompts. tokens_NT, mask_NT: answers with their end token, right-padded.
     log_prob_NT, entropy_NT: of each token, and of its distribution, when it was sampled, nats, 0 where masked.
-    finished_N: whether the end token came.
+    finished_N: whether the end token came. score_norm_N: W = sum over an answer's tokens of |d log pi / d logits|^2 =
+    1 - 2 pi(token) + sum over the vocabulary of pi^2, of the distribution sampled from.
     """
 
     prompt_NL: Tensor
@@ -34,6 +35,7 @@ class Rollouts(NamedTuple):
     log_prob_NT: Tensor
     entropy_NT: Tensor
     finished_N: Tensor
+    score_norm_N: Tensor
 
     def rows(self, index: Tensor) -> Rollouts:
         """The chosen rows, prompts and answers trimmed to the longest of them."""
@@ -44,7 +46,7 @@ class Rollouts(NamedTuple):
             (
                 *(part[:, part.shape[1] - prompt :] for part in chosen[:2]),
                 *(part[:, :width] for part in chosen[2:6]),
-                chosen.finished_N,
+                *chosen[6:],
             )
         )
 
@@ -105,12 +107,14 @@ def sample(
     mask_NT = torch.zeros((n, max_new), dtype=torch.bool, device=device)
     log_prob_NT, entropy_NT = torch.zeros((2, n, max_new), device=device)
     finished_N = torch.zeros(n, dtype=torch.bool, device=device)
+    score_norm_N = torch.zeros(n, device=device)
     ends = torch.tensor(tokenizer.eos_ids, device=device)
     row, live, seen = torch.arange(n, device=device), ~finished_N, prompt_mask_NL  # of the rows in the cache
     for t in range(max_new):
-        token, log_prob, entropy = _choose(logits, temperature, generator)
+        token, log_prob, entropy, norm = _choose(logits, temperature, generator)
         now = row[live], t
         tokens_NT[now], log_prob_NT[now], entropy_NT[now] = token[live], log_prob[live], entropy[live]
+        score_norm_N[row[live]] += norm[live]
         mask_NT[now] = True
         live = live & ~torch.isin(token, ends)
         finished_N[row] = ~live
@@ -124,7 +128,7 @@ def sample(
         logits = _forward(model, token[:, None], seen, positions(seen)[:, -1:], cache)
     width = int(mask_NT.sum(dim=1).max())
     parts = (part[:, :width] for part in (tokens_NT, mask_NT, log_prob_NT, entropy_NT))
-    return Rollouts._make((prompt_NL, prompt_mask_NL, *parts, finished_N))
+    return Rollouts._make((prompt_NL, prompt_mask_NL, *parts, finished_N, score_norm_N))
 
 
 def _forward(model: PreTrainedModel, ids: Tensor, mask: Tensor, position: Tensor, cache: DynamicCache) -> Tensor:
@@ -141,8 +145,8 @@ def _forward(model: PreTrainedModel, ids: Tensor, mask: Tensor, position: Tensor
     return logits_NV
 
 
-def _choose(logits: Tensor, temperature: float, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """A token a row, its log-probability and the entropy at the temperature it was drawn at (greedy: at 1)."""
+def _choose(logits: Tensor, temperature: float, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """A token a row; its log-probability, entropy and score norm at the temperature it was drawn at (greedy: at 1)."""
     log_probs = torch.log_softmax(logits / (temperature or 1.0), dim=-1)
     probabilities = log_probs.exp()
     if temperature == 0:
@@ -156,7 +160,11 @@ def _choose(logits: Tensor, temperature: float, generator: torch.Generator) -> t
             raise InputError(
                 "the model's probabilities are not finite: resume, or start again with a lower --lr"
             ) from error
-    return token, log_probs.gather(1, token[:, None])[:, 0], -(probabilities * log_probs).sum(dim=-1)
+    entropy = -(probabilities * log_probs).sum(dim=-1)
+    # pi less the chosen token's one: near 1 its squares keep the digits that 1 - 2 pi + sum of pi^2 rounds away
+    less_one = probabilities.scatter_add_(1, token[:, None], -torch.ones_like(logits[:, :1]))
+    norm = torch.linalg.vector_norm(less_one, dim=-1).square()
+    return token, log_probs.gather(1, token[:, None])[:, 0], entropy, norm
 
 
 def log_probs(
@@ -207,6 +215,7 @@ def join(parts: Sequence[Rollouts], pad_id: int) -> Rollouts:
         padded("log_prob_NT", width, False, 0.0),
         padded("entropy_NT", width, False, 0.0),
         torch.cat([part.finished_N for part in parts]),
+        torch.cat([part.score_norm_N for part in parts]),
     )
 
 

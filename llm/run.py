@@ -160,6 +160,11 @@ def prepare(settings: Settings, cache: Path, problems: Sequence[Problem], held: 
     if settings.engine == "vllm" and settings.model == SCRATCH:
         raise InputError("--engine vllm loads a model by name or folder: name one with --model, or use --engine hf")
     method = parse_method(settings.estimator, None, rungs.LANGUAGE_MODEL)
+    if settings.engine == "vllm" and "score_norms" in method.needs():
+        raise InputError(
+            f"{method.name} needs score_norms, which --engine vllm does not compute, as it gives no distributions: use "
+            "--engine hf, or an estimator that weights by length"
+        )
     method = method._replace(allocation=method.allocation or order_of(settings))
     where = precision(settings.device, settings.dtype)
     curriculum_of(settings, problems, rates_from(settings, problems))

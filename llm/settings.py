@@ -95,6 +95,11 @@ class Settings:
     eval_per_cell: int = setting(32, "validation problems a topic and level of the generated task")
     eval_limit: int = setting(256, "validation problems of a data set; 0: all", least=0)
     eval_samples: int = setting(4, "answers a validation problem")
+    noise_parts: int = setting(
+        0,
+        "parts of a batch whose gradients tell the gradient noise scale, 8 say; 0: not measured. More memory",
+        least=0,
+    )
     show_every: int = setting(100, "steps between samples shown and written to samples.jsonl; 0: never", least=0)
     checkpoint_every: int = setting(50, "steps between checkpoints")
     # the policy
@@ -152,6 +157,13 @@ class Settings:
         if self.mini_batch and self.prompts % self.mini_batch:  # 0 prompts are still to be chosen
             raise InputError(
                 f"--mini-batch must divide --prompts {self.prompts}, got {self.mini_batch}: 0 takes the whole batch"
+            )
+
+        groups = self.mini_batch or self.prompts
+        if self.noise_parts == 1 or self.noise_parts > groups > 0:
+            raise InputError(
+                f"--noise-parts must be 0, or from 2 to the {groups or 64} prompts of an optimizer step, got "
+                f"{self.noise_parts}: take 8"
             )
 
     def as_dict(self) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ebpo_sim import report
+from llm import noise
 from llm.evaluate import mean_and_error
 from llm.tasks import Problem
 
@@ -19,7 +20,8 @@ def summarise(
     start_rates: Sequence[float],
     end_rates: Sequence[float],
 ) -> dict[str, Any]:
-    """Validation pass@1 before and after by topic, rewards of the first and last steps, seconds of each part.
+    """Validation pass@1 before and after by topic, rewards and (with --noise-parts) gradient noise scale of the first
+    and last steps, seconds of each part.
 
     Errors of pass@1 are over the prompts of one run, paired for the change; they say nothing of other seeds. Those
     of rewards are over the averaged steps.
@@ -39,11 +41,15 @@ def summarise(
         }
     edge = min(EDGE, max(1, len(metrics) // 2))
     rewards = [row["reward"] for row in metrics]
+    found = [row for row in metrics if noise.measured([row])]
+    ends = {"first": found[:edge], "last": found[-edge:]}
+    scales = {end: list(noise.scale(noise.measured(part))) for end, part in ends.items()}
     parts = [key for key in metrics[0] if key.startswith("seconds_")]
     return {
         "settings": dict(settings),
         "validation_pass1": validation,
         "reward": {"steps": edge, "first": _pair(rewards[:edge]), "last": _pair(rewards[-edge:])},
+        **({"noise_scale": {"steps": edge, **scales}} if found else {}),
         "seconds": {key.removeprefix("seconds_"): sum(row[key] for row in metrics) for key in parts},
         "last": dict(metrics[-1]),
     }
@@ -60,7 +66,11 @@ def text(summary: Mapping[str, Any]) -> str:
         [topic, str(row["prompts"]), *(report.with_error(*row[key]) for key in ("start", "end", "change"))]
         for topic, row in summary["validation_pass1"].items()
     ]
-    reward, seconds = summary["reward"], summary["seconds"]
+    reward, seconds, scale = summary["reward"], summary["seconds"], summary.get("noise_scale")
+    noises = []
+    if scale is not None:
+        start, end = (f"{nu:.0f} ± {se:.0f}" if nu else "not resolved" for nu, se in (scale["first"], scale["last"]))
+        noises = [f"gradient noise scale, {scale['steps']} steps at either end: {start} -> {end} rollouts"]
     total = sum(seconds.values())
     return "\n".join(
         [
@@ -68,6 +78,7 @@ def text(summary: Mapping[str, Any]) -> str:
             "validation pass@1 ± one standard error over prompts (paired for the change; one run, one seed)",
             f"reward, {reward['steps']} steps at either end: {report.with_error(*reward['first'])} -> "
             f"{report.with_error(*reward['last'])} ± one standard error over steps",
+            *noises,
             f"seconds: {total:.1f} in all; " + ", ".join(f"{part} {spent:.1f}" for part, spent in seconds.items()),
         ]
     )

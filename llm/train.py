@@ -42,7 +42,7 @@ import torch
 from ebpo_sim import cli, report
 from ebpo_sim.errors import InputError
 from ebpo_sim.methods.checkpoint import dump_state, load_state
-from llm import checkpoints, evaluate, learner, summary
+from llm import checkpoints, evaluate, learner, noise, summary
 from llm.collect import answers, seed_for
 from llm.curriculum import Curriculum
 from llm.folders import alone_in
@@ -84,13 +84,16 @@ def train_step(run: Run, curriculum: Curriculum, step: int) -> tuple[dict[str, A
     run.state = batch.state
     lr, whole = learner.learning_rate(run, step), len(batch.kept_N) == len(batch.problems)
     trained: dict[str, float | None] = {"grad_norm": 0.0, "clip_fraction": 0.0, "rows_trained": 0.0, "lr": lr}
+    if run.settings.noise_parts:
+        trained |= {noise.SIGNAL: None, noise.NOISE: None}
     gap, kl_step = None, 0.0
     if len(batch.kept_N):
         rolled = batch.rolled if whole else batch.rolled.rows(batch.kept_N)
         advantage_N = torch.from_numpy(batch.advantage_N).float().to(run.where.device)[batch.kept_N]
         first = batch.first_rows()
         rolled, gap = learner.with_old_log_probs(run, rolled, advantage_N, first)
-        trained |= learner.update(run, rolled, advantage_N, lr)
+        group_N = torch.from_numpy(batch.group_N).to(run.where.device)[batch.kept_N]
+        trained |= learner.update(run, rolled, advantage_N, lr, group_N, len(batch.problems))
         run.engine.sync()
         clock.note("update")
         kl_step = learner.kl_of_step(run, rolled, first)
@@ -179,11 +182,15 @@ def train(settings: Settings, out: Path, cache: Path, resume: bool = False, expo
         start_rates = evaluate.pass_rates(validate(run, held))
     else:
         log, first, rates, start_rates = restore(run, saved, out, problems, held)
+    past = [] if log is None else log.metrics()
     curriculum = curriculum_of(settings, problems, rates, run.method)
     with report.progress(settings.steps, settings.estimator) as bar, run.verifier:
         bar.update(first)
         for step in range(first, settings.steps):
             metrics, rows = train_step(run, curriculum, step)
+            if settings.noise_parts:
+                past.append(metrics)
+                metrics |= noise.logged(past)
             if log is None:  # not before a step has worked: until then the folder may hold another run
                 path.unlink(missing_ok=True)  # it belongs to the logs that start anew here
                 log = RunLog(out)

@@ -20,7 +20,8 @@ from trl import GRPOTrainer  # noqa: E402
 from ebpo_sim import InputError, group_rewards, make  # noqa: E402
 from ebpo_sim.integrations import trl as adapter  # noqa: E402
 from ebpo_sim.integrations.shared import read_state  # noqa: E402
-from trl_toy import GROUP, NEWS, Given, Graded, Reward, tokenizer, trainer  # noqa: E402
+from norm_baseline import LESS_NORM  # noqa: E402
+from trl_toy import GROUP, NEWS, Given, Graded, Reward, model, tokenizer, trainer  # noqa: E402
 
 pytestmark = [pytest.mark.filterwarnings(line) for line in NEWS]
 
@@ -52,6 +53,27 @@ def test_advantages_are_the_estimators(name: str, tmp_path: Path) -> None:
         assert batch["advantages"] == np.float32(advantages).tolist()
     assert made.estimator_state == expected[-1][2]
     assert max(map(abs, expected[0][0])) > 0.1
+
+
+@pytest.mark.parametrize("changes", [{}, {"temperature": 0.7, "per_device_train_batch_size": 8}], ids=str)
+def test_score_norms_are_those_of_the_policy(changes: dict[str, Any], tmp_path: Path) -> None:
+    """Guards W: by autograd in the logits of the starting policy, answer by answer without padding."""
+    reward, temperature = Graded(), changes.get("temperature", 1.0)
+    made = trainer(tmp_path, reward, estimator=LESS_NORM, max_steps=1, gradient_accumulation_steps=2, **changes)
+    made.train()
+    (call,), words, policy = reward.calls, tokenizer(), model()
+    expected = []
+    for prompt, ids, r in zip(call["prompts"], call["completion_ids"], call["rewards"], strict=True):
+        read = words(prompt)["input_ids"]
+        with torch.no_grad():
+            logits_TV = policy(input_ids=torch.tensor([[*read, *ids]])).logits[0, len(read) - 1 : -1] / temperature
+        logits_TV.requires_grad_()
+        torch.log_softmax(logits_TV, dim=-1)[torch.arange(len(ids)), ids].sum().backward()
+        expected.append(np.float32(r) - float(logits_TV.grad.square().sum()))
+    assert np.std(expected) > 0.1 and len({len(ids) for ids in call["completion_ids"]}) > 1
+    np.testing.assert_allclose(made.batches[0]["table"], expected, rtol=1e-5)
+    with pytest.raises(InputError, match="less_norm needs score_norms, which are computed for text alone"):
+        made._score_norms({"pixel_values": None}, None)
 
 
 def test_the_model_trains_on_them(tmp_path: Path) -> None:

@@ -14,9 +14,11 @@ import pytest
 import verl_driver
 from ebpo_sim import InputError, group_rewards, make, names
 from ebpo_sim.estimators import registry
+from norm_baseline import LESS_NORM
 from verl_driver import (  # noqa: F401  fresh is for every test
     adapter,
     compose,
+    compute_advantage,
     config_of,
     core_algos,
     driver,
@@ -66,6 +68,25 @@ def test_presets_registered_later_are_taken_up(
     assert before.items() <= core_algos.ADV_ESTIMATOR_REGISTRY.items()
     (line,) = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert line == "theirs in verl's registry is not this project's: use ebpo_sim.theirs"
+
+
+def test_score_norms_are_refused_as_verl_keeps_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards the refusal: when the callback is built, with the remedy; and its reason, that verl gives the sum of
+    squared probabilities to no function but its own, even where it was computed."""
+    monkeypatch.setattr(adapter, "make", lambda *_, **__: LESS_NORM)
+    with pytest.raises(InputError, match=r"less_norm needs score_norms, which verl .* use weights=length"):
+        verl_driver.build_checkpoint_callback(config_of("ebpo"))
+    given: dict[str, Any] = {}
+
+    def probe(**columns: Any) -> Any:
+        given.update(columns)
+        return columns["token_level_rewards"], columns["token_level_rewards"]
+
+    monkeypatch.setitem(core_algos.ADV_ESTIMATOR_REGISTRY, "probe", probe)
+    data = proto(rows(0))
+    data.batch["sum_pi_squared"] = data.batch["old_log_probs"] = data.batch["token_level_rewards"]
+    compute_advantage(data, adv_estimator="probe", config=config_of("probe").algorithm)
+    assert set(given) == {"token_level_rewards", "response_mask", "config", "index"}
 
 
 def test_no_critic_is_built() -> None:

@@ -15,7 +15,7 @@ pytest.importorskip("transformers")
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # llm runs from the checkout; it is not installed
 
 from ebpo_sim import InputError
-from llm import evaluate, train
+from llm import evaluate, score_norms, train
 from llm.evaluate import final_answer, maj_at_k, mean_and_error, pass_at_k
 from llm.settings import Settings
 
@@ -68,6 +68,25 @@ def test_the_final_answer_votes() -> None:
     assert maj_at_k(texts, [1.0, 1.0, 0.0, 0.0], 4) == 1.0
 
 
+def test_score_norms_by_pass_rate() -> None:
+    """Guards the table, by hand: means over prompts, the ratio that is the best baseline, and their standard errors."""
+    prompts = [([1.0, 0.0], [0.5, 1.5]), ([0.0, 1.0], [2.5, 0.1]), ([0.0, 0.0], [1.0, 3.0]), ([1.0, 1.0], [0.2, 0.4])]
+    never, half, always = score_norms.table(prompts)
+    assert (never["pass_rate"], never["wrong"], never["right"], never["best_baseline"]) == ("0", 2.0, None, None)
+    assert (always["pass_rate"], always["prompts"], always["right"]) == ("1", 1, pytest.approx(0.3))
+    assert always["right se"] is always["wrong"] is always["best_baseline"] is None
+    assert (half["pass_rate"], half["prompts"], half["mean_pass_rate"]) == ("0.4-0.6", 2, 0.5)
+    assert (half["right"], half["right se"]) == pytest.approx((0.3, 0.2))
+    assert (half["wrong"], half["wrong se"]) == pytest.approx((2.0, 0.5))
+    best = 0.6 / 4.6
+    away = [0.5 - best * 2.0, 0.1 - best * 2.6]
+    assert half["best_baseline"] == pytest.approx(best)
+    assert half["best_baseline se"] == pytest.approx(math.sqrt(2 * sum(a * a for a in away)) / 4.6)
+    assert [score_norms.bin_of(x) for x in (0.0, 0.2, 0.25, 0.8, 0.99, 1.0)] == [
+        "0", "0-0.2", "0.2-0.4", "0.6-0.8", "0.8-1", "1",
+    ]  # fmt: skip
+
+
 def test_evaluation_of_a_checkpoint(tmp_path: Path) -> None:
     """Guards the program: scores agree with the rollouts it writes, and bad arguments are refused."""
     tiny = Settings(
@@ -86,6 +105,10 @@ def test_evaluation_of_a_checkpoint(tmp_path: Path) -> None:
     assert {row["cluster"] for row in rows} == {"count"}
     assert [(row["topic"], row["level"]) for row in scores] == [("all", "all"), ("count", "all"), ("count", "3")]
     assert float(scores[0]["pass@1"]) == pytest.approx(sum(float(row["reward"]) for row in rows) / 30)
+    with (tmp_path / "out/score_norms.csv").open() as file:
+        norms = list(csv.DictReader(file))
+    assert sum(int(row["prompts"]) for row in norms) == 5 and min(float(row["score_norm"]) for row in rows) > 0
+    assert (tmp_path / "out/score_norms.png").stat().st_size > 5000
     assert float(scores[0]["pass@3"]) >= float(scores[0]["pass@1"]) and "maj@3 se" in scores[0]
     with pytest.raises(InputError, match="--k"):
         evaluate.main([*argv, "--k", "1,7"])

@@ -55,6 +55,33 @@ def test_sampler_log_probabilities_are_those_of_the_training_forward(shape: poli
     assert ((trained - found.log_prob_NT) * found.mask_NT).abs().max() < 1e-5
 
 
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_score_norms_are_the_squared_gradient_in_the_logits(temperature: float) -> None:
+    """Guards W: by autograd in the training forward, of answers that were padded, finished and dropped."""
+    model, _, found = rolled(SHAPES["qwen3 grouped"], temperature=temperature)
+    seen = torch.cat([found.prompt_mask_NL, found.mask_NT], dim=1)
+    ids = torch.cat([found.prompt_NL, found.tokens_NT], dim=1)
+    with torch.no_grad():
+        said = model(input_ids=ids, attention_mask=seen.long(), position_ids=rollouts.positions(seen)).logits
+    logits_NTV = (said[:, found.prompt_NL.shape[1] - 1 : -1].double() / temperature).requires_grad_()
+    log_prob_NT = torch.log_softmax(logits_NTV, dim=-1).gather(2, found.tokens_NT[..., None])[..., 0]
+    (log_prob_NT * found.mask_NT).sum().backward()
+    expected_N = logits_NTV.grad.square().sum(dim=(1, 2))
+    assert len(found.mask_NT.sum(dim=1).unique()) > 3 and expected_N.std() > 0.1
+    assert (found.score_norm_N / expected_N - 1).abs().max() < 1e-5
+
+
+def test_score_norms_of_all_but_certain_tokens_keep_their_digits() -> None:
+    """Guards the formula near pi = 1, where 1 - 2 pi + sum of pi^2 is nothing but rounding in float32."""
+    logits = torch.zeros(200, 50)
+    logits[:, 3] = torch.linspace(8, 14, 200)
+    token, _, _, norm = rollouts._choose(logits, 0.0, torch.Generator())
+    p, exact = torch.softmax(logits, dim=-1), torch.softmax(logits.double(), dim=-1)
+    expected = (exact[:, 3] - 1).square() + exact[:, 4:].square().sum(dim=-1) * 49 / 46
+    assert (token == 3).all() and norm.min() > 0 and (norm / expected - 1).abs().max() < 0.02
+    assert ((1 - 2 * p[:, 3] + p.square().sum(dim=-1)) / expected - 1).abs().max() > 0.9
+
+
 def test_padding_does_not_change_a_prompts_log_probabilities() -> None:
     """Guards positions: a row alone, without its padding, has the same log-probabilities."""
     model, problems, found = rolled(SHAPES["qwen3"])
@@ -120,6 +147,7 @@ def test_sampling_in_pieces_keeps_prompts_and_log_probabilities() -> None:
     )
     assert torch.equal(pieces.prompt_NL, whole.prompt_NL)
     assert torch.equal(pieces.prompt_mask_NL, whole.prompt_mask_NL)
+    assert len(pieces.score_norm_N) == len(whole.score_norm_N) and pieces.score_norm_N.min() > 0
     with torch.no_grad():
         trained = rollouts.log_probs(model, *pieces[:4])
     assert ((trained - pieces.log_prob_NT) * pieces.mask_NT).abs().max() < 1e-5
@@ -136,7 +164,7 @@ def test_chosen_rows_are_trimmed_and_unchanged() -> None:
     assert torch.equal(some.prompt_mask_NL.sum(dim=1), lengths[index])
     assert torch.equal(some.mask_NT.sum(dim=1), found.mask_NT.sum(dim=1)[index])
     assert some.prompt_mask_NL[:, 0].any() and some.prompt_NL.shape[1] < found.prompt_NL.shape[1]
-    assert some.mask_NT[:, -1].any()
+    assert some.mask_NT[:, -1].any() and torch.equal(some.score_norm_N, found.score_norm_N[index])
     with torch.no_grad():
         apart, together = rollouts.log_probs(model, *some[:4]), rollouts.log_probs(model, *found[:4])[index]
     width = some.tokens_NT.shape[1]

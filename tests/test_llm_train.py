@@ -25,12 +25,14 @@ from ebpo_sim.part import Draw, NoMemory  # noqa: E402
 from ebpo_sim.sampling import ORDERS, Ask, Everything, Order, Plan, Pool  # noqa: E402
 from ebpo_sim.sampling.orders import BY_DIFFICULTY  # noqa: E402
 from llm import checkpoints, train  # noqa: E402
+from llm.collect import answers  # noqa: E402
 from llm.curriculum import Curriculum  # noqa: E402
 from llm.objectives import Loss  # noqa: E402
 from llm.problems import task  # noqa: E402
 from llm.run import Run, curriculum_of, prepare  # noqa: E402
 from llm.settings import Settings  # noqa: E402
 from llm.tasks import CELLS, pool  # noqa: E402
+from norm_baseline import LESS_NORM  # noqa: E402
 
 TINY = Settings(
     estimator="ebpo", prompts=8, steps=4, lr=3e-3, warmup=2, topics="count,mod", max_level=3, per_cell=24, eval_every=2,
@@ -110,7 +112,9 @@ train.train(Settings(**{settings!r}), pathlib.Path({out!r}), pathlib.Path({cache
 @pytest.fixture(scope="module")
 def killed_and_whole(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A run killed in its third step, whose last checkpoint is the second's, then resumed; and the same run whole."""
-    settings = replace(TINY, estimator="ebpo_debiased", order="easy_to_hard", prompts=6, kl_coef=0.01, updates=2)
+    settings = replace(
+        TINY, estimator="ebpo_debiased", order="easy_to_hard", prompts=6, kl_coef=0.01, updates=2, noise_parts=3
+    )
     whole, killed = tmp_path_factory.mktemp("whole"), tmp_path_factory.mktemp("killed")
     train.train(settings, whole, cache)
     program = KILLED.format(root=str(ROOT), settings=settings.as_dict(), out=str(killed), cache=str(cache))
@@ -132,6 +136,7 @@ def test_killed_and_resumed_is_the_uninterrupted_run(killed_and_whole: tuple[Pat
         assert all(torch.equal(a["optimizer"]["state"][index][name], value) for name, value in moments.items())
     assert (a["method"], a["rates"], a["start"]) == (b["method"], b["rates"], b["start"])
     assert untimed(killed) == untimed(whole)
+    assert untimed(whole)[0]["noise_scale"] is None and untimed(whole)[3]["gradient_noise"] > 0
     assert (killed / "rollouts.csv").read_bytes() == (whole / "rollouts.csv").read_bytes()
     read = [json.loads((folder / "summary.json").read_text())["validation_pass1"] for folder in (killed, whole)]
     assert read[0] == read[1]
@@ -280,6 +285,19 @@ def test_dynamic_sampling_and_unequal_groups(cache: Path, tmp_path: Path) -> Non
     assert [
         sum(r["prompt_id"] == p for r in rows) for p in dict.fromkeys(r["prompt_id"] for r in rows)
     ] == sizes.tolist()
+
+
+def test_estimators_are_given_the_samplers_score_norms(cache: Path) -> None:
+    """Guards the need: W of every answer, in the order of the rewards, of all generation batches of a step."""
+    run, curriculum = started(replace(TINY, estimator="grpo + dynamic:batches=3"), cache)
+    run.method = run.method._replace(estimator=LESS_NORM)
+    run.state = run.state._replace(estimator=LESS_NORM.init())
+    batch = answers(run, curriculum, 0)
+    assert len(batch.kept_N) == 8 * 4 < len(batch.problems)  # some were dropped, of several generation batches
+    norm_N = batch.rolled.score_norm_N.double().numpy()
+    assert norm_N.std() > 0.1
+    kept = batch.kept_N.numpy()
+    assert np.array_equal(batch.advantage_N[kept], (batch.reward_N - norm_N)[kept])
 
 
 class Fixed(NoMemory):

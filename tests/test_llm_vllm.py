@@ -16,10 +16,11 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from ebpo_sim import InputError
-from llm import hub, rollouts
+from llm import hub, rollouts, run
 from llm.engine_vllm import VLLMEngine
 from llm.engines import Precision, precision
 from llm.evaluate import sampled_outcomes
+from llm.settings import Settings
 from llm.tasks import load_problems, make_verifier
 from llm_toys import save_model
 
@@ -171,6 +172,13 @@ def test_what_vllm_cannot_do_is_refused(vllm: None, monkeypatch: pytest.MonkeyPa
         VLLMEngine("scratch", model, tokenizer, 10, GPU)
     with pytest.raises(InputError, match="at least 1"):
         engine_on_the_cpu(folder, model, tokenizer).sample(load_problems("sample")[:1], 0, 0)
+    assert (
+        engine_on_the_cpu(folder, model, tokenizer).sample(load_problems("sample")[:1], 2, 0).score_norm_N.isnan().all()
+    )
+    needy = SimpleNamespace(name="weighted", needs=lambda: {"score_norms"})
+    monkeypatch.setattr(run, "parse_method", lambda *_: needy)
+    with pytest.raises(InputError, match=r"weighted needs score_norms, which --engine vllm does not .* --engine hf"):
+        run.prepare(Settings(engine="vllm", model=str(folder)), tmp_path, ())
     monkeypatch.setitem(sys.modules, "vllm", None)
     with pytest.raises(InputError, match="pip install vllm"):
         VLLMEngine(str(folder), model, tokenizer, 10, GPU)

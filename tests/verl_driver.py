@@ -30,6 +30,7 @@ with warnings.catch_warnings():
     from verl import DataProto
     from verl.trainer.ppo import core_algos
     from verl.trainer.ppo.checkpoint_callback import build_checkpoint_callback
+    from verl.trainer.ppo.ray_trainer import compute_advantage
     from verl.trainer.ppo.utils import need_critic
     from verl.trainer.ppo.v1.utils import compute_advantage_for_multi_trajectories
     from verl.utils.config import validate_config
@@ -41,8 +42,8 @@ with warnings.catch_warnings():
 torch.set_num_threads(1)
 TESTS = Path(__file__).parent
 __all__ = [  # what the tests take from here besides the functions below
-    "adapter", "build_checkpoint_callback", "core_algos", "default_compute_score", "need_critic", "torch",
-    "validate_config",
+    "adapter", "build_checkpoint_callback", "compute_advantage", "core_algos", "default_compute_score", "need_critic",
+    "torch", "validate_config",
 ]  # fmt: skip
 
 

@@ -35,6 +35,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ebpo_sim import rungs
 from ebpo_sim.errors import InputError
 from ebpo_sim.estimators import Estimator, dump_state, make, names
 from ebpo_sim.groups import group_rewards
@@ -133,6 +134,7 @@ def _choose(preset: str, algorithm: Any) -> tuple[Estimator, dict[str, str]]:
     if "prior" in settings:
         raise InputError("algorithm.ebpo.prior cannot be given in a config: register a preset that holds it")
     estimator = make(preset, **settings)
+    rungs.check(estimator.name, estimator.needs, rungs.VERL)
     check_columns(estimator, columns, "algorithm.ebpo.")
     return estimator, columns
 
