@@ -133,13 +133,17 @@ def adam_directions(table: Array, p: ArrayLike, arms: int) -> tuple[Array, Array
 
 
 def rates(estimator: Estimator, world: World, group_size: int, arms: int, optimiser: str) -> Rates:
-    """Expected first-order change of reward and entropy over the world's prompts, per unit of learning rate.
+    """Expected first-order change of reward and entropy over the world's prompts, per unit of learning rate."""
+    return table_rates(limit_advantages(estimator, world, group_size), world, arms, optimiser)
+
+
+def table_rates(table: Array, world: World, arms: int, optimiser: str) -> Rates:
+    """The same of advantages A[k, r].
 
     optimiser: "natural", "vanilla" (SGD on the logits) or "adam" (per logit, each prompt its own).
     """
     prior = world.fine()
     p, weights = np.asarray(prior.nodes), np.asarray(prior.weights)
-    table = limit_advantages(estimator, world, group_size)
     if optimiser == "adam":
         reward, change = adam_directions(table, p, arms)
     elif optimiser in ("natural", "vanilla"):
