@@ -2,7 +2,7 @@
 
 For every world, group size, method and score model, exactly: nu, the gradient noise scale in rollouts for each prompt
 of a population that shares nothing and is all in every batch (nu_drawn: of which a batch draws few), relative to
-GRPO's at equal rollouts (also simulated);
+GRPO's at equal rollouts (also simulated), and nu_ratio_same_rows with rows skipped without bias down to GRPO's share;
 cosine of the expected and the true gradient; share of silent groups; share of rollouts with an advantage; change of
 entropy per unit of reward (nats; SGD on 8 softmax arms). Beside the estimators stand the best functions of the other
 rollouts' successes (`table`, `score_table`, `best_table`, `constant`). Score models: equal (many right answers, all
@@ -77,15 +77,18 @@ def _cell(text: str, group_size: int, scores: str, settings: Settings) -> Rows:
     names = dict.fromkeys((REFERENCE, *settings.estimators, *kept))
     tables = [advantages(name, world, group_size, model) for name in names]
     sampled = sampled_noise(world, tables, model, plan.prompts, plan.replicates, plan.seed)
-    found = [noise(table, rule(world, max(group_size, 32)), model) for table in tables]
+    prior = rule(world, max(group_size, 32))
+    found = [noise(table, prior, model) for table in tables]
     rows = []
     for name, table, mine, drawn in zip(names, tables, found, sampled, strict=True):
         rates, ratio = table_rates(table, world, ARMS, "vanilla"), scale_ratio(drawn, sampled[0])
         same = name == REFERENCE  # compared with itself nothing is simulated
+        few = noise(table, prior, model, found[0].rows) if found[0].rows > 0 else mine
         rows.append({
             "world": text, "icc": report.exists(intra_class_correlation(world)), "group_size": group_size,
             "scores": scores, "estimator": name, "nu": report.exists(mine.nu), "nu_drawn": report.exists(mine.nu_drawn),
             "nu_ratio": report.exists(mine.nu / found[0].nu),
+            "nu_ratio_same_rows": report.exists(few.nu / found[0].nu),
             "nu_ratio_mc": None if same else report.exists(ratio.value),
             "nu_ratio_mc_se": None if same else report.exists(ratio.se),
             "cosine": report.exists(mine.cosine), "silent": mine.silent, "rows": mine.rows,
