@@ -207,7 +207,7 @@ def whole_prize(context: Context) -> list[Finding]:
         exact = ratio(context.reference, context.reference_size)
         name = f"gradient noise of b = p / RLOO's, {context.reference}, G={context.reference_size}"
         check = _sampled_prize(context, scores, exact)
-        findings.append(Finding(NAMES[scores], cases, "", name, exact, check, "b*, or a score-weighted table"))
+        findings.append(Finding(NAMES[scores], cases, "", name, exact, check))
     return findings
 
 
@@ -252,7 +252,7 @@ CLAIMS = (
         "this project (audit 6.1)",
         "The whole prize of any value baseline over RLOO is 1/G of the gradient noise",
         "b = p, the perfect value; equal norms without a common direction",
-        "With equal norms a perfect value saves 12 % at G = 8; with one right answer it may save more or cost.",
+        "With equal norms a perfect value saves 12.5 % at G = 8; with one right answer the prize is another.",
         whole_prize,
     ),
 )
