@@ -137,7 +137,7 @@ def test_failures_can_be_retyped(full: Any) -> None:
                 assert row["counterexample"] is None
                 continue
             study = row["counterexample"].split()[0]
-            assert study in ("mse_study", "failure_study", "entropy_study", "clustering_study"), row
+            assert study in ("mse_study", "failure_study", "entropy_study", "clustering_study", "noise_study"), row
             if claim.id == "T2":
                 words = shlex.split(row["counterexample"])
                 world, size, name = (

@@ -12,8 +12,9 @@ from ebpo_sim.claims.baseline_error import estimator_name
 from ebpo_sim.claims.family import cells, world
 from ebpo_sim.counts.exact import POPULATION, count_distribution, limit_risk, rule
 from ebpo_sim.counts.kernels import STATE_WORDS, count_successes
+from ebpo_sim.counts.noise import gradient_noise
 from ebpo_sim.counts.streams import mean_with_error, paired_ratio, stream_seed
-from ebpo_sim.counts.updates import advantage_gap, gradient_noise, raw_table
+from ebpo_sim.counts.updates import advantage_gap, raw_table
 from ebpo_sim.estimators import Estimator, make
 from ebpo_sim.groups import Groups, count_groups, group_rewards
 from ebpo_sim.numbers.mixing import Prior

@@ -19,7 +19,7 @@ from ebpo_sim.counts.exact import POPULATION, count_distribution, limit_state
 from ebpo_sim.errors import InputError
 from ebpo_sim.estimators import Estimator, baseline_table
 from ebpo_sim.groups import Groups, count_groups
-from ebpo_sim.numbers.mixing import Prior, count_pmf
+from ebpo_sim.numbers.mixing import count_pmf
 from ebpo_sim.worlds import World
 
 Array = NDArray[np.float64]
@@ -60,19 +60,6 @@ def raw_table(estimator: Estimator, here: World, group_size: int) -> Array:
     """A[k, r] = r - b[k, r] in the long run: before any centring and scaling."""
     state = limit_state(estimator, here, group_size)
     return np.array([0.0, 1.0]) - baseline_table(estimator, state, group_size)
-
-
-def gradient_noise(table: Array, prior: Prior) -> float:
-    """E_q Var(g | p) / (E_q E[g | p])^2 of one group's gradient g = (1/G) sum A_i (r_i - p), one-logit policies."""
-    group_size = len(table) - 1
-    p, weights = np.asarray(prior.nodes)[:, None], np.asarray(prior.weights)
-    k = np.arange(group_size + 1)
-    pmf = count_pmf(prior.nodes, group_size, k)
-    gradient = (k * table[:, 1] * (1 - p) - (group_size - k) * table[:, 0] * p) / group_size
-    mean = np.sum(pmf * gradient, axis=1)
-    variance = np.sum(pmf * (gradient - mean[:, None]) ** 2, axis=1)
-    slope = float(weights @ mean)
-    return float(weights @ variance) / slope**2 if slope != 0 else float("nan")
 
 
 def policies(p: ArrayLike, arms: int) -> Array:
@@ -146,13 +133,17 @@ def adam_directions(table: Array, p: ArrayLike, arms: int) -> tuple[Array, Array
 
 
 def rates(estimator: Estimator, world: World, group_size: int, arms: int, optimiser: str) -> Rates:
-    """Expected first-order change of reward and entropy over the world's prompts, per unit of learning rate.
+    """Expected first-order change of reward and entropy over the world's prompts, per unit of learning rate."""
+    return table_rates(limit_advantages(estimator, world, group_size), world, arms, optimiser)
+
+
+def table_rates(table: Array, world: World, arms: int, optimiser: str) -> Rates:
+    """The same of advantages A[k, r].
 
     optimiser: "natural", "vanilla" (SGD on the logits) or "adam" (per logit, each prompt its own).
     """
     prior = world.fine()
     p, weights = np.asarray(prior.nodes), np.asarray(prior.weights)
-    table = limit_advantages(estimator, world, group_size)
     if optimiser == "adam":
         reward, change = adam_directions(table, p, arms)
     elif optimiser in ("natural", "vanilla"):

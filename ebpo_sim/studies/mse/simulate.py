@@ -7,9 +7,10 @@ from typing import Any
 
 from ebpo_sim import labels, report
 from ebpo_sim.counts.exact import LimitRisk, limit_risk, rule
+from ebpo_sim.counts.noise import gradient_noise
 from ebpo_sim.counts.splits import SplitRatio, split_ratio
 from ebpo_sim.counts.streams import mean_with_error, paired_ratio, simulate_errors
-from ebpo_sim.counts.updates import gradient_noise, raw_table
+from ebpo_sim.counts.updates import raw_table
 from ebpo_sim.estimators import Estimator
 from ebpo_sim.methods.selected import counted, is_oracle
 from ebpo_sim.studies.base import Rows, Settings
