@@ -14,7 +14,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # llm runs from th
 import torch
 
 from ebpo_sim import InputError, group_rewards
-from ebpo_sim.sampling import Order
 from llm import learner, rollouts, train
 from llm.problems import task
 from llm.run import Run, curriculum_of, prepare
@@ -124,7 +123,6 @@ def test_the_ratio_is_one_at_any_temperature(cache: Path) -> None:
     sample = run.engine.sample
     run.engine.sample = lambda *args: asked.append(args[3]) or sample(*args)
     train.validate(run, held)
-    run.method = run.method._replace(allocation=Order("easy_to_hard"))
     train.rates_of(run, problems[:2])
     assert set(asked) == {0.7} and len(asked) > 1
 
