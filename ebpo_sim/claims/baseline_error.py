@@ -46,7 +46,7 @@ def lower_error(context: Context) -> list[Finding]:
             below = icc < (0.5 - 1e-9 if variant == LEAVE_ONE_OUT else formulas.critical_icc(group_size))
             case = Case(_command(text, group_size, variant, "ratio"), 1 - ratio, below, icc)
             if variant == FINITE:
-                ratios[variant] += batches.finite_cases(context, text, group_size, _gain, case)
+                ratios[variant] += batches.finite_cases(context, text, group_size, gain, case)
             ratios[variant].append((LIMIT, _in_the_limit(case)))
     reference, size = world(context.reference), context.reference_size
     prior = rule(reference, size)
@@ -83,7 +83,7 @@ def _in_the_limit(case: Case) -> Case:
     return case._replace(command=case.command.format(sizes="", kind="exact"))
 
 
-def _gain(found: batches.Batches, text: str, group_size: int) -> Array:
+def gain(found: batches.Batches, text: str, group_size: int) -> Array:
     return 1 - batches.error_ratio(found, text, group_size)
 
 
@@ -172,6 +172,7 @@ CLAIMS = (
         "known prior mean, true within and between variances",
         "Check your intra-class correlation: beyond ρ* the published baseline is worse than GRPO's.",
         lower_error,
+        (("algorithm-1", "holds_if"), ("released", "holds_if"), ("ebpo_debiased", "holds")),
     ),
     Claim(
         "R2",
@@ -180,5 +181,6 @@ CLAIMS = (
         "none given",
         "Holds with the within-group variance; with the variance of all rewards saturated prompts are over-shrunk.",
         conservative,
+        (("idealised", "holds"), ("algorithm-1", "holds_if"), ("released", "holds_if"), ("ebpo_debiased", "holds")),
     ),
 )
