@@ -7,9 +7,9 @@ object is used here; `claims.instruments` holds this arithmetic to all batches o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,12 +28,6 @@ MOST = 1 << 15
 FLOOR = EPS = 1e-6  # of the released code: S = 1 where v/G + t is no larger; added to the scale
 
 
-class Effect(Protocol):
-    """An effect of each block, (B,), from a world's batches."""
-
-    def __call__(self, batches: Batches, text: str, group_size: int) -> Array: ...
-
-
 class Batches(NamedTuple):
     """Means over the draws, given the own group's k; (B, G+1), B blocks.
 
@@ -45,6 +39,9 @@ class Batches(NamedTuple):
     second: Array
     right: Array
     wrong: Array
+
+
+Effect = Callable[[Batches, str, int], Array]  # (batches, world, G) -> the effect of each block, (B,)
 
 
 def line(s1: Array, s2: Array, groups: float, group_size: int) -> tuple[Array, Array]:
