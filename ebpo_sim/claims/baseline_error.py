@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from ebpo_sim.claims import batches
 from ebpo_sim.claims.base import Case, Check, Claim, Context, Finding, Subject
-from ebpo_sim.claims.family import cells, world
+from ebpo_sim.claims.family import cells, preset, world
 from ebpo_sim.counts.exact import limit_risk, rule
 from ebpo_sim.counts.streams import (
     Design,
@@ -148,12 +148,12 @@ def conservative(context: Context) -> list[Finding]:
 
 
 def _leave_one_out(prior: Prior) -> Estimator:
-    return make("ebpo_debiased", leave_one_out=True)
+    return preset("ebpo_debiased", leave_one_out=True)
 
 
 def _within(prior: Prior) -> Estimator:
     """The remark's own reading: sigma2 is the within variance, tau2 the raw variance of means."""
-    return make("ebpo_within")
+    return preset("ebpo_within")
 
 
 def estimator_name(variant: str) -> str:

@@ -21,9 +21,9 @@ from ebpo_sim.counts.streams import Mean, mean_with_error, stream_seed
 from ebpo_sim.numbers.mixing import count_pmf
 
 Array = NDArray[np.float64]
-SIZES = (4, 16, 64, 256, 1024)  # prompts a batch
+SIZES = (4, 16, 64, 256)  # prompts a batch
 BLOCKS = 16  # of draws, for the standard errors
-DRAWS = 32  # a block, at least; four times as many as long as a result is not told from equality
+DRAWS = 16  # a block, at least; four times as many as long as a result is not told from equality
 MOST = 1 << 15
 FLOOR = EPS = 1e-6  # of the released code: S = 1 where v/G + t is no larger; added to the scale
 
@@ -66,11 +66,11 @@ def scored(s1: Array, s2: Array, groups: float, group_size: int, k: Array) -> tu
 @lru_cache(maxsize=4096)
 def draw(text: str, group_size: int, prompts: int, seed: int, draws: int) -> Batches:
     """`Batches` of a world's batches of M prompts from BLOCKS x `draws` draws of the other M - 1 groups."""
-    k = np.arange(group_size + 1)
+    k = np.arange(group_size + 1.0)
     rng = np.random.default_rng(stream_seed(seed, f"batch of {prompts}, {text}", group_size))
     pmf = count_distribution(world(text), group_size)
     others = rng.multinomial(prompts - 1, pmf / pmf.sum(), size=(BLOCKS, draws)).astype(np.float64)
-    s1, s2 = (others @ k.astype(np.float64) ** power for power in (1, 2))
+    s1, s2 = (others @ k**power for power in (1, 2))
     weight, first, right, wrong = scored(s1[..., None] + k, s2[..., None] + k * k, prompts, group_size, k)
     return Batches(*(x.mean(axis=1) for x in (weight, first, first**2, right, wrong)))
 
@@ -87,7 +87,7 @@ def exact(text: str, group_size: int, prompts: int) -> Batches:
             more[j:, j * j :] += chance * law[: law.shape[0] - j, : law.shape[1] - j * j]
         law = more
     s1, s2 = (x.astype(np.float64)[:, None] for x in np.nonzero(law))
-    weight, first, right, wrong = scored(s1 + k, s2 + k * k, prompts, group_size, k)
+    weight, first, right, wrong = scored(s1 + k, s2 + k * k, prompts, group_size, k.astype(np.float64))
     return Batches(*((law[law > 0] @ x)[None] for x in (weight, first, first**2, right, wrong)))
 
 
@@ -134,7 +134,7 @@ def noise(batches: Batches, text: str, group_size: int) -> Array:
 
 def finite_cases(context: Context, text: str, group_size: int, effect: Effect, case: Case) -> list[tuple[float, Case]]:
     """(M, case) for each M: `case` with the effect of such batches, and the command that simulates them."""
-    found = []
+    found: list[tuple[float, Case]] = []
     for prompts in SIZES[::2] if context.quick else SIZES:
         value, se = told(text, group_size, prompts, context.design.seed, effect)
         sized = case.command.format(sizes=f" --prompts {prompts} --steps 1 --burn-in 0 --replicates 4000", kind="mc")

@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from ebpo_sim.claims import batches
 from ebpo_sim.claims.base import Case, Check, Claim, Context, Finding, Subject
 from ebpo_sim.claims.baseline_error import FINITE, SMALL, estimator_name, gain
-from ebpo_sim.claims.family import cells, world
+from ebpo_sim.claims.family import cells, preset, world
 from ebpo_sim.counts.exact import POPULATION, count_distribution, limit_risk, rule
 from ebpo_sim.counts.kernels import STATE_WORDS, count_successes
 from ebpo_sim.counts.streams import mean_with_error, paired_ratio, stream_seed
 from ebpo_sim.counts.updates import advantage_gap, gradient_noise, raw_table
-from ebpo_sim.estimators import Estimator, baseline_table, make
+from ebpo_sim.estimators import Estimator, baseline_table
 from ebpo_sim.groups import Groups, count_groups, group_rewards
 from ebpo_sim.numbers.mixing import Prior
 from ebpo_sim.worlds import World
@@ -77,7 +77,10 @@ def with_leave_one_out(subject: Subject) -> Subject:
 
 def consistent_gradient(context: Context) -> list[Finding]:
     """O2: E[A grad log pi] / grad p, exact, for p on a grid; effect -|ratio - 1|."""
-    subjects = {**context.subjects, "ebpo_debiased, leave-one-out": with_leave_one_out(lambda p: make("ebpo_debiased"))}
+    subjects = {
+        **context.subjects,
+        "ebpo_debiased, leave-one-out": with_leave_one_out(lambda p: preset("ebpo_debiased")),
+    }
     reference, size = world(context.reference), context.reference_size
     findings = []
     for variant, subject in subjects.items():
@@ -116,7 +119,7 @@ def error_and_noise(context: Context) -> list[Finding]:
     findings = []
 
     def excess(found: batches.Batches, text: str, group_size: int) -> Array:
-        plain = raw_table(make("dr_grpo"), world(text), group_size)
+        plain = raw_table(preset("dr_grpo"), world(text), group_size)
         return 1 - batches.noise(found, text, group_size) / gradient_noise(
             plain, rule(world(text), max(group_size, 32))
         )
@@ -134,12 +137,12 @@ def error_and_noise(context: Context) -> list[Finding]:
             if limit_risk(estimator, here, group_size).mse >= prior.within / group_size:
                 continue
             mine = gradient_noise(raw_table(estimator, here, group_size), prior)
-            plain = gradient_noise(raw_table(make("dr_grpo"), here, group_size), prior)
+            plain = gradient_noise(raw_table(preset("dr_grpo"), here, group_size), prior)
             command = f"mse_study --world {text} --group-size {group_size} --estimator {estimator_name(variant)}"
             cases.append(Case(command + ": gradient_noise_ratio", 1 - mine / plain))
         reference, size = world(context.reference), context.reference_size
         prior = rule(reference, 32)
-        plain = gradient_noise(raw_table(make("dr_grpo"), reference, size), prior)
+        plain = gradient_noise(raw_table(preset("dr_grpo"), reference, size), prior)
         ratio = gradient_noise(raw_table(subject(rule(reference, size)), reference, size), prior) / plain
         name = f"relative gradient variance / group mean's, {context.reference}, G={size}"
         table = raw_table(subject(rule(reference, size)), reference, size)
@@ -170,7 +173,7 @@ def _sampled_noise(context: Context, table: Array, exact: float, scored: Estimat
 
     scored: the estimator whose baselines in batches of SMALL give g; `table` is then their mean."""
     here, size = world(context.reference), context.reference_size
-    tables = table, raw_table(make("dr_grpo"), here, size)
+    tables = table, raw_table(preset("dr_grpo"), here, size)
     found: list[list[float]] = [[], []]
     for p, k in _sampled_groups(context):
         for i, (t, values) in enumerate(zip(tables, found, strict=True)):
