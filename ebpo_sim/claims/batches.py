@@ -24,7 +24,8 @@ Array = NDArray[np.float64]
 SIZES = (4, 16, 64, 256)  # prompts a batch
 BLOCKS = 16  # of draws, for the standard errors
 DRAWS = 16  # a block, at least; four times as many as long as a result is not told from equality
-MOST = 1 << 15
+MOST = 1 << 17
+CHUNK = 1 << 13  # draws at a time
 FLOOR = EPS = 1e-6  # of the released code: S = 1 where v/G + t is no larger; added to the scale
 
 
@@ -69,10 +70,13 @@ def draw(text: str, group_size: int, prompts: int, seed: int, draws: int) -> Bat
     k = np.arange(group_size + 1.0)
     rng = np.random.default_rng(stream_seed(seed, f"batch of {prompts}, {text}", group_size))
     pmf = count_distribution(world(text), group_size)
-    others = rng.multinomial(prompts - 1, pmf / pmf.sum(), size=(BLOCKS, draws)).astype(np.float64)
-    s1, s2 = (others @ k**power for power in (1, 2))
-    weight, first, right, wrong = scored(s1[..., None] + k, s2[..., None] + k * k, prompts, group_size, k)
-    return Batches(*(x.mean(axis=1) for x in (weight, first, first**2, right, wrong)))
+    found = []
+    for part in np.array_split(np.arange(BLOCKS), max(1, BLOCKS * draws // CHUNK)):  # bounds memory
+        others = rng.multinomial(prompts - 1, pmf / pmf.sum(), size=(len(part), draws)).astype(np.float64)
+        s1, s2 = (others @ k**power for power in (1, 2))
+        weight, first, right, wrong = scored(s1[..., None] + k, s2[..., None] + k * k, prompts, group_size, k)
+        found.append([x.mean(axis=1) for x in (weight, first, first**2, right, wrong)])
+    return Batches(*map(np.concatenate, zip(*found, strict=True)))
 
 
 def exact(text: str, group_size: int, prompts: int) -> Batches:
