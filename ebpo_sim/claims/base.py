@@ -15,19 +15,30 @@ from ebpo_sim.numbers.mixing import Prior
 
 Word = Literal["holds", "holds_if", "fails"]
 Subject = Callable[[Prior], Estimator]
+MARGIN = 1e-6  # of an effect: within it a claim neither holds nor fails, it is met with equality
+UNTOLD = 5.0  # standard errors within which a simulated effect is not told from equality
 
 
 class Case(NamedTuple):
     """One place where a claim is checked.
 
-    command: what a reader types to see it. effect: above 0 where the claim holds, by how much; at or below 0 where
-    it does not. expected: whether the candidate condition says that it holds here. x: abscissa for the figure.
+    command: what a reader types to see it, and after ": " the column to look at. effect: above 0 where the claim
+    holds, by how much; below 0 where it does not. expected: whether the candidate condition says that it holds here.
+    x: abscissa for the figure. se: standard error of an effect that is simulated.
     """
 
     command: str
     effect: float
     expected: bool = True
     x: float = float("nan")
+    se: float = 0.0
+
+    @property
+    def sign(self) -> int:
+        """1 where the claim holds, 0 where it is met with equality (within MARGIN and UNTOLD se), -1 where it fails."""
+        if abs(self.effect) <= max(MARGIN, UNTOLD * self.se):
+            return 0
+        return 1 if self.effect > 0 else -1
 
 
 class Check(NamedTuple):
@@ -55,12 +66,24 @@ class Check(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """The decision over all cases, with the first violation in their order."""
+    """The decision over all cases, with the first violation in their order.
+
+    above, equal, below: in how many cases the claim holds, is met with equality, fails.
+    """
 
     word: Word
     condition: str
     counterexample: str
     violations: int
+    above: int = 0
+    equal: int = 0
+    below: int = 0
+
+    @property
+    def text(self) -> str:
+        """The word with its condition, and the three counts where it does not simply hold."""
+        word = f"{self.word.replace('_', ' ')} {self.condition}".rstrip()
+        return word if self.word == "holds" else f"{word} ({self.above} / {self.equal} / {self.below})"
 
 
 @dataclass(frozen=True)
@@ -79,7 +102,10 @@ class Context:
 
 @dataclass(frozen=True)
 class Finding:
-    """A claim under one variant: verdict, effect size, Monte Carlo check, and the cases for the figure."""
+    """A claim under one variant: verdict, effect size, Monte Carlo check, and the cases for the figure.
+
+    strict: whether equality violates the claim. repaired_by: the variant of the same claim that should hold instead.
+    """
 
     variant: str
     cases: Sequence[Case]
@@ -88,16 +114,18 @@ class Finding:
     effect: float
     check: Check | None = None
     repaired_by: str = ""
+    strict: bool = True
     verdict: Verdict = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "verdict", decide(self.cases, self.condition))
+        object.__setattr__(self, "verdict", decide(self.cases, self.condition, self.strict))
 
 
 class Claim(NamedTuple):
     """A statement, where it is from, what its proof assumes, and the function that checks it.
 
-    meaning: what the verdict means for a practitioner, one line.
+    meaning: what the verdicts mean for a practitioner, one line. presumes: the verdicts that it speaks of, as
+    (variant, word); where one of them is another, the line is not shown.
     """
 
     id: str
@@ -106,26 +134,49 @@ class Claim(NamedTuple):
     assumptions: str
     meaning: str
     check: Callable[[Context], list[Finding]]
+    presumes: tuple[tuple[str, Word], ...] = ()
 
 
-def decide(cases: Sequence[Case], condition: str) -> Verdict:
+def decide(cases: Sequence[Case], condition: str, strict: bool = True) -> Verdict:
     """holds: no violation anywhere. holds_if: violations only where the condition predicts them, and it predicts
     success somewhere. fails: a violation where the condition, or the claim as printed, says there is none.
 
-    A case is violated when its effect is at or below 1e-12. The counterexample is the first violation in order.
+    A case is violated when the claim fails there (`Case.sign`), a strict claim also where it is met with equality.
+    An effect that is not a number violates. The counterexample is the first failure in order, or else the first
+    equality.
     """
-    violated = [c for c in cases if not c.effect > 1e-12]
-    first = violated[0].command if violated else ""
+    signs = [c.sign for c in cases]
+    violated = [c for c, sign in zip(cases, signs, strict=True) if sign < strict]
+    counts = {"above": signs.count(1), "equal": signs.count(0), "below": signs.count(-1)}
     if not violated:
-        return Verdict("holds", "", "", 0)
+        return Verdict("holds", "", "", 0, **counts)
+    first = next((c for c in violated if c.sign < 0), violated[0]).command
     explained = not any(c.expected for c in violated)
     if condition and explained and any(c.expected for c in cases):
-        return Verdict("holds_if", condition, first, len(violated))
-    return Verdict("fails", "", first, len(violated))
+        return Verdict("holds_if", condition, first, len(violated), **counts)
+    return Verdict("fails", "", first, len(violated), **counts)
 
 
-def to_row(claim: Claim, finding: Finding) -> dict[str, Any]:
-    """One row of the ledger."""
+def repair(finding: Finding, beside: Sequence[Finding]) -> str:
+    """The variant in `beside` that `finding` names as its repair, under the same option where there is one; "" where
+    nothing needs repair or the repair does not hold either."""
+    if finding.verdict.word == "holds" or not finding.repaired_by:
+        return ""
+    option = finding.variant.rpartition(", ")[2]
+    words = {f.variant: f.verdict.word for f in beside}
+    names = (f"{finding.repaired_by}, {option}", finding.repaired_by)
+    return next((n for n in names if words.get(n) == "holds"), "")
+
+
+def meaning(claim: Claim, findings: Sequence[Finding]) -> str:
+    """The claim's line for a practitioner, or what stands in its place where a verdict it presumes has changed."""
+    words = {f.variant: f.verdict.word for f in findings}
+    moved = [variant for variant, word in claim.presumes if words.get(variant) != word]
+    return f"(verdict changed: {', '.join(moved)}; read the table)" if moved else claim.meaning
+
+
+def to_row(claim: Claim, finding: Finding, beside: Sequence[Finding] = ()) -> dict[str, Any]:
+    """One row of the ledger; `beside`: all findings of the claim, among which is the repair."""
     effects = [c.effect for c in finding.cases]
     check = finding.check
     return {
@@ -138,13 +189,16 @@ def to_row(claim: Claim, finding: Finding) -> dict[str, Any]:
         "effect": finding.effect,
         "effect_se": None if check is None else check.se,
         "counterexample": finding.verdict.counterexample or None,
-        "repaired_by": finding.repaired_by or None if finding.verdict.word != "holds" else None,
+        "repaired_by": repair(finding, beside) or None,
         "effect_name": finding.effect_name,
         "effect_mc": None if check is None else check.simulated,
         "effect_checked": None if check is None else check.exact,
         "z": None if check is None or not np.isfinite(check.z) else check.z,
         "cases": len(effects),
         "violations": finding.verdict.violations,
+        "above": finding.verdict.above,
+        "equal": finding.verdict.equal,
+        "below": finding.verdict.below,
         "smallest_margin": float(min(effects)),
         "largest_margin": float(max(effects)),
     }

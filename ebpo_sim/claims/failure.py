@@ -22,18 +22,22 @@ from ebpo_sim.studies.failure.study import (
     reference_batch,
     signal_to_noise,
 )
+from ebpo_sim.worlds import World
 
 MEANS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 CONCENTRATION = 5.0  # a + b of the Beta worlds along which the mean moves: one intra-class correlation, so one S
 
 
-def premise(estimator: Estimator, state: Any, counts: list[float], group_size: int) -> bool:
-    """Theorem 3.2's assumptions as the estimator itself sees them in this batch: S > 0 and mu_glob > 0."""
+def premise(estimator: Estimator, state: Any, counts: list[float], here: World, group_size: int) -> bool:
+    """Theorem 3.2's assumptions: S > 0 in this batch, and mu > 0, the mean of the policy's rewards. Not the mu_glob
+    that the rule makes of a batch without a success: then a rule that forgets would be excused where others fail."""
     batch = count_groups(group_size, counts)
-    said = estimator.baseline_of(estimator.turn(state, batch)[0], batch)
-    if said is None or said.shrinkage_P is None or said.prior_mean_P is None:
-        return False
-    return bool(np.min(said.shrinkage_P) > 0 and np.min(said.prior_mean_P) > 0)
+    known = estimator.baseline_of(estimator.turn(state, batch)[0], batch)
+    return (
+        known is not None
+        and known.shrinkage_P is not None
+        and bool(np.min(known.shrinkage_P) > 0 and rule(here, group_size).mean > 0)
+    )
 
 
 def non_vanishing(context: Context) -> list[Finding]:
@@ -50,7 +54,7 @@ def non_vanishing(context: Context) -> list[Finding]:
             command = f"failure_study --world {text} --group-size {group_size}"
             no_success = [8.0] + [0.0] * group_size
             for counts, name in ((no_success, "no_success_batch"), (reference_batch(group_size), "reference_batch")):
-                if not premise(estimator, state, counts, group_size):
+                if not premise(estimator, state, counts, here, group_size):
                     continue
                 if variant == "idealised":  # the theorem speaks of the raw advantage
                     signal = float(baseline_table(estimator, state, group_size)[0, 0])
@@ -96,7 +100,7 @@ def growing_penalty(context: Context) -> list[Finding]:
                     a, b = (f"beta:{CONCENTRATION * x:g},{CONCENTRATION * (1 - x):g}" for x in (m, n))
                     column = {"raw": "raw_exact", "same batch": "reference_batch"}.get(view, "normalised_exact")
                     command = f"failure_study --world {a} --world {b} --group-size {group_size}: {column}"
-                    cases.append(Case(command, high - low - 1e-9, True, n))
+                    cases.append(Case(command, high - low, True, n))
             size = context.reference_size
             spread = _penalty(subject, MEANS[-1], size, view) - _penalty(subject, MEANS[0], size, view)
             named = variant if view != "batch of the same world" else f"{variant}, batch of the same world"
@@ -156,7 +160,12 @@ def _simulated_spread(context: Context, subject: Any, view: str) -> Check:
 def direction_of_penalty(context: Context) -> list[Finding]:
     """Ours: does a penalty on a saturated failure say where to go? effect: signal to noise less 1, p -> 0."""
     cases = [
-        Case(f"failure_study --group-size {g}: snr_exact, p {p:g}", signal_to_noise(p, g, ARMS) - 1, False, p)
+        Case(
+            f"failure_study --world beta:1,1 --estimator ebpo --group-size {g}: snr_exact, p {p:g}",
+            signal_to_noise(p, g, ARMS) - 1,
+            p > np.sqrt((ARMS - 2) / ARMS) / np.sqrt(g),
+            p,
+        )
         for g in context.group_sizes
         for p in sorted(SNR_P)
     ]
@@ -177,6 +186,7 @@ CLAIMS = (
         "S > 0 and mu_glob > 0; stated before normalisation",
         "Small batches of hard prompts can still be silent: centring takes the signal away when nobody succeeds.",
         non_vanishing,
+        (("algorithm-1", "holds_if"), ("released", "holds_if"), ("ebpo_debiased", "holds")),
     ),
     Claim(
         "C1",
@@ -185,6 +195,7 @@ CLAIMS = (
         "raw advantage, S fixed",
         "After batch centring the penalty follows the batch's mean, not the policy's history.",
         growing_penalty,
+        (("algorithm-1", "fails"), ("algorithm-1, batch of the same world", "holds"), ("released", "fails")),
     ),
     Claim(
         "O3",
@@ -193,5 +204,6 @@ CLAIMS = (
         "constant penalty, wrong answers equally likely",
         "On hopeless prompts the penalty only flattens the policy; it does not point to the answer.",
         direction_of_penalty,
+        (("any constant penalty", "holds_if"),),
     ),
 )

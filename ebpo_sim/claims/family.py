@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import lru_cache
 from itertools import combinations, product
+from typing import Any
 
 from ebpo_sim.claims.base import Context, Subject
 from ebpo_sim.counts.streams import Design
@@ -45,16 +46,23 @@ def search_worlds(quick: bool) -> tuple[str, ...]:
     return tuple(w for w in dict.fromkeys(worlds) if w not in certain)
 
 
+@lru_cache(maxsize=16)
+def preset(name: str, **settings: Any) -> Estimator:
+    """`make`, once for each name and settings: it reads signatures, and the search asks thousands of times."""
+    return make(name, **settings)
+
+
+@lru_cache(maxsize=1024)
 def oracle(prior: Prior) -> Estimator:
     """The proof's setting: the true prior mean, within and between variance, and batch standardisation."""
-    return Estimator("idealised", (*make("oracle_linear", prior=prior).chain, *make("ebpo").chain[1:]))
+    return Estimator("idealised", (*make("oracle_linear", prior=prior).chain, *preset("ebpo").chain[1:]))
 
 
 SUBJECTS: dict[str, Subject] = {
     "idealised": oracle,
-    "algorithm-1": lambda prior: make("ebpo"),
-    "released": lambda prior: make("ebpo_released"),
-    "ebpo_debiased": lambda prior: make("ebpo_debiased"),
+    "algorithm-1": lambda prior: preset("ebpo"),
+    "released": lambda prior: preset("ebpo_released"),
+    "ebpo_debiased": lambda prior: preset("ebpo_debiased"),
 }
 
 

@@ -7,6 +7,8 @@ with a closed form from both sides, or with the law that right standard errors o
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -14,16 +16,26 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ebpo_sim import report
-from ebpo_sim.claims import calibration, plain
-from ebpo_sim.claims.history import stationary_cases
+from ebpo_sim.claims import batches, calibration, plain
+from ebpo_sim.claims.history import AGES, own_weight
 from ebpo_sim.counts.exact import limit_risk
+from ebpo_sim.counts.noise import gradient_noise
 from ebpo_sim.counts.splits import split_ratio
 from ebpo_sim.counts.streams import Design, simulate_errors, simulate_stream
-from ebpo_sim.counts.updates import adam_directions
+from ebpo_sim.counts.updates import (
+    adam_directions,
+    advantage_gap,
+    gradient_noise,
+    limit_advantages,
+    natural_directions,
+    vanilla_directions,
+)
 from ebpo_sim.estimators import Estimator, baseline_table, make
 from ebpo_sim.estimators.nonparametric import PosteriorMean
 from ebpo_sim.groups import Groups, count_groups, group_rewards
 from ebpo_sim.numbers import adam
+from ebpo_sim.numbers.mixing import Prior
+from ebpo_sim.studies.failure.study import signal_to_noise
 from ebpo_sim.worlds import Counts, parse_world
 
 ROUNDING = 1e-9
@@ -68,7 +80,11 @@ def instrument_checks(seed: int, threads: int = 1) -> list[Instrument]:
         *_simulated(seed, threads),
         ("S from both sides", "|S - S*| of the repair, |S - 1/(2+(G-1)ρ)| of Algorithm 1", _weights()),
         ("best line's error", "the repair's long-run error against S* Var p", _best_line()),
-        ("own-batch weight", "Algorithm 1 meets R3's bound 1/T with equality", _rate()),
+        ("own-batch weight", "1/T without centring, 1 with it", _rate()),
+        ("released code in batches", "all batches of 3 groups one by one", _batches()),
+        ("update of a policy", "(dp, dH) and its noise over all groups one by one", _updates()),
+        ("all-fail advantage", "-S mu over the spread, in closed form", _all_fail()),
+        ("signal of a penalty", "over all wrong answers one by one", _signal()),
         ("learnt prior", "20 EM steps on 5 counts", _fitted()),
         ("split check", "Algorithm 1, learnt from the other folds", _split()),
         ("AdamW", "parameters after 4 steps", _adamw()),
@@ -194,8 +210,59 @@ def _best_line() -> float:
 
 
 def _rate() -> float:
-    """The margin that `stationary_cases` leaves for rounding is all that is left of the bound."""
-    return _gap([case.effect for case in stationary_cases("algorithm-1", make("ebpo"))], 1e-9)
+    """The running mean gives its last batch 1/T; after centring the batch's own mean stands in its place."""
+    running, centred = make("ebpo", centre="none", scale="none"), make("ebpo")
+    return _gap([(own_weight(running, t), own_weight(centred, t)) for t in AGES], [(1 / t, 1.0) for t in AGES])
+
+
+def _batches() -> float:
+    """Expectations over batches of three groups: the law of their sums against the plain rule on every batch. The own
+    group is mixed, since the plain rule does not say what S is where every reward is equal."""
+    size, many, found = 3, 3, []
+    groups = [[1.0] * k + [0.0] * (size - k) for k in range(size + 1)]
+    law = [sum(w * math.comb(size, k) * p**k * (1 - p) ** (size - k) for p, w in SPREAD) for k in range(size + 1)]
+    exact = batches.exact(WORLD, size, many)
+    for k in (1, 2):
+        expected = np.zeros(4)
+        for others in itertools.product(range(size + 1), repeat=many - 1):
+            scored = plain.released([[groups[k], *(groups[j] for j in others)]])[0]
+            b, advantage = scored.baseline[0][0], scored.advantage[0]
+            expected += math.prod(law[j] for j in others) * np.array([b, b * b, advantage[0], advantage[-1]])
+        found.append(_gap([x[0, k] for x in exact[1:]], expected))
+    return max(found)
+
+
+def _updates() -> float:
+    """Natural and vanilla directions and the gradient's noise against sums over every group that can be drawn."""
+    table = np.array([[-0.6, -0.6], [-0.4, 0.7], [-0.3, 0.5], [0.2, 0.2]])
+    found = []
+    for p in (0.1, 0.45, 0.8):
+        gap = advantage_gap(table, p)
+        for optimiser, directions in (("natural", natural_directions), ("vanilla", vanilla_directions)):
+            exact = [float((gap * d)[0]) for d in directions(p, 3)]
+            found.append(_gap(exact, plain.rates(table.tolist(), p, 3, optimiser)))
+    prior = Prior(tuple(p for p, _ in SPREAD), tuple(w for _, w in SPREAD))
+    found.append(_gap(gradient_noise(table, prior), plain.noise(table.tolist(), SPREAD)))
+    return max(found)
+
+
+def _all_fail() -> float:
+    """-S mu/sqrt(w(1 - 1/G) + S^2(T2 + w/G)), after centring, and for the repair without; S in closed form."""
+    within, between = _moments()
+    mu, found = sum(w * p for p, w in SPREAD), []
+    for size in (2, 4, 16):
+        weights = {
+            "ebpo": 1 / (2 + (size - 1) * between / (within + between)),
+            "ebpo_debiased": within / size / (within / size + between),
+        }
+        for name, s in weights.items():
+            scale = math.sqrt(within * (1 - 1 / size) + s * s * (between + within / size)) + plain.EPS
+            found.append(_gap(limit_advantages(make(name), parse_world(WORLD), size)[0, 0], -s * mu / scale))
+    return max(found)
+
+
+def _signal() -> float:
+    return max(_gap(signal_to_noise(p, 3, 5), plain.penalty_signal(p, 3, 5)) for p in (0.02, 0.3, 0.7))
 
 
 def _fitted() -> float:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ebpo_sim.claims import baseline_error, entropy, failure, gradient, history, noise_methods, noise_rules
-from ebpo_sim.claims.base import Claim, Context, Finding, to_row
+from ebpo_sim.claims.base import Claim, Context, Finding, meaning, to_row
 from ebpo_sim.claims.hidden import hidden_claims
 from ebpo_sim.errors import unknown_name
 
@@ -45,7 +45,7 @@ def run_ledger(
 
 def rows(ledger: Sequence[tuple[Claim, list[Finding]]]) -> list[dict[str, Any]]:
     """The ledger as a table."""
-    return [to_row(claim, finding) for claim, findings in ledger for finding in findings]
+    return [to_row(claim, finding, findings) for claim, findings in ledger for finding in findings]
 
 
 def agreement(ledger: Sequence[tuple[Claim, list[Finding]]]) -> dict[str, Any]:
@@ -90,10 +90,9 @@ def markdown(ledger: Sequence[tuple[Claim, list[Finding]]]) -> str:
             base, _, option = f.variant.partition(", ")
             known = base in COLUMNS
             label = option if known else f.variant
-            word = f.verdict.word.replace("_", " ") + (f" {f.verdict.condition}" if f.verdict.condition else "")
-            cells[base if known else "other"].append(f"{label}: {word}" if label else word)
+            cells[base if known else "other"].append(f"{label}: {f.verdict.text}" if label else f.verdict.text)
         joined = " | ".join("; ".join(texts) or "-" for texts in cells.values())
         command = f"`python -m ebpo_sim.claims {claim.id}`"
         statement = claim.statement.replace("|", "\\|")
-        lines.append(f"| {claim.id} | {statement} | {joined} | {claim.meaning} | {command} |")
+        lines.append(f"| {claim.id} | {statement} | {joined} | {meaning(claim, findings)} | {command} |")
     return "\n".join(lines)

@@ -23,11 +23,12 @@ def plot(claim: Claim, findings: Sequence[Finding]) -> Figure:
     for i, finding in enumerate(reversed(findings)):
         effects = np.sort([c.effect for c in finding.cases])
         spread = np.linspace(-0.25, 0.25, len(effects)) if len(effects) > 1 else np.zeros(1)
-        colours = np.where(effects > 1e-12, "tab:green", "tab:red")
+        signs = [c.sign for c in sorted(finding.cases, key=lambda c: c.effect)]
+        colours = [("tab:grey", "tab:green", "tab:red")[sign] for sign in signs]
         axis.scatter(effects, i + spread, s=8, c=colours, alpha=0.6, linewidths=0)
     labels = [f"{f.variant}\n{f.verdict.word}" for f in reversed(findings)]
     axis.set_yticks(range(len(findings)), labels=labels, fontsize=8)
     axis.set_xscale("symlog", linthresh=0.01)
-    axis.set_xlabel("margin of the claim in each case (left of 0: violated)")
+    axis.set_xlabel("margin of the claim in each case (left of 0: it fails; grey: equality)")
     axis.set_title(f"{claim.id}: {claim.statement}", fontsize=9, wrap=True)
     return figure

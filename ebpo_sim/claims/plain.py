@@ -177,3 +177,44 @@ def adam_rates(table: Sequence[Sequence[float]], p: float, arms: int) -> tuple[f
     level = -sum(x * math.log(x) for x in pi)
     reward = sum(p * ((b == 0) - pi[b]) * move[b] for b in range(arms))
     return reward, sum(-pi[b] * (math.log(pi[b]) + level) * move[b] for b in range(arms))
+
+
+def rates(table: Sequence[Sequence[float]], p: float, arms: int, optimiser: str) -> tuple[float, float]:
+    """(dp, dH) of the same policy when one group moves its logits: by the mean of A (e_a - pi) (vanilla), or by the
+    mean of A e_a / pi_a (natural), over all groups of arms that can be drawn, one by one."""
+    pi = [p] + [(1 - p) / (arms - 1)] * (arms - 1)
+    size = len(table) - 1
+    move = [0.0] * arms
+    for drawn in itertools.product(range(arms), repeat=size):
+        chance, k = math.prod(pi[a] for a in drawn), sum(a == 0 for a in drawn)
+        for a in drawn:
+            step = chance * table[k][a == 0] / size
+            for b in range(arms):
+                move[b] += step * ((a == b) / pi[b] if optimiser == "natural" else (a == b) - pi[b])
+    level = -sum(x * math.log(x) for x in pi)
+    reward = sum(p * ((b == 0) - pi[b]) * move[b] for b in range(arms))
+    return reward, sum(-pi[b] * (math.log(pi[b]) + level) * move[b] for b in range(arms))
+
+
+def noise(table: Sequence[Sequence[float]], spread: Sequence[tuple[float, float]]) -> float:
+    """E Var(g | p)/(E g)^2 for g = mean of A (r - p) in a group, over all groups of rewards, one by one."""
+    size, slope, variance = len(table) - 1, 0.0, 0.0
+    for p, weight in spread:
+        first = second = 0.0
+        for group in itertools.product((0, 1), repeat=size):
+            chance = math.prod(p if r else 1 - p for r in group)
+            g = fmean(table[sum(group)][r] * (r - p) for r in group)
+            first, second = first + chance * g, second + chance * g * g
+        slope, variance = slope + weight * first, variance + weight * (second - first * first)
+    return variance / slope**2
+
+
+def penalty_signal(p: float, size: int, arms: int) -> float:
+    """|mean| over root total variance of the move of all logits, -(e_a - pi) averaged over a group of wrong answers."""
+    pi = [p] + [(1 - p) / (arms - 1)] * (arms - 1)
+    moves = [
+        [fmean(pi[b] - (a == b) for a in drawn) for b in range(arms)]
+        for drawn in itertools.product(range(1, arms), repeat=size)
+    ]
+    columns = list(zip(*moves, strict=True))
+    return math.sqrt(sum(fmean(x) ** 2 for x in columns) / sum(pvariance(x) for x in columns))
