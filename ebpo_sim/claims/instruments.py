@@ -25,7 +25,6 @@ from ebpo_sim.counts.streams import Design, simulate_errors, simulate_stream
 from ebpo_sim.counts.updates import (
     adam_directions,
     advantage_gap,
-    gradient_noise,
     limit_advantages,
     natural_directions,
     vanilla_directions,
