@@ -20,6 +20,7 @@ from trl import GRPOTrainer  # noqa: E402
 from ebpo_sim import InputError, group_rewards, make  # noqa: E402
 from ebpo_sim.integrations import trl as adapter  # noqa: E402
 from ebpo_sim.integrations.shared import read_state  # noqa: E402
+from ebpo_sim.integrations.trl_score_norms import score_norms  # noqa: E402
 from norm_baseline import LESS_NORM  # noqa: E402
 from trl_toy import GROUP, NEWS, Given, Graded, Reward, model, tokenizer, trainer  # noqa: E402
 
@@ -73,7 +74,7 @@ def test_score_norms_are_those_of_the_policy(changes: dict[str, Any], tmp_path: 
     assert np.std(expected) > 0.1 and len({len(ids) for ids in call["completion_ids"]}) > 1
     np.testing.assert_allclose(made.batches[0]["table"], expected, rtol=1e-5)
     with pytest.raises(InputError, match="less_norm needs score_norms, which are computed for text alone"):
-        made._score_norms({"pixel_values": None}, None)
+        score_norms(made, {"pixel_values": None}, None)
 
 
 def test_the_model_trains_on_them(tmp_path: Path) -> None:

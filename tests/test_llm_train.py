@@ -142,6 +142,16 @@ def test_killed_and_resumed_is_the_uninterrupted_run(killed_and_whole: tuple[Pat
     assert read[0] == read[1]
 
 
+def test_settings_newer_than_a_checkpoint_have_their_default(
+    killed_and_whole: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """Guards resuming after an option was added: the checkpoint reads as if it had been written with its default."""
+    content = checkpoints.load(killed_and_whole[1] / "checkpoint.pt")
+    assert content["settings"].pop("noise_parts") == 3
+    checkpoints.save(tmp_path / "old.pt", {name: content[name] for name in checkpoints.PARTS})
+    assert checkpoints.load(tmp_path / "old.pt")["settings"]["noise_parts"] == 0
+
+
 def test_training_loads_no_numba(killed_and_whole: tuple[Path, Path]) -> None:
     """Guards a light trainer: a process that has imported llm.train and trained has not imported numba."""
     assert (killed_and_whole[0] / "heavy.txt").read_text() == "[]"

@@ -37,6 +37,7 @@ from transformers.trainer import TRAINER_STATE_NAME  # noqa: E402
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR  # noqa: E402
 
 from ebpo_sim.integrations.trl_loss import PushedTrainer  # noqa: E402
+from ebpo_sim.integrations.trl_score_norms import score_norms  # noqa: E402
 
 Array = NDArray[np.float64]
 
@@ -48,9 +49,8 @@ class MethodTrainer(PushedTrainer):
     that no function could score is masked, with advantage 0. A batch of which nothing could be scored teaches nothing.
     Estimators also get the tokens of each completion that count in the loss and, where a dataset column is named,
     the cluster (`cluster_column="topic"`) and the prompt's id (`prompt_id_column`) of each row. Score norms, where an
-    estimator needs them, cost another forward of the policy over each generation batch, with whole logits for
-    per_device_train_batch_size rows at a time. The gradient noise scale is not measured here: TRL deals the rows of a
-    group to different micro-batches, whose gradients are then not independent.
+    estimator needs them, cost another forward over each generation batch. The gradient noise scale is not measured: TRL
+    deals the rows of a group to different micro-batches, whose gradients are then not independent.
     One generation batch is one step of the estimator, whatever gradient_accumulation_steps, steps_per_generation and
     num_iterations are. Evaluation batches are scored as a training batch would be and never learnt from.
     The state is `estimator_state`; every checkpoint, also one of `save_only_model`, holds it as ebpo_state.json, and
@@ -115,7 +115,7 @@ class MethodTrainer(PushedTrainer):
         features = {label: self._gathered_column(inputs, column) for label, column in self._label_columns.items()}
         features["lengths"] = self.accelerator.gather(counted_NT.sum(dim=1)).cpu().numpy()
         if "score_norms" in self.estimator.needs:
-            norm_N = self._score_norms(output, counted_NT.bool())
+            norm_N = score_norms(self, output, counted_NT)
             features["score_norms"] = self.accelerator.gather(norm_N).double().cpu().numpy()
         advantages_N = self._advantages(rewards_NF.detach().cpu(), group_size, features, training)
         replaced, first = output["advantages"], self.accelerator.process_index * local
@@ -139,33 +139,6 @@ class MethodTrainer(PushedTrainer):
         for name, value in measure(info, groups, advantages_N).items():
             self._metrics["train" if learn else "eval"][f"ebpo/{name}"].append(value)
         return np.asarray(advantages_N)
-
-    @torch.no_grad()
-    def _score_norms(self, output: dict[str, Any], counted_NT: torch.Tensor) -> torch.Tensor:
-        """(N,) W = sum over the counted tokens of |pi - one_hot(token)|^2 when sampled, of this process's rows."""
-        if "pixel_values" in output:
-            raise InputError(
-                f"{self.estimator.name} needs score_norms, which are computed for text alone: drop the images"
-            )
-        ids_NL, seen_NL = (
-            torch.cat([output[f"prompt_{x}"], output[f"completion_{x}"]], dim=1) for x in ("ids", "mask")
-        )
-        width, found = counted_NT.shape[1], []
-        for start in range(0, len(ids_NL), self.args.per_device_train_batch_size):
-            rows = slice(start, start + self.args.per_device_train_batch_size)
-            with self.accelerator.autocast():
-                said = self.model(input_ids=ids_NL[rows], attention_mask=seen_NL[rows], use_cache=False)
-            norm_NT = [  # a column at a time, so that only the model's own logits have the vocabulary's width
-                self._less_one(said.logits[:, t - width - 1], output["completion_ids"][rows, t]) for t in range(width)
-            ]
-            found.append((torch.stack(norm_NT, dim=1) * counted_NT[rows]).sum(dim=1))
-        return torch.cat(found)
-
-    def _less_one(self, logits_NV: torch.Tensor, token_N: torch.Tensor) -> torch.Tensor:
-        probabilities = torch.softmax(logits_NV.float() / self.temperature, dim=-1)
-        less_one = probabilities.scatter_add(1, token_N[:, None], -torch.ones_like(probabilities[:, :1]))
-        norm_N: torch.Tensor = torch.linalg.vector_norm(less_one, dim=-1)
-        return norm_N.square()
 
     def _gathered_column(self, inputs: list[dict[str, Any]], column: str) -> list[Any]:
         """A dataset column's entry for every row of all processes, in the order of the rewards."""
