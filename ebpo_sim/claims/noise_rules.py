@@ -14,7 +14,7 @@ from ebpo_sim.claims.family import cells, world
 from ebpo_sim.counts.exact import rule, table_risk
 from ebpo_sim.counts.noise import MODELS, Model, baseline_noise, best_baseline, equal, noise
 from ebpo_sim.counts.sampled_noise import sampled_noise
-from ebpo_sim.counts.streams import paired_ratio, stream_seed
+from ebpo_sim.counts.streams import Mean, paired_ratio, stream_seed
 from ebpo_sim.counts.updates import raw_table
 from ebpo_sim.estimators import make
 from ebpo_sim.studies.noise.study import TABLES, advantages
@@ -153,8 +153,9 @@ def best_independent(context: Context) -> list[Finding]:
         for q, rng in _replicates(context):
             found.append([_sampled_second(q, b, model, rng) for b in (best_baseline(q, model), q)])
         simulated = paired_ratio(*np.array(found).T)
-        se = simulated.se if simulated.se > 1e-12 else 0.0  # one logit: b* = 1-p leaves no noise, but rounding
-        check = Check(exact, simulated.value, se, len(found) - 1)
+        if simulated.se < 1e-12:  # one logit: b* = 1-p leaves no noise, but rounding
+            simulated = Mean(round(simulated.value, 12) + 0.0, 0.0)
+        check = Check(exact, *simulated, len(found) - 1)
         name = f"gradient noise of b* / of b = p, {context.reference}"
         findings.append(Finding(NAMES[scores], cases, "", name, exact, check))
     return findings
