@@ -1,12 +1,17 @@
-"""Hypothesis strategies for reward batches."""
+"""Hypothesis strategies for reward batches and for worlds."""
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
+from hypothesis import assume
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+
+from ebpo_sim.numbers.mixing import Prior
+from ebpo_sim.worlds import Points
 
 BINARY = (0.0, 1.0)
 NON_DYADIC = (0.1, 0.35, 0.95)  # sums of equal ones do not divide back exactly
@@ -50,3 +55,13 @@ def batches(
     flat = [(reward, name) for name, row in zip(names, rows, strict=True) for reward in row]
     rewards, ids = zip(*draw(st.permutations(flat)), strict=True)
     return Batch(np.array(rewards), np.array(ids))
+
+
+@st.composite
+def worlds(draw: st.DrawFn) -> Points:
+    """Discrete priors with w > 0 and T2 > 0, of 2 to 5 nodes, 0 and 1 among them now and then."""
+    nodes = draw(st.lists(st.floats(0, 1) | st.sampled_from((0.0, 0.5, 1.0)), min_size=2, max_size=5, unique=True))
+    weights = draw(st.lists(st.floats(0.01, 1), min_size=len(nodes), max_size=len(nodes)))
+    world = Points("drawn", Prior(tuple(nodes), tuple(w / math.fsum(weights) for w in weights)))
+    assume(world.prior.within > 1e-4 and world.prior.between > 1e-4)
+    return world

@@ -185,6 +185,16 @@ def test_beta_binomial_posterior(past: list[list[int]] | None, alpha: float, bet
     np.testing.assert_allclose(info.shrinkage_P, [(alpha + beta) / (alpha + beta + n) for n in (2, 1, 2)], rtol=1e-13)
 
 
+def test_the_table_of_the_golden_batch() -> None:
+    """f(0..3) = 1/5, 2/5, 3/5, 0: of the rows whose others had k successes, the share that was right."""
+    estimator = make("loo_table")
+    first, _, state = estimator.step(estimator.init(), full(GOLDEN))
+    np.testing.assert_allclose(first, make("rloo").score((), full(GOLDEN))[0], rtol=1e-15)
+    again, _, _ = estimator.step(state, full(GOLDEN))
+    expected = spread((4 / 5, -2 / 5), (2 / 5, 0), (0, -1 / 5), (3 / 5, -3 / 5))
+    np.testing.assert_allclose(again, expected, rtol=1e-14)
+
+
 def test_weighted_means_of_a_group() -> None:
     """OPO counts a rollout once a token; a group of one, of equal rewards, or without weight is as a plain mean's."""
     rewards, ids = [1.0, 0.0, 0.0, 0.3, 0.1, 0.1, 1.0, 0.0], [0, 0, 0, 1, 2, 2, 3, 3]

@@ -15,18 +15,9 @@ from ebpo_sim.estimators import make
 from ebpo_sim.numbers import formulas
 from ebpo_sim.numbers.mixing import Prior
 from ebpo_sim.worlds import Beta, Points
+from strategies import worlds
 
 RELATIVE = 1e-9
-
-
-@st.composite
-def worlds(draw: st.DrawFn) -> Points:
-    """Discrete priors with w > 0 and T2 > 0, of 2 to 5 nodes, 0 and 1 among them now and then."""
-    nodes = draw(st.lists(st.floats(0, 1) | st.sampled_from((0.0, 0.5, 1.0)), min_size=2, max_size=5, unique=True))
-    weights = draw(st.lists(st.floats(0.01, 1), min_size=len(nodes), max_size=len(nodes)))
-    world = Points("drawn", Prior(tuple(nodes), tuple(w / math.fsum(weights) for w in weights)))
-    assume(world.prior.within > 1e-4 and world.prior.between > 1e-4)
-    return world
 
 
 def moments(world: Points) -> tuple[float, float, float]:

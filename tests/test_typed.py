@@ -19,6 +19,7 @@ from ebpo_sim.estimators.registry import _PRESETS
 SETTINGS = [(name, s, kind) for name in names() for s, kind in typed.parameters(_PRESETS[name]).items()]
 EACH = pytest.mark.parametrize(("name", "setting", "kind"), SETTINGS, ids=[f"{n}-{s}" for n, s, _ in SETTINGS])
 WORDS = [
+    "positive",
     "true",
     "True",
     "false",
