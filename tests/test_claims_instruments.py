@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ebpo_sim.claims import __main__ as program
-from ebpo_sim.claims import calibration, history, instruments, plain
+from ebpo_sim.claims import batches, calibration, instruments, plain
 from ebpo_sim.claims.__main__ import main
 from ebpo_sim.claims.instruments import Instrument, instrument_checks, summary, text
 from ebpo_sim.counts import streams as montecarlo
@@ -34,8 +34,8 @@ def test_all_agree() -> None:
     """The command line's seed; for a new seed the four of the standard errors fail together with probability 1e-3."""
     found = instrument_checks(seed=0, threads=2)
     assert [c.name for c in found if not c.passes] == []
-    assert len({c.name for c in found}) == len(found) == 19
-    assert text(found).endswith("All 19 instrument checks agree.")
+    assert len({c.name for c in found}) == len(found) == 23
+    assert text(found).endswith("All 23 instrument checks agree.")
     assert summary(found)["failed"] == 0
 
 
@@ -145,7 +145,14 @@ FAULTS: dict[str, tuple[Any, str, Callable[[Any], Any], str]] = {
         nonparametric, "fit_weights",
         lambda whole: lambda pmf, counts, start, n: whole(pmf, counts, start, 1), "learnt prior",
     ),
-    "rate": (history, "own_weight", worse, "own-batch weight"),
+    "rate": (instruments, "own_weight", worse, "own-batch weight"),
+    "batches": (
+        batches, "line",
+        lambda whole: lambda *given: ((found := whole(*given))[0] * 0.99, found[1]), "released code in batches",
+    ),
+    "updates": (instruments, "gradient_noise", worse, "update of a policy"),
+    "all-fail": (instruments, "limit_advantages", worse, "all-fail advantage"),
+    "penalty": (instruments, "signal_to_noise", worse, "signal of a penalty"),
     "split": (instruments, "split_ratio", lambda whole: lambda e, c, g, folds: whole(e, c, g, folds=2), "split check"),
     "AdamW": (adam, "direction", worse, "AdamW"),
     "Adam": (instruments, "adam_directions", worse, "Adam's direction"),
@@ -162,7 +169,7 @@ def test_each_check_sees_its_fault(monkeypatch: pytest.MonkeyPatch, fault: str) 
     failed = [c.name for c in found if not c.passes]
     assert seen in failed
     assert summary(found)["failed"] == len(failed)
-    assert f"{len(failed)} of 15 instrument checks DISAGREE" in text(found).splitlines()[-1]
+    assert f"{len(failed)} of 19 instrument checks DISAGREE" in text(found).splitlines()[-1]
 
 
 def test_what_is_not_a_number_fails() -> None:

@@ -44,10 +44,12 @@ def lower_error(context: Context) -> list[Finding]:
         for variant, subject in subjects.items():
             ratio = limit_risk(subject(prior), here, group_size).mse / (prior.within / group_size)
             below = icc < (0.5 - 1e-9 if variant == LEAVE_ONE_OUT else formulas.critical_icc(group_size))
-            case = Case(_command(text, group_size, variant, "ratio"), 1 - ratio, below, icc)
+            command = f"mse_study --world {text} --group-size {group_size} --estimator {estimator_name(variant)}"
+            case = Case(f"{command}: ratio_exact", 1 - ratio, below, icc)
             if variant == FINITE:
-                ratios[variant] += batches.finite_cases(context, text, group_size, gain, case)
-            ratios[variant].append((LIMIT, _in_the_limit(case)))
+                shown = case._replace(command=f"claims T2 --world {text} --group-size {group_size}: {variant}")
+                ratios[variant] += batches.finite_cases(context, text, group_size, gain, shown)
+            ratios[variant].append((LIMIT, case))
     reference, size = world(context.reference), context.reference_size
     prior = rule(reference, size)
     estimators = [make("grpo"), *(subject(prior) for subject in subjects.values())]
@@ -71,16 +73,6 @@ def lower_error(context: Context) -> list[Finding]:
         check = Check(exact, simulated.value, simulated.se, context.design.replicates - 1)
         findings.append(Finding(variant, cases, condition, name, exact, check, "ebpo_debiased"))
     return findings
-
-
-def _command(text: str, group_size: int, variant: str, column: str) -> str:
-    """The study that shows a cell; {sizes} and {kind} are for batches of M prompts."""
-    named = estimator_name(variant)
-    return f"mse_study --world {text} --group-size {group_size} --estimator {named}{{sizes}}: {column}_{{kind}}"
-
-
-def _in_the_limit(case: Case) -> Case:
-    return case._replace(command=case.command.format(sizes="", kind="exact"))
 
 
 def gain(found: batches.Batches, text: str, group_size: int) -> Array:

@@ -137,12 +137,11 @@ def noise(batches: Batches, text: str, group_size: int) -> Array:
 
 
 def finite_cases(context: Context, text: str, group_size: int, effect: Effect, case: Case) -> list[tuple[float, Case]]:
-    """(M, case) for each M: `case` with the effect of such batches, and the command that simulates them."""
+    """(M, case) for each M: `case` with the effect of such batches, and M after its command."""
     found: list[tuple[float, Case]] = []
     for prompts in SIZES[::2] if context.quick else SIZES:
         value, se = told(text, group_size, prompts, context.design.seed, effect)
-        sized = case.command.format(sizes=f" --prompts {prompts} --steps 1 --burn-in 0 --replicates 4000", kind="mc")
-        found.append((prompts, case._replace(command=sized, effect=value, se=se)))
+        found.append((prompts, case._replace(command=f"{case.command}, M = {prompts}", effect=value, se=se)))
     return found
 
 
