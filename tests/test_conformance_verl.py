@@ -182,10 +182,12 @@ def test_verl_spreads_nan(name: str) -> None:
 
 
 def test_verls_functions_do_not_mind_its_padding() -> None:
-    """Guards why only memories need the check: verl's functions give the same with and without its padding rows."""
+    """Guards why only memories need the check: verl's functions give the same with and without its padding rows, which
+    OPO's own makes NaN, as it divides by their 0 tokens."""
     batch = verl_driver.rows(3)
-    for pair in PAIRS.values():
+    for name, pair in PAIRS.items():
         plain, _ = both(pair, batch, torch.float32)
         with_padding, ours = both(pair, verl_driver.padded(batch, 4), torch.float32)
         np.testing.assert_allclose(with_padding[:-4], plain, rtol=0, atol=1e-7)
-        assert not with_padding[-4:].any() and not ours[-4:].any()
+        assert np.isnan(with_padding[-4:]).all() if name == "opo" else not with_padding[-4:].any()
+        assert not ours[-4:].any()

@@ -147,13 +147,14 @@ def test_a_constant_history_has_no_spread(estimator: Estimator, sizes: tuple[int
     np.testing.assert_allclose(found[1], found[0], rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["grpo", "dr_grpo", "rloo"])
+@pytest.mark.parametrize("name", ["grpo", "dr_grpo", "rloo", "opo", "optimal_token_baseline"])
 @pytest.mark.parametrize("value", [0.1, 0.35, 0.95, 1 / 3, -1e8 / 3])
 def test_degenerate_groups_are_exactly_zero(name: str, value: float) -> None:
     """No group-relative signal without a difference: 0 and not rounding noise, even at eps 0."""
     estimator = make("grpo", eps=0.0) if name == "grpo" else make(name)
     for size in range(1, 12):
-        groups = group_rewards([value] * size + [0.0, 1.0], ["same"] * size + ["mixed"] * 2)
+        weights = {name: np.arange(1.0, size + 3) for name in ("lengths", "score_norms")}
+        groups = full([value] * size + [0.0, 1.0], ["same"] * size + ["mixed"] * 2, **weights)
         advantages, info = estimator.score((), groups)
         assert advantages[:size].tolist() == [0.0] * size
         assert np.all(advantages[size:] != 0)

@@ -72,6 +72,13 @@ def test_the_visit_itself_is_not_in_its_baseline(name: str) -> None:
     np.testing.assert_array_equal(told(estimator, state, one), told(estimator, state, other))
 
 
+def test_regression_without_evidence() -> None:
+    """Before a batch the others' mean; after one, of which nothing could be learnt yet, the running mean."""
+    estimator, now = make("regression"), full([[1.0, 0.0, 0.0], [1.0, 1.0, 1.0]])
+    assert told(estimator, estimator.init(), now) == pytest.approx(np.array([[0.0, 0.5, 0.5], [1.0, 1.0, 1.0]]))
+    np.testing.assert_allclose(told(estimator, after(estimator, now), now), np.full((2, 3), 4 / 6), rtol=1e-14)
+
+
 @BOTH
 def test_prompts_beyond_the_bound_are_forgotten(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The most visited stay, ties by name; what a dropped prompt taught all others stays."""

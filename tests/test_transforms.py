@@ -113,7 +113,7 @@ def test_a_rule_without_a_baseline_says_so() -> None:
         ranked.with_baseline(memory=0.9)
 
 
-FIELDS = {"clusters": "clusters", "lengths": "lengths"}
+FIELDS = {name: name for name in ("clusters", "lengths", "score_norms")}
 
 
 @every
