@@ -199,7 +199,7 @@ CLAIMS = (
     ),
     Claim(
         "O3",
-        "this project (theory item 14)",
+        "this project",
         "The penalty of a failed group is a direction: its signal exceeds its noise",
         "constant penalty, wrong answers equally likely",
         "On hopeless prompts the penalty only flattens the policy; it does not point to the answer.",

@@ -199,7 +199,7 @@ def _sampled_groups(context: Context) -> Iterator[tuple[Array, NDArray[np.int64]
 CLAIMS = (
     Claim(
         "O1",
-        "this project (theory item 8)",
+        "this project",
         "Batch centring cancels the global mean: mu_glob has no effect on any advantage",
         "one S, groups of one size",
         "In Algorithm 1 the running mean never reaches the policy, only S does; in the repair both do.",
@@ -208,7 +208,7 @@ CLAIMS = (
     ),
     Claim(
         "O2",
-        "EBPO remark on consistency (theory item 11)",
+        "EBPO, remark on consistency",
         "The expected gradient is the true gradient in the long run",
         "stationary stream, before scaling",
         "The scored reward sits in its own baseline and scales the gradient by 1 - (1-S)/G; leave-one-out mends it.",
@@ -217,7 +217,7 @@ CLAIMS = (
     ),
     Claim(
         "O4",
-        "this project (theory item 15)",
+        "this project",
         "A baseline with a lower error gives a gradient with a lower variance",
         "one-logit policies, before scaling",
         "Do not choose a baseline by its error alone: the variance-optimal one is not the best estimate of p.",
