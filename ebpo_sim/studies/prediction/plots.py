@@ -1,0 +1,67 @@
+"""The prediction study's picture: predicted against measured ratios of steps, and what other rules of thumb expect."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ebpo_sim.compare.differences import mean_of
+from ebpo_sim.labels import colours, label
+from ebpo_sim.studies.prediction.cells import REGIMES
+from ebpo_sim.studies.prediction.outcomes import Point
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+MARKERS = dict(zip(REGIMES, "osD", strict=True))
+SMALL = ("noise midway", "baseline error", "silent groups", "cosine")
+
+
+def plot(points: Sequence[Point], optimiser: str) -> Figure:
+    """Steps to the far target, method over GRPO, a point a method and cell: by noise large, by others small."""
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
+    mine = [p for p in points if (p.cell.optimiser, p.target) == (optimiser, "far")]
+    colour = colours(dict.fromkeys(p.arm for p in mine))
+    figure = Figure(figsize=(14, 6.6), layout="constrained")
+    panels = figure.subplot_mosaic([["noise", "noise", *SMALL[:2]], ["noise", "noise", *SMALL[2:]]])
+    for name, panel in panels.items():
+        _panel(panel, mine, name, colour, large=name == "noise")
+    key = [Line2D([], [], color=colour[arm], marker="o", ls="", label=label(arm).name) for arm in colour]
+    regimes = dict.fromkeys(p.cell.regime for p in mine)
+    key += [
+        Line2D([], [], color="black", marker=MARKERS[r], ls="", mfc="none", label=f"{r}, nu/N = {REGIMES[r].ratio:g}")
+        for r in regimes
+    ]
+    panels["noise"].legend(handles=key, fontsize=7.5, frameon=False, loc="upper left")
+    figure.suptitle(f"Steps to the far target, method / GRPO, each at its own learning rate ({optimiser})")
+    return figure
+
+
+def _panel(panel: Axes, points: Sequence[Point], name: str, colour: dict[str, str], large: bool) -> None:
+    shown = [p for p in points if (p.predictors[name] or 0) > 0]
+    for p in shown:
+        found = mean_of(p.log_ratio_R)
+        y, low, high = (math.exp(v if v is not None else found.value) for v in (found.value, found.low, found.high))
+        bars = [[y - low], [high - y]] if large else None
+        panel.errorbar(
+            [p.predictors[name] or 1.0], [y], bars, color=colour[p.arm], marker=MARKERS[p.cell.regime],
+            ms=6 if large else 4, mfc="none" if p.cell.regime != "noisy" else colour[p.arm], elinewidth=0.6, ls="",
+            alpha=0.85,
+        )  # fmt: skip
+    values = [p.predictors[name] or 1.0 for p in shown] + [math.exp(float(np.mean(p.log_ratio_R))) for p in shown] + [1]
+    ends = [min(values) / 1.15, max(values) * 1.15]
+    panel.plot(ends, ends, color="black", lw=0.8)
+    panel.axhline(1, color="0.8", lw=0.6, zorder=0)
+    panel.axvline(1, color="0.8", lw=0.6, zorder=0)
+    panel.set(xscale="log", yscale="log", xlabel=f"predicted by {name}", ylabel="measured" if large else "")
+    if large:
+        panel.set(title="by gradient noise, before training: (1 + nu/N) / (1 + nu of GRPO/N)", ylim=ends, xlim=ends)
+    for axis in (panel.xaxis, panel.yaxis):
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_formatter("{x:g}" if large else "")
