@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import lru_cache, reduce
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from ebpo_sim.errors import InputError
 from ebpo_sim.host import Host, to_bool, to_float64, to_labels
 
 Array = NDArray[np.float64]
+Weights = Literal["none", "length", "score"]  # of a rollout in a mean: 1, its tokens, |grad log pi|^2
 LARGEST = 1e12  # of a reward or a length: beyond it a state's sums would round away the differences that teach
 MOST = 1e18  # copies of a group
 
@@ -134,6 +135,17 @@ def masked(groups: Groups, keep_PG: Any) -> Groups:
         groups.rewards_PG, groups.mask_PG & np.asarray(keep_PG, dtype=bool), groups.multiplicity_P, groups.length_PG,
         groups.score_norm_PG, groups.prompt_P, groups.cluster_P, groups.host, groups.flat_index,
     )  # fmt: skip
+
+
+def rollout_weights(groups: Groups, weights: Weights) -> Array:
+    """How often each rollout counts, times its length or score norm; InputError where the batch has none."""
+    if weights == "none":
+        return groups.weight_PG
+    side_PG = groups.length_PG if weights == "length" else groups.score_norm_PG
+    if side_PG is None:
+        name = "lengths" if weights == "length" else "score_norms"
+        raise InputError(f"weights={weights!r} needs {name}: pass {name}=... to group_rewards(), or weights='none'")
+    return groups.weight_PG * side_PG
 
 
 def count_groups(group_size: int, multiplicity: Any = None) -> Groups:

@@ -45,6 +45,12 @@ REMEDIES: dict[Need, str] = {
     "score_norms": "pass score_norms=, |grad log pi|^2 of every rollout; weights=length needs only lengths",
 }
 
+OF_WEIGHTS: dict[str, frozenset[Need]] = {  # what a weight of rollouts needs
+    "none": frozenset(),
+    "length": frozenset({"lengths"}),
+    "score": frozenset({"score_norms"}),
+}
+
 
 class Draw(NamedTuple):
     """A random stream as a value: the same (seed, purpose, step) gives the same numbers, in a resumed run too."""

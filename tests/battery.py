@@ -19,6 +19,10 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "ebpo_debiased-prior": ("ebpo_debiased", {"prior": PRIOR}),
     "ebpo_nonparametric-forgetting": ("ebpo_nonparametric", {"memory": 0.9}),
     "grpo-verl": ("grpo", {"singleton": "raw"}),
+    "loo_table-score-cluster": ("loo_table", {"weights": "score", "per_cluster": True, "memory": 0.9}),
+    "loo_table-length": ("loo_table", {"weights": "length"}),
+    "opo-verl": ("opo", {"singleton": "raw"}),
+    "raft-rollouts": ("raft", {"divisor": "rollouts"}),
 }
 
 
@@ -43,7 +47,18 @@ def rows(estimator: Estimator, seed: int, sizes: tuple[int, ...] = (4, 3, 1, 6, 
     number, rewards = number[order], rewards[order]
     clusters = np.array(["algebra", "geometry"])[number % 2]
     lengths = rng.integers(1, 9, len(number))
-    return {"rewards": rewards, "group_ids": 100 * seed + number, "lengths": lengths, "clusters": clusters}
+    norms = rng.integers(1, 17, len(number)) / 4  # dyadic, as lengths: their sums are exact in any order
+    ids = 100 * seed + number
+    return {"rewards": rewards, "group_ids": ids, "lengths": lengths, "clusters": clusters, "score_norms": norms}
+
+
+def full(rewards: Any, *args: Any, **given: Any) -> Groups:
+    """`group_rewards` with ones for lengths and score norms, and one cluster, where they are not given."""
+    shape = np.shape(rewards)
+    clusters = ["a"] * (shape[-2] if len(shape) > 1 else shape[0])
+    return group_rewards(
+        rewards, *args, **{"lengths": np.ones(shape), "score_norms": np.ones(shape), "clusters": clusters, **given}
+    )
 
 
 def batch(estimator: Estimator, seed: int, sizes: tuple[int, ...] = (4, 3, 1, 6, 2, 4)) -> Groups:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from battery import CASES, PRIOR, assert_close, build, history, leaves, rows
+from battery import CASES, PRIOR, assert_close, build, full, history, leaves, rows
 from ebpo_sim import InputError, count_groups, group_rewards, make, names
 from ebpo_sim.estimators import Estimator
 from ebpo_sim.estimators.shrinkage import Shrinkage
@@ -36,8 +36,7 @@ def test_row_order_does_not_matter(estimator: Estimator, data: st.DataObject) ->
     clusters = {f"p{i}": f"c{i % 2}" for i in range(5)}
 
     def arranged(b: Batch) -> Any:
-        lengths = np.ones(len(b.rewards))
-        return group_rewards(b.rewards, b.ids, clusters=[clusters[i] for i in b.ids.tolist()], lengths=lengths)
+        return full(b.rewards, b.ids, clusters=[clusters[i] for i in b.ids.tolist()])
 
     state = estimator.update(estimator.init(), arranged(past))
     plain, _, after = estimator.step(state, arranged(now))
@@ -56,6 +55,7 @@ def test_masked_rollouts_do_not_count(estimator: Estimator, junk: float) -> None
         "rewards": np.array([junk, junk, junk]),
         "group_ids": np.array([clean["group_ids"][0], new_id, new_id]),
         "lengths": np.array([3, 5, 0]),
+        "score_norms": np.array([0.3, 0.0, 1e9]),
         "clusters": np.array([clean["clusters"][0]] * 3),
     }
     dirty = {name: np.concatenate([values, extra[name]]) for name, values in clean.items()}
@@ -73,7 +73,8 @@ def test_masked_rollouts_do_not_count(estimator: Estimator, junk: float) -> None
 def test_masked_cluster_leaves_no_trace(estimator: Estimator) -> None:
     """A cluster of which only masked rollouts were seen is an unseen cluster to the next batch."""
     clean = rows(estimator, 3)
-    ghost = {"rewards": [0.0, 1.0], "group_ids": [-1, -1], "lengths": [1, 1], "clusters": ["logic", "logic"]}
+    ghost = {"rewards": [0.0, 1.0], "group_ids": [-1, -1], "lengths": [1, 1], "score_norms": [1, 1]}
+    ghost["clusters"] = ["logic", "logic"]
     dirty = {name: np.concatenate([values, ghost[name]]) for name, values in clean.items()}
     mask = dirty["clusters"] != "logic"
     state = estimator.update(estimator.init(), group_rewards(**clean))
@@ -91,11 +92,9 @@ def test_replicates_are_separate_runs(estimator: Estimator) -> None:
     seen = [(rng.choice(values, (3, 5, 4)), rng.random((3, 5, 4)) < 0.8) for _ in range(3)]
     state, alone = estimator.init(), [estimator.init() for _ in range(3)]
     for rewards, mask in seen:
-        together, _, state = estimator.step(
-            state, group_rewards(rewards, mask=mask, clusters=clusters, lengths=0 * rewards + 1)
-        )
+        together, _, state = estimator.step(state, full(rewards, mask=mask, clusters=clusters))
         for r in range(3):
-            single = group_rewards(rewards[r], mask=mask[r], clusters=clusters, lengths=np.ones(rewards[r].shape))
+            single = full(rewards[r], mask=mask[r], clusters=clusters)
             expected, _, alone[r] = estimator.step(alone[r], single)
             np.testing.assert_allclose(together[r], expected, rtol=1e-9, atol=1e-9)
 
@@ -172,7 +171,7 @@ def test_thin_batches_are_defined(estimator: Estimator, shape: str) -> None:
         "all fail": ([0.0, 0.0, 0.0, 0.0], [0, 1, 1, 1]),
         "all pass": ([1.0, 1.0, 1.0, 1.0], [0, 1, 1, 1]),
     }[shape]
-    groups = group_rewards(rewards, ids, clusters=["new"] * len(ids), lengths=np.ones(len(ids)))
+    groups = full(rewards, ids, clusters=["new"] * len(ids))
     for state in (estimator.init(), history(estimator, 1, 2), estimator.update(estimator.init(), groups)):
         advantages, info, after = estimator.step(state, groups)
         assert np.all(np.isfinite(advantages))
@@ -204,8 +203,8 @@ def test_rewards_outside_the_domain_are_refused(name: str) -> None:
     needs = r"\{0, 1\}" if estimator.domain == "binary" else r"\[0, 1\]"
     for method in (estimator.score, estimator.update):
         with pytest.raises(InputError, match=rf"{name} needs rewards in {needs}, got .*{bad}.*: .* ebpo_debiased"):
-            method(estimator.init(), group_rewards([[1.0, bad]]))
-        method(estimator.init(), group_rewards([[1.0, bad]], mask=[[True, False]]))
+            method(estimator.init(), full([[1.0, bad]]))
+        method(estimator.init(), full([[1.0, bad]], mask=[[True, False]]))
 
 
 def test_the_battery_covers_every_domain() -> None:

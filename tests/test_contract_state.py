@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from battery import CASES, assert_close, assert_same, batch, build, history, leaves, rows
+from battery import CASES, assert_close, assert_same, batch, build, full, history, leaves, rows
 from ebpo_sim import InputError, group_rewards, make
 from ebpo_sim.estimators import Estimator, dump_state, load_state
 from ebpo_sim.estimators.checkpoint import seal
@@ -20,7 +20,9 @@ from ebpo_sim.groups import binary_groups
 
 every = pytest.mark.parametrize("estimator", CASES.values(), ids=CASES.keys())
 STATEFUL = {name: e for name, e in CASES.items() if leaves(history(e, 1))}
-REMEMBERING = ("ebpo", "ebpo_within", "ebpo_beta_binomial", "ebpo_debiased", "ebpo_nonparametric", "global_mean")
+REMEMBERING = (
+    "ebpo", "ebpo_within", "ebpo_beta_binomial", "ebpo_debiased", "ebpo_nonparametric", "loo_table", "global_mean",
+)  # fmt: skip
 
 
 @every
@@ -82,9 +84,7 @@ def test_checkpoint_continues_to_the_last_bit(estimator: Estimator) -> None:
 @pytest.mark.parametrize("estimator", STATEFUL.values(), ids=STATEFUL.keys())
 def test_checkpoint_refuses_replicates(estimator: Estimator) -> None:
     """A checkpoint holds one stream; states with a replicate axis are refused, not saved ambiguously."""
-    state = estimator.update(
-        estimator.init(), group_rewards(np.eye(4)[None].repeat(3, axis=0), clusters=["a", "a", "b", "b"])
-    )
+    state = estimator.update(estimator.init(), full(np.eye(4)[None].repeat(3, axis=0), clusters=["a", "a", "b", "b"]))
     with pytest.raises(InputError, match="replicate"):
         dump_state(estimator, state)
 
@@ -198,7 +198,7 @@ NUMBERS = st.one_of(
 
 
 @given(data=st.data(), wrong=NUMBERS)
-@pytest.mark.parametrize("name", ["ebpo", "james_stein", "ebpo_nonparametric"])
+@pytest.mark.parametrize("name", ["ebpo", "james_stein", "ebpo_nonparametric", "loo_table"])
 def test_no_impossible_state_is_read(name: str, data: st.DataObject, wrong: Any) -> None:
     """A sealed state with one count, sum of squares, table or array replaced by what no rewards lead to is refused."""
     estimator = make(name)

@@ -28,7 +28,7 @@ from ebpo_sim.estimators import make, names, needs_prior
 from ebpo_sim.numbers.mixing import Prior
 from ebpo_sim.worlds import Counts, observed_counts, parse_world, variance_components
 
-LEARNT = [n for n in names() if not needs_prior(n)]
+LEARNT = [n for n in names() if not needs_prior(n) and make(n).exchangeable]
 
 
 def written(path: Path, counts: Counts) -> str:

@@ -10,13 +10,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from battery import CASES, build, history, leaves, rows
+from battery import CASES, build, full, history, leaves, rows
 from ebpo_sim import InputError, group_rewards, make
 from ebpo_sim.estimators import Estimator, components
 from ebpo_sim.groups import LARGEST
 
 every = pytest.mark.parametrize("estimator", CASES.values(), ids=CASES.keys())
-ONES = np.ones((2, 4))
 REAL = {n: e for n, e in CASES.items() if e.domain == "real"}
 
 
@@ -28,7 +27,7 @@ def test_one_large_reward_never_silences_the_estimator(estimator: Estimator, exp
     start = history(estimator, 1)
     clusters = ["algebra", "geometry"]
     try:
-        groups = group_rewards([[reward, 0, 0, 1], [0, 1, 1, 0]], clusters=clusters, lengths=ONES)
+        groups = full([[reward, 0, 0, 1], [0, 1, 1, 0]], clusters=clusters)
     except InputError as error:
         assert abs(reward) > LARGEST
         assert "(0, 0)" in str(error)
@@ -36,7 +35,7 @@ def test_one_large_reward_never_silences_the_estimator(estimator: Estimator, exp
     advantages, _, state = estimator.step(start, groups)
     assert np.all(np.isfinite(advantages))
     assert all(np.all(np.isfinite(x)) for x in leaves(state).values())
-    later, _, _ = estimator.step(state, group_rewards([[1.0, 0, 0, 1], [0, 1, 0, 0]], clusters=clusters, lengths=ONES))
+    later, _, _ = estimator.step(state, full([[1.0, 0, 0, 1], [0, 1, 0, 0]], clusters=clusters))
     assert np.all(np.isfinite(later))
     assert np.any(later != 0)
 

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ebpo_sim import count_groups, group_rewards, make
+from battery import full
+from ebpo_sim import InputError, count_groups, group_rewards, make
 
 GOLDEN = np.array([[1, 0, 0, 0], [1, 1, 1, 0], [0, 0, 0, 0], [1, 1, 0, 0]], dtype=np.float64)
 HIT, MISS = GOLDEN == 1, GOLDEN == 0
@@ -23,7 +24,7 @@ def spread(*pairs: tuple[float, float]) -> np.ndarray:
 def first_step(name: str, **settings: Any) -> tuple[np.ndarray, Any]:
     """Advantages and info of the golden batch, seen first."""
     estimator = make(name, **settings)
-    advantages, info, _ = estimator.step(estimator.init(), group_rewards(GOLDEN, lengths=np.ones_like(GOLDEN)))
+    advantages, info, _ = estimator.step(estimator.init(), full(GOLDEN, score_norms=np.tile(np.arange(1.0, 5), (4, 1))))
     return advantages, info
 
 
@@ -60,6 +61,15 @@ EXPECTED: dict[str, tuple[str, dict[str, Any], np.ndarray]] = {
         {"eps": 0.0},
         spread((1.649916, -0.707107), (0.942809, -1.414214), (0, -0.353553), (1.296362, -1.060660)),
     ),
+    "opo": ("opo", {}, spread((0.75, -0.25), (0.25, -0.75), (0, 0), (0.5, -0.5))),  # all of one length
+    "optimal_token_baseline": (  # weights 1, 2, 3, 4 along each group
+        "optimal_token_baseline",
+        {},
+        spread((0.9, -0.1), (0.4, -0.6), (0, 0), (0.7, -0.3)),
+    ),
+    "loo_table": ("loo_table", {}, spread((1, -THIRD), (THIRD, -1), (0, 0), (2 * THIRD, -2 * THIRD))),  # nothing known
+    "reinforce": ("reinforce", {}, GOLDEN),
+    "raft": ("raft", {}, GOLDEN * 16 / 6),
     "james_stein": (
         "james_stein",
         {},
@@ -171,3 +181,28 @@ def test_beta_binomial_posterior(past: list[list[int]] | None, alpha: float, bet
     posterior = [(alpha + k) / (alpha + beta + n) for k, n in ((1, 2), (1, 1), (0, 2))]
     np.testing.assert_allclose(info.baseline_PG[:, 0], posterior, rtol=1e-13)
     np.testing.assert_allclose(info.shrinkage_P, [(alpha + beta) / (alpha + beta + n) for n in (2, 1, 2)], rtol=1e-13)
+
+
+def test_weighted_means_of_a_group() -> None:
+    """OPO counts a rollout once a token; a group of one, of equal rewards, or without weight is as a plain mean's."""
+    rewards, ids = [1.0, 0.0, 0.0, 0.3, 0.1, 0.1, 1.0, 0.0], [0, 0, 0, 1, 2, 2, 3, 3]
+    weights = [1.0, 2.0, 5.0, 4.0, 3.0, 1.0, 0.0, 0.0]
+    expected = [7 / 8, -1 / 8, -1 / 8, 0, 0, 0, 0.5, -0.5]
+    for name, column in (("opo", "lengths"), ("optimal_token_baseline", "score_norms")):
+        groups = full(rewards, ids, **{column: weights})
+        np.testing.assert_allclose(make(name).score((), groups)[0], expected, rtol=1e-15)
+        raw, _ = make(f"{name}:singleton=raw").score((), groups)
+        assert raw[3] == 0.3 and np.array_equal(np.delete(raw, 3), np.delete(make(name).score((), groups)[0], 3))
+        with pytest.raises(InputError, match="group of one"):
+            make(f"{name}:singleton=error").score((), groups)
+
+
+def test_positive_answers_alone() -> None:
+    """RAFT is silent on failures and divides by the share of successes; negative rewards are no answers to imitate."""
+    rewards = [[1.0, -1.0, 0.5, 0.0], [-1.0, 0.0, -2.0, 0.0]]
+    np.testing.assert_array_equal(make("raft").score((), group_rewards(rewards))[0][0], [4.0, 0, 2.0, 0])
+    np.testing.assert_array_equal(
+        make("raft", divisor="rollouts").score((), group_rewards(rewards))[0][0], [1, 0, 0.5, 0]
+    )
+    assert not np.any(make("raft").score((), group_rewards([[0.0, -1.0]]))[0])
+    np.testing.assert_array_equal(make("reinforce", baseline=0.25).score((), group_rewards([[1.0]]))[0], [[0.75]])

@@ -13,7 +13,7 @@ from ebpo_sim import group_rewards, names
 from ebpo_sim.estimators import Estimator
 
 every = pytest.mark.parametrize("estimator", CASES.values(), ids=CASES.keys())
-# Shift invariance, with the history shifted too. Left out: domains without shifts, and a prior fixed from outside.
+# Shift invariance, with the history shifted too. Left out: domains without shifts, a constant, a prior from outside.
 SHIFT: dict[str, dict[str, Any]] = {
     "grpo": {},
     "dr_grpo": {},
@@ -25,9 +25,19 @@ SHIFT: dict[str, dict[str, Any]] = {
     "ebpo_released": {},
     "ebpo_within": {},
     "ebpo_debiased": {},
+    "opo": {},
+    "optimal_token_baseline": {},
     "global_mean": {},
 }
-UNSHIFTED = {"ebpo_beta_binomial", "ebpo_nonparametric", "oracle_linear", "oracle_bayes"}
+UNSHIFTED = {
+    "ebpo_beta_binomial",
+    "ebpo_nonparametric",
+    "oracle_linear",
+    "oracle_bayes",
+    "loo_table",
+    "reinforce",
+    "raft",
+}
 SCALE: dict[str, tuple[dict[str, Any], int, float]] = {  # settings, power of the factor, tolerance
     "grpo": ({"eps": 0.0}, 0, 1e-12),
     "dr_grpo": ({}, 1, 1e-12),
@@ -39,6 +49,8 @@ SCALE: dict[str, tuple[dict[str, Any], int, float]] = {  # settings, power of th
     "ebpo_released": ({}, 0, 2e-5),  # its eps of 1e-6 is fixed
     "ebpo_within": ({"eps": 0.0}, 0, 1e-12),
     "ebpo_debiased": ({"eps": 0.0}, 0, 1e-12),
+    "opo": ({}, 1, 1e-12),
+    "optimal_token_baseline": ({}, 1, 1e-12),
     "global_mean": ({}, 1, 1e-12),
 }
 
@@ -113,7 +125,7 @@ def test_hosts_agree(estimator: Estimator, layout: str, host: str) -> None:
     flat = {**rows(estimator, 2), "rewards": np.random.default_rng(0).integers(0, 2, 20).astype(float)}
     if layout == "rectangular":
         flat = {"rewards": flat["rewards"].reshape(5, 4), "clusters": ["algebra", "geometry"] * 2 + ["algebra"],
-                "lengths": flat["lengths"].reshape(5, 4)}  # fmt: skip
+                **{name: flat[name].reshape(5, 4) for name in ("lengths", "score_norms")}}  # fmt: skip
     expected, _ = estimator.score(state, group_rewards(**flat))
     ours, _ = estimator.score(state, group_rewards(**{**flat, "rewards": convert(flat["rewards"])}))
     assert ours.dtype == dtype

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ebpo_sim.errors import InputError
-from ebpo_sim.estimators import names
+from ebpo_sim.rungs import COUNTS, standing
 from ebpo_sim.studies.mse.simulate import verdict
 from ebpo_sim.studies.mse.study import QUICK, SETTINGS, main
 from ebpo_sim.worlds import parse_world
@@ -36,7 +36,7 @@ def test_rows_and_columns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert found["settings"]["worlds"] == ["beta:5,5", REAL]
     assert found["settings"]["design"] == {"prompts": 200, "steps": 2, "burn_in": 1, "replicates": 4, "seed": 0}
     assert [(r["world"], r["estimator"]) for r in found["rows"]] == [
-        (w, n) for w in ("beta:5,5", REAL) for n in names()
+        (w, n) for w in ("beta:5,5", REAL) for n in standing(COUNTS)
     ]
     assert all(r.keys() >= COLUMNS for r in found["rows"])
 
@@ -129,13 +129,13 @@ def test_curves_that_counts_do_not_determine_are_left_out(tmp_path: Path) -> Non
     world = ["--world", "observed:Claude-2/LiveCodeBench", "--group-size", "9", "--group-size", "10"]
     main([*world, *TINY, "--out", str(tmp_path)])
     rows = {(r["group_size"], r["estimator"]): r for r in read_table(tmp_path)}
-    assert len(rows) == 2 * len(names())
-    curves = {"ebpo_nonparametric", "oracle_bayes"}
+    assert len(rows) == 2 * len(standing(COUNTS))
+    curves = {"ebpo_nonparametric", "loo_table", "oracle_bayes"}
     empty = {key for key, row in rows.items() if row["ratio_exact"] == ""}
     assert empty == {("10", name) for name in curves}
     kept = ("world", "icc", "icc_se", "group_size", "estimator")
     assert all(value == "" for key in empty for column, value in rows[key].items() if column not in kept)
-    assert {key for key, row in rows.items() if row["ratio_split"] == ""} == {("10", name) for name in names()}
+    assert {key for key, row in rows.items() if row["ratio_split"] == ""} == {("10", name) for name in standing(COUNTS)}
 
 
 def test_verdict_and_settings() -> None:
@@ -143,5 +143,5 @@ def test_verdict_and_settings() -> None:
     assert [verdict(x) for x in (None, 1.0, 1 + 1e-10, 1 + 1e-8, 1 - 1e-8)] == ["ties", "ties", "ties", "loses", "wins"]
     for settings in (SETTINGS, QUICK):
         settings.design.check()
-        assert settings.estimators == names()
+        assert settings.estimators == standing(COUNTS)
         assert all(parse_world(text) for text in settings.worlds)

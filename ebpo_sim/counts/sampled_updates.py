@@ -114,7 +114,7 @@ def train(
             break
         uniform = rng.random((replicates, len(start_p), group_size))
         actions = np.sum(uniform[..., None] > np.cumsum(pi, axis=-1)[:, :, None, :-1], axis=-1)
-        batch = group_rewards((actions == 0).astype(np.float64))
+        batch = group_rewards((actions == 0).astype(np.float64), lengths=np.ones(actions.shape))
         advantages, _, state = estimator.step(state, batch)
         pulled = np.stack([np.sum(advantages * (actions == a), axis=-1) for a in range(arms)], axis=-1)
         gradient = (pulled - pi * advantages.sum(axis=-1, keepdims=True)) / group_size

@@ -64,10 +64,10 @@ def _population(mean: float, within: float, between: float, group_size: int) -> 
         pattern[0], pattern[1] = np.sqrt(within * (group_size - 1) / 2), -np.sqrt(within * (group_size - 1) / 2)
     centre = np.sqrt(max(between, 0.0) + within / group_size)
     rewards = mean + np.array([[-centre], [centre]]) + pattern
-    return group_rewards(rewards, multiplicity=np.full(2, POPULATION / 2))
+    return group_rewards(rewards, lengths=np.ones(rewards.shape), multiplicity=np.full(2, POPULATION / 2))
 
 
 def _probe(mean: float, variance: float, group_size: int) -> Groups:
     """Groups in general position, so that a rule which only looks like a line on simple ones is found out."""
     points = np.random.default_rng(0).standard_normal((6, group_size))
-    return group_rewards(mean + np.sqrt(variance) * points)
+    return group_rewards(mean + np.sqrt(variance) * points, lengths=np.ones(points.shape))

@@ -61,8 +61,9 @@ class Table:
 
 
 def selection(given: Sequence[str]) -> tuple[str, ...]:
-    """The estimators asked for; by default all that need no true prior. Raises InputError for wrong names."""
-    chosen = tuple(dict.fromkeys(given)) or tuple(name for name in names() if not needs_prior(name))
+    """The estimators asked for; by default all that rewards alone suffice for. Raises InputError for wrong names."""
+    known = (name for name in names() if not needs_prior(name) and make(name).exchangeable)
+    chosen = tuple(dict.fromkeys(given)) or tuple(known)
     for name in chosen:
         needs_prior(name)
     return chosen

@@ -5,9 +5,10 @@ Between-prompt and within-prompt moments are kept apart: once pooled they cannot
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import reduce
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ from ebpo_sim.numbers import moments
 from ebpo_sim.numbers.moments import Moments, Real
 from ebpo_sim.part import Need
 
+T = TypeVar("T")
 Array = NDArray[np.float64]
 Memory = Literal["cumulative", "batch"] | float
 EVERY = ""  # the bank's key when clusters are not told apart
@@ -135,12 +137,8 @@ def between_variance(state: Components) -> Real:
 
 def observe_bank(groups: Groups, per_cluster: bool) -> Bank:
     """One Components a cluster, or one for all under the key ''."""
-    if not per_cluster:
-        return {EVERY: observe(groups)}
-    names, which_P = np.unique(np.array(required_clusters(groups), dtype=object), return_inverse=True)
-    members = np.split(np.argsort(which_P, kind="stable"), np.cumsum(np.bincount(which_P))[:-1])
-    seen = {str(c): observe(take(groups, index)) for c, index in zip(names, members, strict=True)}
-    return _bounded({c: found for c, found in seen.items() if np.any(found.means.n > 0)})
+    seen = {c: observe(own) for c, own in by_cluster(groups, per_cluster)}
+    return _bounded({c: found for c, found in seen.items() if not per_cluster or np.any(found.means.n > 0)})
 
 
 def merge_banks(a: Bank, b: Bank) -> Bank:
@@ -150,17 +148,37 @@ def merge_banks(a: Bank, b: Bank) -> Bank:
     the rules they are clusters not seen yet, and all clusters together keep what they taught. Up to the bound merging
     is associative up to rounding, beyond it not.
     """
-    return _bounded({k: merge(a[k], b[k]) if k in a and k in b else a.get(k) or b[k] for k in sorted({*a, *b})})
+    return _bounded(merge_keys(a, b, merge))
 
 
 def _bounded(bank: Bank) -> Bank:
+    return bounded(bank, merge, lambda found: float(np.max(found.rewards.n)))
+
+
+def merge_keys(a: dict[str, T], b: dict[str, T], merge: Callable[[T, T], T]) -> dict[str, T]:
+    """Both tables as one, keys sorted."""
+    return {k: merge(a[k], b[k]) if k in a and k in b else a[k] if k in a else b[k] for k in sorted({*a, *b})}
+
+
+def bounded(bank: dict[str, T], merge: Callable[[T, T], T], evidence: Callable[[T], float]) -> dict[str, T]:
+    """The bank, of MOST_CLUSTERS keys at most: those with the least evidence (ties: the last names) merged to REST."""
     if len(bank) <= MOST_CLUSTERS:
         return bank
-    rest = bank.get(REST, Components())
-    ranked = sorted((k for k in bank if k != REST), key=lambda k: (-float(np.max(bank[k].rewards.n)), k))
-    for name in ranked[MOST_CLUSTERS - 1 :]:
-        rest = merge(rest, bank[name])
-    return {k: rest if k == REST else bank[k] for k in sorted({REST, *ranked[: MOST_CLUSTERS - 1]})}
+    ranked = sorted((k for k in bank if k != REST), key=lambda k: (-evidence(bank[k]), k))
+    kept, others = ranked[: MOST_CLUSTERS - 1], ranked[MOST_CLUSTERS - 1 :]
+    rest = reduce(merge, (bank[k] for k in ([REST] if REST in bank else []) + others))
+    return {k: rest if k == REST else bank[k] for k in sorted({REST, *kept})}
+
+
+def by_cluster(groups: Groups, per_cluster: bool) -> Iterator[tuple[str, Groups]]:
+    """Each cluster with its groups, in the order of names; without clusters told apart, all under the key ''."""
+    if not per_cluster:
+        yield EVERY, groups
+        return
+    names, which_P = np.unique(np.array(required_clusters(groups), dtype=object), return_inverse=True)
+    members = np.split(np.argsort(which_P, kind="stable"), np.cumsum(np.bincount(which_P))[:-1])
+    for name, index in zip(names, members, strict=True):
+        yield str(name), take(groups, index)
 
 
 def forget_bank(bank: Bank, keep: float) -> Bank:
@@ -232,6 +250,7 @@ def take(groups: Groups, index: NDArray[np.intp]) -> Groups:
         within_ss_P=groups.within_ss_P[..., index],
         degenerate_P=groups.degenerate_P[..., index],
         length_PG=None if groups.length_PG is None else groups.length_PG[..., index, :],
+        score_norm_PG=None if groups.score_norm_PG is None else groups.score_norm_PG[..., index, :],
         prompt_P=None if groups.prompt_P is None else tuple(groups.prompt_P[i] for i in index),
         cluster_P=None if groups.cluster_P is None else tuple(groups.cluster_P[i] for i in index),
         flat_index=None,

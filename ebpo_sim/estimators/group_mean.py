@@ -27,6 +27,14 @@ def others_mean(groups: Groups) -> Array:
     return np.where(groups.degenerate_P[..., None], mean_P1, others)
 
 
+def with_singletons(baseline_PG: Array, groups: Groups, singleton: Singleton) -> Array:
+    """The baseline of groups of one as `singleton` says: as it is, 0, or refused with an InputError."""
+    single_P = groups.size_P == 1
+    if singleton == "error" and np.any(single_P):
+        raise InputError("a group of one has no group baseline: use singleton='zero' or 'raw', or a larger group")
+    return np.where(single_P[..., None], 0.0, baseline_PG) if singleton == "raw" else baseline_PG
+
+
 @dataclass(frozen=True)
 class GroupMean(StatelessBaseline):
     """b = mean of the group's valid rewards, or of the others' (leave_one_out): unbiased for p, risk w/G or w/(G-1).
@@ -43,10 +51,5 @@ class GroupMean(StatelessBaseline):
         typed.check_fields(self)
 
     def evaluate(self, state: Any, groups: Groups) -> Evaluation:
-        single_P = groups.size_P == 1
-        if self.singleton == "error" and np.any(single_P):
-            raise InputError("a group of one has no group baseline: use singleton='zero' or 'raw', or a larger group")
         baseline_PG = others_mean(groups) if self.leave_one_out else groups.mean_P[..., None]
-        if self.singleton == "raw":
-            baseline_PG = np.where(single_P[..., None], 0.0, baseline_PG)
-        return Evaluation(baseline_PG, shrinkage_P=np.zeros(groups.size_P.shape))
+        return Evaluation(with_singletons(baseline_PG, groups, self.singleton), np.zeros(groups.size_P.shape))

@@ -14,10 +14,14 @@ from ebpo_sim.estimators.beta_binomial import BetaBinomial
 from ebpo_sim.estimators.components import Memory
 from ebpo_sim.estimators.group_mean import GroupMean, Singleton
 from ebpo_sim.estimators.james_stein import JamesStein
+from ebpo_sim.estimators.loo_table import LooTable
 from ebpo_sim.estimators.nonparametric import PosteriorMean
+from ebpo_sim.estimators.positive import Constant, PositiveShare
 from ebpo_sim.estimators.shrinkage import Shrinkage
-from ebpo_sim.estimators.transforms import Baseline, Centre, Scale, Subtract, Transform, Whiten
+from ebpo_sim.estimators.transforms import Baseline, Centre, Reweigh, Scale, Subtract, Transform, Whiten
 from ebpo_sim.estimators.transforms.spread import Ddof
+from ebpo_sim.estimators.weighted_mean import WeightedGroupMean
+from ebpo_sim.groups import Weights
 from ebpo_sim.numbers.mixing import Prior
 
 Factory = Callable[..., Estimator]
@@ -195,6 +199,53 @@ def ebpo_nonparametric(
     """Posterior mean under a prior learnt without a parametric form; binary rewards only."""
     baseline = PosteriorMean(None, memory, grid, iterations)
     return Estimator("ebpo_nonparametric", standardised(baseline, centre, scale, 1, eps), order)
+
+
+@register
+def loo_table(
+    *, weights: Weights = "none", memory: Memory = "cumulative", per_cluster: bool = False,
+    centre: Centring = "none", scale: Scaling = "none", eps: float = 1e-6,
+) -> Estimator:  # fmt: skip
+    """The best function of the other rollouts' successes, learnt by counting; weights="score": of least noise (ours).
+
+    Scored before its own batch is learnt; without a scale the expected gradient is that of the mean reward.
+    """
+    return Estimator("loo_table", standardised(LooTable(weights, memory, per_cluster), centre, scale, 1, eps))
+
+
+@register
+def opo(*, singleton: Singleton = "zero") -> Estimator:
+    """r - mean of the group, a rollout counting once a token (arXiv 2505.23585); verl's code: singleton="raw"."""
+    return Estimator("opo", (Subtract(WeightedGroupMean("length", singleton)),))
+
+
+@register
+def optimal_token_baseline(*, singleton: Singleton = "zero") -> Estimator:
+    """r - mean of the group weighted by |grad log pi|^2: one baseline a group (arXiv 2602.07078).
+
+    verl 0.9.1 has one a token: the weight of token t is the sum of 1 - 2 pi + sum pi^2 over tokens 1..t, only
+    answers that reach t count, 1e-8 is added to the sum of weights, the longest answer's tokens beyond all others
+    have baseline 0, as has a group of one (singleton="raw"), and importance weights may multiply. At the last token
+    of answers of equal length both agree.
+    """
+    return Estimator("optimal_token_baseline", (Subtract(WeightedGroupMean("score", singleton)),))
+
+
+@register
+def reinforce(*, baseline: float = 0.0) -> Estimator:
+    """r - a constant: without one, no baseline at all (Williams 1992); every group alike, groups of one too."""
+    return Estimator("reinforce", (Subtract(Constant(baseline)),))
+
+
+@register
+def raft(*, divisor: Literal["positive", "rollouts"] = "positive") -> Estimator:
+    """Positive answers alone: max(r, 0)/(share of the batch's rollouts with r > 0) (arXiv 2504.11343).
+
+    So the mean over the batch is that over the positive rollouts, as published; divisor="rollouts" leaves the share
+    out, and is `reinforce` for rewards 0 and 1. Groups without a success are silent, groups of successes are not.
+    """
+    share = (PositiveShare(),) if divisor == "positive" else ()
+    return Estimator("raft", (Subtract(Constant()), Reweigh(1.0, 0.0), *share))
 
 
 @register

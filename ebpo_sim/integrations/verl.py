@@ -42,7 +42,7 @@ from ebpo_sim.integrations.shared import COLUMNS, check_columns, measure, read_s
 from ebpo_sim.integrations.verl_files import data_column, resumed_folder
 
 REQUIREMENT = "verl>=0.9.1,<0.10"  # before it nothing saves the memory
-VERLS_OWN = ("grpo", "rloo")
+VERLS_OWN = ("grpo", "rloo", "opo", "optimal_token_baseline")
 PADDING = re.compile("pad[0-9a-f]{32}")  # verl's synthetic rows; a real uid is a dashed uuid
 Array = NDArray[np.float64]
 REMEDY = f"Set trainer.checkpoint_callback_class={__name__}.StateCallback (v1 trainer)."

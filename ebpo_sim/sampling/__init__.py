@@ -3,6 +3,7 @@
 from ebpo_sim.sampling.base import Allocation, Ask, Kept, Plan, Pool, Selection, check_plan
 from ebpo_sim.sampling.dynamic import Dynamic
 from ebpo_sim.sampling.everything import Everything
+from ebpo_sim.sampling.keep_rows import KeepRows
 from ebpo_sim.sampling.orders import ORDERS, Order
 from ebpo_sim.sampling.registry import (
     ALLOCATIONS,
@@ -21,6 +22,7 @@ __all__ = [
     "Ask",
     "Dynamic",
     "Everything",
+    "KeepRows",
     "Kept",
     "Order",
     "Plan",

@@ -8,6 +8,7 @@ from ebpo_sim.registry import Registry
 from ebpo_sim.sampling.base import Allocation, Selection
 from ebpo_sim.sampling.dynamic import Dynamic
 from ebpo_sim.sampling.everything import Everything
+from ebpo_sim.sampling.keep_rows import KeepRows
 from ebpo_sim.sampling.orders import ORDERS, Kind, Order
 
 
@@ -19,7 +20,7 @@ def _order(kind: Kind) -> Callable[[], Order]:
 
 
 ALLOCATIONS = Registry("allocation", {kind: _order(kind) for kind in ORDERS})
-SELECTIONS = Registry("selection", {"everything": Everything, "dynamic": Dynamic})
+SELECTIONS = Registry("selection", {"everything": Everything, "dynamic": Dynamic, "keep_rows": KeepRows})
 register_allocation = ALLOCATIONS.register
 register_selection = SELECTIONS.register
 

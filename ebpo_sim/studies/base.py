@@ -123,8 +123,9 @@ def settings_from(args: Options, base: Settings) -> Settings:
     given = {"prompts": args.prompts, "steps": args.steps, "replicates": args.replicates}
     design = plan._replace(seed=args.seed, burn_in=burn_in, **{k: v for k, v in given.items() if v is not None})
     design.check()
-    everything = set(SHIPPED) <= set(base.estimators)  # then what was loaded belongs to it
-    estimators = rungs.standing(rungs.COUNTS) if everything else base.estimators
+    standing = rungs.standing(rungs.COUNTS)
+    everything = set(SHIPPED).intersection(standing) <= set(base.estimators)  # then what was loaded belongs to it
+    estimators = standing if everything else base.estimators
     return Settings(
         args.world or base.worlds, args.group_size or base.group_sizes, args.estimator or estimators, design
     )
