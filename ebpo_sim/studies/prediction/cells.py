@@ -31,8 +31,8 @@ RECORDS = 150  # looks at pass@1 within a run
 
 
 class Regime(NamedTuple):
-    """ratio: nu/N of GRPO at G = 4. steps: the longest run. adam, sgd: the common grids of learning rates, of which each
-    method has the best for the far target."""
+    """ratio: nu/N of GRPO at G = 4. steps: the longest run. adam, sgd: the common grids of learning rates, of which
+    each method has the best for the far target."""
 
     topics: int
     skills: int
@@ -64,8 +64,8 @@ class Settings:
     optimisers: tuple[str, ...]
     population: int = 4096
     validation: int = 1024
-    seeds: int = 4
-    tuning_seeds: int = 1
+    seeds: int = 6
+    tuning_seeds: int = 2
     thin: int = 1
     redraws: int = 128
     warm: int = 40
@@ -163,7 +163,9 @@ class Ladder(Runner):
 
     def key(self, job: Job) -> str:
         run = asdict(config(self.settings, job.arm, job.cell, job.rate, seed_of(job)))
-        return cache.key(__name__, marks(self.settings, job.arm, job.cell.world), run, job.cell, REGIMES[job.cell.regime][:4])
+        return cache.key(
+            __name__, marks(self.settings, job.arm, job.cell.world), run, job.cell, REGIMES[job.cell.regime][:4]
+        )
 
     def run(self, job: Job) -> Record:
         people = population(self.settings, job.cell.world, job.cell.regime, seed_of(job))

@@ -19,7 +19,18 @@ from ebpo_sim.compare.jobs import work
 from ebpo_sim.compare.plan import Job, Plan, Record
 from ebpo_sim.labels import REFERENCE
 from ebpo_sim.pool import workers
-from ebpo_sim.studies.prediction.cells import REGIMES, TARGETS, Cell, Ladder, Settings, config, marks, population, rates_of, rollouts_of
+from ebpo_sim.studies.prediction.cells import (
+    REGIMES,
+    TARGETS,
+    Cell,
+    Ladder,
+    Settings,
+    config,
+    marks,
+    population,
+    rates_of,
+    rollouts_of,
+)
 
 Measured = dict[str, float | None]
 Cells = dict[tuple[str, Cell], Measured]  # by (method, cell)
@@ -99,9 +110,10 @@ def _run(ladder: Ladder, folder: Path, job: Job) -> Record:
 
 
 def _aimed(cell: Cell, pass1_T: Sequence[float]) -> Cell:
-    """The cell with its targets; to few digits, so that they read well."""
+    """The cell with its targets, rounded to read well."""
     gain = max(pass1_T) - pass1_T[0]
-    return cell._replace(**{name: round(pass1_T[0] + share * gain, 4) for name, share in TARGETS.items()})
+    near, far = (round(pass1_T[0] + share * gain, 4) for share in TARGETS.values())
+    return cell._replace(near=near, far=far)
 
 
 def at_the_start(settings: Settings, asked: Plan, folder: Path, threads: int) -> Cells:

@@ -32,17 +32,21 @@ from ebpo_sim.studies.prediction.predict import at_the_start, calibrated, midway
 Rows = list[dict[str, Any]]
 Optimiser = Literal["adam", "sgd"]
 
+SCORE = "loo_table:weights=score,memory=0.95"
 SETTINGS = Settings(
     worlds=(
         "observed:Qwen2.5-7B", "observed:Qwen2.5-Math-1.5B-Instruct/MATH", "observed:GPT-4-0613/LiveCodeBench",
     ),
-    estimators=("rloo", "dr_grpo", "ebpo", "ebpo:shrinkage=1", "ebpo_debiased:memory=0.95"),
+    estimators=(
+        "rloo", "ebpo", "ebpo:shrinkage=1", "ebpo_debiased:memory=0.95", "loo_table:memory=0.95", SCORE, "reinforce",
+        f"{SCORE} + keep_rows:share=0.5",
+    ),  # without dr_grpo: a constant times rloo, so the same run under Adam
     group_sizes=(2, 8),
     regimes=tuple(REGIMES),
     optimisers=("adam",),
 )  # fmt: skip
 QUICK = replace(
-    SETTINGS, worlds=SETTINGS.worlds[:1], estimators=("ebpo", "ebpo:shrinkage=1", "ebpo_debiased:memory=0.95"),
+    SETTINGS, worlds=SETTINGS.worlds[:1], estimators=("ebpo", SCORE),
     group_sizes=(2, 8), regimes=("plateau", "noisy"), population=1024, validation=256, seeds=2, thin=2,
     redraws=48,
 )  # fmt: skip
