@@ -120,9 +120,11 @@ def rates_of(settings: Settings, cell: Cell) -> tuple[float, ...]:
 
 
 def rollouts_of(settings: Settings, regime: Regime, nu: float) -> int:
-    """N that gives the regime's nu/N: a multiple of 8 and of all group sizes, with at least two groups."""
-    unit = math.lcm(8, *settings.group_sizes)
-    return unit * max(round(nu / regime.ratio / unit), -(-2 * max(settings.group_sizes) // unit))
+    """N that gives the regime's nu/N: a multiple of 8 and of all group sizes, with at least two groups and at most half
+    of the training prompts."""
+    unit, sizes = math.lcm(8, *settings.group_sizes), settings.group_sizes
+    least, most = -(-2 * max(sizes) // unit), settings.population * min(sizes) // (2 * unit)
+    return unit * max(min(round(nu / regime.ratio / unit), most), least)
 
 
 def config(settings: Settings, arm: str, cell: Cell, rate: float = 0.0, seed: int = 0) -> TrainingConfig:

@@ -16,9 +16,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from ebpo_sim import budget, cli, report
+from ebpo_sim.chains.rung import OPTIMISERS
 from ebpo_sim.compare import text
 from ebpo_sim.compare.jobs import finish, refuse_failed
 from ebpo_sim.compare.plan import series
@@ -30,7 +31,6 @@ from ebpo_sim.studies.prediction.plots import plot
 from ebpo_sim.studies.prediction.predict import at_the_start, calibrated, midway
 
 Rows = list[dict[str, Any]]
-Optimiser = Literal["adam", "sgd"]
 
 SCORE = "loo_table:weights=score,memory=0.95"
 SETTINGS = Settings(
@@ -47,7 +47,7 @@ SETTINGS = Settings(
 )  # fmt: skip
 QUICK = replace(
     SETTINGS, worlds=SETTINGS.worlds[:1], estimators=("ebpo", SCORE),
-    group_sizes=(2, 8), regimes=("plateau", "noisy"), population=1024, validation=256, seeds=2, thin=2,
+    group_sizes=(2, 8), regimes=("plateau", "noisy"), population=1024, validation=256, seeds=2, tuning_seeds=1, thin=2,
     redraws=48,
 )  # fmt: skip
 
@@ -63,7 +63,7 @@ class Options:
         (), "rollouts per prompt (repeatable)", check=cli.check_group_size, metavar="G"
     )
     regime: tuple[str, ...] = cli.option((), "(repeatable; list above)", metavar="NAME")
-    optimiser: tuple[Optimiser, ...] = cli.option((), "(repeatable; default adam)", metavar="NAME")
+    optimiser: tuple[str, ...] = cli.option((), "(repeatable; default adam)", choices=OPTIMISERS)
     seeds: int | None = cli.option(None, "final runs of a cell", 2, metavar="R")
     seed: int = cli.seed_option()
     threads: int = cli.threads_option()
