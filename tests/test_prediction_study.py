@@ -15,7 +15,7 @@ from ebpo_sim.compare.plan import Series
 from ebpo_sim.errors import InputError
 from ebpo_sim.studies.prediction import study
 from ebpo_sim.studies.prediction.cells import REGIMES, Cell, Ladder, Settings, plan, reached, rollouts_of
-from ebpo_sim.studies.prediction.outcomes import Point, fits, measured_rows, spent, word_of
+from ebpo_sim.studies.prediction.outcomes import Point, averages, fits, measured_rows, spent, word_of
 from ebpo_sim.studies.prediction.predict import predicted, predictors
 
 CELL = Cell("chain", "noisy", "adam", 4, 32, 0.3, 0.5)
@@ -103,6 +103,13 @@ def test_ratios_are_paired_and_need_all_seeds() -> None:
     assert rows["rloo", "ratio of steps", "near"]["value"] == pytest.approx(0.5)
     missed = rows["rloo", "ratio of steps", "far"]
     assert (missed["value"], missed["seeds"], missed["verdict"]) == (None, 1, "not studied")
+    means = {(r["estimator"], r["quantity"]): r for r in averages(list(rows.values()))}
+    mean = means["ebpo", "ratio of steps"]
+    assert (mean["value"], mean["low"]) == pytest.approx(
+        (math.sqrt(0.5), math.exp(0.5 * math.log(0.5) * (1 + 12.706)))
+    )  # t of one degree of freedom, and a spread as large as the mean
+    assert (mean["cells"], means["rloo", "ratio of steps"]["missing"]) == (1, 1)
+    assert means["rloo", "ratio of steps"]["value"] is None
 
 
 def test_a_slope_is_found_and_a_constant_has_none() -> None:

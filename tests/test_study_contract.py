@@ -22,8 +22,7 @@ NAMES = sorted(path.parent.name for path in Path(studies.__file__).parent.glob("
 OWN = {  # small arguments of a study with a command line of its own
     "hidden_bias": ["--quick"],
     "prediction": [
-        "--quick", "--world", "chain", "--estimator", "ebpo", "--group-size", "4", "--regime", "plateau",
-        "--seeds", "2",
+        "--quick", "--world", "observed:Qwen2.5-7B", "--estimator", "ebpo", "--group-size", "4", "--regime", "plateau",
     ],
     "training": [
         "--quick", "--world", "chain", "--estimator", "ebpo", "--group-size", "2", "--optimiser", "sgd", "--steps", "4",

@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ebpo_sim.compare.differences import Difference, mean_of
+from ebpo_sim.compare.differences import Difference, Term, independent, mean_of
 from ebpo_sim.compare.plan import Series
 from ebpo_sim.compare.verdicts import Verdict, judge
 from ebpo_sim.labels import REFERENCE
-from ebpo_sim.studies.prediction.cells import TARGETS, Cell, Settings, reached
+from ebpo_sim.studies.prediction.cells import REGIMES, TARGETS, Cell, Settings, reached
 from ebpo_sim.studies.prediction.predict import Cells, Measured, predictors
 
 Array = NDArray[np.float64]
@@ -80,7 +80,8 @@ def log_ratios(mine: Mapping[int, Mapping[str, float]], grpo: Mapping[int, Mappi
 
 
 def measured_rows(settings: Settings, found: Found, starts: Cells) -> Rows:
-    """Rate, steps to each target, and ratios to GRPO in every currency with their verdicts."""
+    """Rate, steps to each target, and ratios to GRPO in every currency with their verdicts; a ratio's se is of its
+    log."""
     rows: Rows = []
     for (arm, cell, _), mine in found.items():
         rows.append(_row(arm, cell, "learning rate", mine.rate, verdict="edge of the grid" if mine.edge else None))
@@ -93,7 +94,7 @@ def measured_rows(settings: Settings, found: Found, starts: Cells) -> Rows:
                 found_ratio = mean_of(log_ratios(costs, other, name)) if whole else None
                 word = word_of(found_ratio, _ratio(starts[REFERENCE, cell]))
                 value = found_ratio and math.exp(found_ratio.value)
-                ends = {k: v if v is None else math.exp(v) for k, v in _spread(found_ratio).items() if k != "se"}
+                ends = {k: math.exp(v) if k in ("low", "high") else v for k, v in _spread(found_ratio).items()}
                 quantity = f"ratio of {'steps' if name == 'step' else name}"
                 seeds = len(costs.keys() & other.keys())
                 rows.append(_row(arm, cell, quantity, value, **{**ends, "seeds": seeds}, target=target, verdict=word))
@@ -110,6 +111,28 @@ def word_of(found: Difference | None, ratio: float | None) -> Verdict:
     word = judge(found, -1, MARGIN)
     tie = word in ("no difference seen", "negligible")
     return "no resolving power" if tie and (ratio is None or ratio < POWER) else word
+
+
+def averages(rows: Sequence[Mapping[str, Any]]) -> Rows:
+    """The geometric mean over worlds and group sizes of each ratio to the far target, with its interval over seeds; by
+    optimiser, regime and method. missing: cells where a seed of it or of GRPO missed the target, not in the mean."""
+    listed: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
+    for r in rows:
+        if r["target"] == "far" and r["quantity"].startswith("ratio of"):
+            listed.setdefault((r["optimiser"], r["regime"], r["estimator"], r["quantity"]), []).append(r)
+    made: Rows = []
+    for key, cells in listed.items():
+        there = [r for r in cells if r["value"] is not None]
+        found = (
+            independent([Term(1 / len(there), math.log(r["value"]), r["se"], r["seeds"]) for r in there])
+            if there
+            else None
+        )
+        name = dict(zip(("optimiser", "regime", "estimator", "quantity"), key, strict=True))
+        ends = {k: None if found is None else math.exp(getattr(found, k)) for k in ("value", "low", "high")}
+        counts = {"cells": len(there), "missing": len(cells) - len(there)}
+        made.append(name | ends | counts | {"verdict": word_of(found, REGIMES[key[1]].ratio)})
+    return made
 
 
 def points(settings: Settings, found: Found, starts: Cells, later: Cells) -> list[Point]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MARKERS = dict(zip(REGIMES, "osD", strict=True))
+TICKS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 1, 1.5, 2, 3, 5, 10, 20)
 SMALL = ("noise midway", "baseline error", "silent groups", "cosine")
 
 
@@ -62,6 +63,7 @@ def _panel(panel: Axes, points: Sequence[Point], name: str, colour: dict[str, st
     panel.set(xscale="log", yscale="log", xlabel=f"predicted by {name}", ylabel="measured" if large else "")
     if large:
         panel.set(title="by gradient noise, before training: (1 + nu/N) / (1 + nu of GRPO/N)", ylim=ends, xlim=ends)
-    for axis in (panel.xaxis, panel.yaxis):
-        axis.set_major_formatter("{x:g}")
-        axis.set_minor_formatter("{x:g}" if large else "")
+    ticks = [t for t in TICKS if ends[0] <= t <= ends[1]]
+    panel.set_xticks(ticks, [f"{t:g}" for t in ticks])
+    panel.set_yticks(ticks, [f"{t:g}" for t in ticks])
+    panel.minorticks_off()

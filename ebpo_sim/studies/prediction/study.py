@@ -26,7 +26,7 @@ from ebpo_sim.compare.plan import series
 from ebpo_sim.labels import REFERENCE
 from ebpo_sim.studies.base import Cost
 from ebpo_sim.studies.prediction.cells import CELLS, REGIMES, Ladder, Settings, plan
-from ebpo_sim.studies.prediction.outcomes import Found, Point, fits, measured_rows, noise_rows, points, spent
+from ebpo_sim.studies.prediction.outcomes import Found, Point, averages, fits, measured_rows, noise_rows, points, spent
 from ebpo_sim.studies.prediction.plots import plot
 from ebpo_sim.studies.prediction.predict import at_the_start, calibrated, midway
 
@@ -121,8 +121,8 @@ def conclusion(fitted: Rows) -> str:
     return "; ".join(lines) + "." if lines else "Too few points for a slope: add methods, group sizes or worlds."
 
 
-def show(settings: Settings, rows: Rows, fitted: Rows) -> str:
-    """Regimes, ratios of steps to the last target, fits, conclusion."""
+def show(rows: Rows, fitted: Rows, means: Rows) -> str:
+    """Ratios of steps to the far target cell by cell, their means by regime in every currency, fits, conclusion."""
     place = ("world", "regime", "optimiser", "group_size")
     values = {(*(r[k] for k in place), r["estimator"], r["quantity"], r["target"]): r for r in rows}
     lines = []
@@ -133,11 +133,10 @@ def show(settings: Settings, rows: Rows, fitted: Rows) -> str:
                 for q, arm in (("nu/N", REFERENCE), ("predicted ratio of steps", r["estimator"]))
             }
             rate = values[(*key[:4], r["estimator"], "learning rate", None)]
-            measured = "-" if r["value"] is None else f"{r['value']:.2f} [{r['low']:.2f}, {r['high']:.2f}]"
             lines.append((
                 r["world"], r["regime"], report.number(start["nu/N"]), str(r["rollouts"]), r["optimiser"],
                 str(r["group_size"]), r["estimator"], text.rate(rate["value"], rate["verdict"] is not None),
-                report.number(start["predicted ratio of steps"]), measured, r["verdict"],
+                report.number(start["predicted ratio of steps"]), _interval(r), r["verdict"],
             ))  # fmt: skip
     headers = (
         "world", "regime", "nu/N", "N", "optimiser", "G", "method", "rate", "predicted", "measured, 95 %", "verdict",
@@ -150,8 +149,24 @@ def show(settings: Settings, rows: Rows, fitted: Rows) -> str:
         for r in fitted
     ]  # fmt: skip
     fit_headers = ("optimiser", "target", "regime", "predictor", "points", "slope", "rank correlation")
-    parts = [f"{title}\n{report.text_table(headers, lines)}", report.text_table(fit_headers, shown), conclusion(fitted)]
+    currencies = list(dict.fromkeys(r["quantity"] for r in means))
+    by = {(r["optimiser"], r["regime"], r["estimator"], r["quantity"]): r for r in means}
+    table = [
+        (*key, str(by[(*key, currencies[0])]["cells"]), *(_interval(by[(*key, c)]) for c in currencies))
+        for key in dict.fromkeys(k[:3] for k in by)
+    ]
+    mean_headers = ("optimiser", "regime", "method", "cells", *currencies)
+    parts = [
+        f"{title}\n{report.text_table(headers, lines)}",
+        f"Geometric means over worlds and group sizes, far target\n{report.text_table(mean_headers, table)}",
+        report.text_table(fit_headers, shown),
+        conclusion(fitted),
+    ]
     return "\n\n".join(parts)
+
+
+def _interval(row: Mapping[str, Any]) -> str:
+    return "-" if row["value"] is None else f"{row['value']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
 
 
 def cost(settings: Settings, threads: int) -> Cost:
@@ -186,13 +201,15 @@ def main(argv: Sequence[str]) -> None:
         rows, listed = simulate(settings, out, args.threads)
         fitted = fits(listed, settings.seed)
         summary = {"settings": asdict(settings), "regimes": {r: REGIMES[r]._asdict() for r in settings.regimes}}
-        printed = report.to_json({**summary, "conclusion": conclusion(fitted), "fits": fitted, "rows": rows})
+        means = averages(rows)
+        judged = {"conclusion": conclusion(fitted), "means": means, "fits": fitted}
+        printed = report.to_json({**summary, **judged, "rows": rows})
         report.write_csv(out / "table.csv", rows)
         report.write_bytes(out / "summary.json", printed.encode())
         figures = {f"prediction_{optimiser}.png": plot(listed, optimiser) for optimiser in settings.optimisers}
         for name, figure in figures.items():
             report.save_figure(out / name, figure)
-    report.say(printed if args.json else show(settings, rows, fitted))
+    report.say(printed if args.json else show(rows, fitted, means))
     if not args.json:
         report.say(f"All {len(rows)} rows: {out / 'table.csv'}; figures: {', '.join(str(out / n) for n in figures)}")
 
