@@ -47,9 +47,9 @@ def _grid(lowest: float, count: int) -> tuple[float, ...]:
 
 
 REGIMES = {
-    "plateau": Regime(4, 6, 0.3, 60, _grid(0.16, 5), _grid(64, 6)),
-    "balanced": Regime(12, 12, 3.0, 160, _grid(0.08, 5), _grid(32, 6)),
-    "noisy": Regime(32, 32, 30.0, 600, _grid(0.04, 5), _grid(8, 6)),
+    "plateau": Regime(4, 6, 0.3, 60, _grid(0.16, 5), _grid(64, 7)),
+    "balanced": Regime(12, 12, 3.0, 160, _grid(0.08, 5), _grid(32, 7)),
+    "noisy": Regime(32, 32, 30.0, 600, _grid(0.04, 5), _grid(8, 7)),
 }
 
 
