@@ -19,6 +19,7 @@ from ebpo_sim.chains.population import (
     parse_population,
     per_token,
     skill_chain,
+    success_gradient,
     token_entropy,
 )
 from ebpo_sim.chains.rung import TrainingConfig
@@ -81,6 +82,18 @@ def test_nu_is_free_of_the_batch_size_and_of_scale() -> None:
     assert large.rollouts == 8 * small.rollouts
     g = np.random.default_rng(1).standard_normal((9, 5)) + 1
     assert_allclose(estimates(2 * g, np.ones(5)), estimates(g, 3 * np.ones(5)), rtol=1e-9)
+
+
+def test_the_gain_of_a_normalised_update_is_bounded_and_free_of_scale() -> None:
+    """Guards `adam`: at most |e|_1, which updates without noise gain; ten times the rollouts are nearer to it; the same
+    for a multiple of the advantages."""
+    population = skill_chain(prompts=512, validation=1)
+    most = float(np.abs(success_gradient(population.start_SK, population.prompts)).sum())
+    few, many, scaled = (
+        noise(population, replace(ONE, estimator=e, group_size=4, prompts=m), redraws=64).adam
+        for e, m in (("rloo", 8), ("rloo", 80), ("dr_grpo", 8))
+    )
+    assert 0 < few < many < most and scaled == pytest.approx(few)
 
 
 def test_more_shared_skills_are_less_noise() -> None:

@@ -31,7 +31,7 @@ def curve(*pass1: float) -> list[dict[str, float]]:
 
 
 def noise(**given: float | None) -> dict[str, float | None]:
-    return {"nu": 60.0, "rollouts": 20.0, "silent": 0.5, "error": 0.04, "cosine": 1.0, **given}
+    return {"nu": 60.0, "rollouts": 20.0, "silent": 0.5, "error": 0.04, "cosine": 1.0, "adam": 1.0, **given}
 
 
 def test_a_target_is_met_between_records() -> None:
@@ -58,9 +58,9 @@ def test_rollouts_give_the_ratio_to_whole_groups() -> None:
 
 def test_predictions_are_their_formulas() -> None:
     """Guards the predictors: (1 + nu/N) ratios, error ratios, shares of live groups; None where a number is missing."""
-    grpo, mine = noise(), noise(nu=20.0, silent=0.0, error=0.02, cosine=0.5)
+    grpo, mine = noise(), noise(nu=20.0, silent=0.0, error=0.02, cosine=0.5, adam=2.0)
     assert predictors(mine, grpo, (noise(nu=100.0), grpo)) == {
-        "noise": 0.5, "noise midway": 1.5, "baseline error": 0.5, "silent groups": 0.5, "cosine": 2.0,
+        "noise": 0.5, "noise by coordinate": 0.25, "noise midway": 1.5, "baseline error": 0.5, "silent groups": 0.5, "cosine": 2.0,
     }  # fmt: skip
     assert predicted(noise(nu=None), grpo) is None
     assert predictors(noise(error=None), grpo, None)["baseline error"] is None

@@ -32,7 +32,8 @@ class Noise(NamedTuple):
     """nu and cos(E g, e), each ± its jackknife standard error over redraws; NaN where e or the signal is 0.
 
     cosine: may exceed 1 by its error. rollouts: N, drawn a batch. silent: share of groups without any advantage but 0.
-    rows: share of rollouts with one. entropy: change of the tokens' mean entropy (nats) per unit of reward along E g.
+    rows: share of rollouts with one. adam: sum_j e_j E g_j / sqrt(E g_j^2), reward per unit of learning rate of an
+    update whose every coordinate is divided by its own root mean square, as Adam's is. entropy: change of the tokens' mean entropy (nats) per unit of reward along E g.
     error: E (baseline - p)^2, NaN for rules that subtract none.
     """
 
@@ -43,6 +44,7 @@ class Noise(NamedTuple):
     rollouts: float
     silent: float
     rows: float
+    adam: float
     entropy: float
     error: float
 
@@ -88,7 +90,9 @@ def noise(
     variance, cosine = estimates(gradient_NSK.reshape(redraws, -1), exact_SK.ravel())
     gain = float(np.sum(mean_SK * exact_SK))
     entropy = float(np.sum(mean_SK * entropy_gradient(theta_SK, prompts))) / gain if gain else float("nan")
-    return Noise(drawn * variance[0], drawn * variance[1], *cosine, drawn, silent, rows, entropy, error)
+    root_SK = np.sqrt(np.mean(gradient_NSK**2, axis=0))
+    adam = float(np.sum(exact_SK * mean_SK / np.where(root_SK > 0, root_SK, np.inf)))
+    return Noise(drawn * variance[0], drawn * variance[1], *cosine, drawn, silent, rows, adam, entropy, error)
 
 
 def estimates(gradient_ND: Array, exact_D: Array) -> tuple[tuple[float, float], tuple[float, float]]:

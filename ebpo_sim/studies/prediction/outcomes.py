@@ -29,7 +29,7 @@ COSTS = {"seconds 1:1": (1, 1), "seconds 4:1": (4, 1), "seconds 1:4": (1, 4)}  #
 CURRENCIES = ("step", "rollouts", "rows", *COSTS)
 REDRAWS = 1000  # of the bootstrap
 FIT = ("slope", "slope_low", "slope_high", "rank", "rank_low", "rank_high", "same_side", "residual")
-NOISE = ("nu", "cosine", "silent", "rows", "entropy", "error")
+NOISE = ("nu", "cosine", "silent", "rows", "adam", "entropy", "error")
 
 
 class Point(NamedTuple):
@@ -180,9 +180,9 @@ def fit(mine: Sequence[Point], name: str, rng: np.random.Generator) -> dict[str,
     drawn = []
     for _ in range(REDRAWS):
         chosen = [member[c] for c in rng.integers(len(cells), size=len(cells))]
-        seeds = [rng.integers(y_PR.shape[1], size=y_PR.shape[1]) for _ in chosen]
-        y = np.concatenate([y_PR[rows][:, s].mean(axis=1) for rows, s in zip(chosen, seeds, strict=True)])
-        drawn.append(line(x[np.concatenate(chosen)], y))
+        rows, seeds_CR = np.concatenate(chosen), rng.integers(y_PR.shape[1], size=(len(cells), y_PR.shape[1]))
+        seeds_PR = np.repeat(seeds_CR, [len(c) for c in chosen], axis=0)
+        drawn.append(line(x[rows], np.take_along_axis(y_PR[rows], seeds_PR, axis=1).mean(axis=1)))
     low, high = np.nanquantile(drawn, [0.025, 0.975], axis=0).tolist()
     y = y_PR.mean(axis=1)
     slope, rank = line(x, y)
@@ -195,10 +195,14 @@ def fit(mine: Sequence[Point], name: str, rng: np.random.Generator) -> dict[str,
 
 def line(x: Array, y: Array) -> tuple[float, float]:
     """(least-squares slope, Spearman's rank correlation); NaN where x or y is constant."""
-    from scipy.stats import rankdata
-
     spread = float(np.sum((x - x.mean()) ** 2))
     if spread < 1e-18 or np.ptp(y) < 1e-12:
         return float("nan"), float("nan")
-    rank = float(np.corrcoef(rankdata(x), rankdata(y))[0, 1])
+    rank = float(np.corrcoef(_ranks(x), _ranks(y))[0, 1])
     return float((x - x.mean()) @ (y - y.mean())) / spread, rank
+
+
+def _ranks(values: Array) -> Array:
+    """Mean ranks: equal values share theirs."""
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return np.asarray((np.cumsum(counts) - counts / 2)[place])

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 MARKERS = dict(zip(REGIMES, "osD", strict=True))
 TICKS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 1, 1.5, 2, 3, 5, 10, 20)
-SMALL = ("noise midway", "baseline error", "silent groups", "cosine")
+SMALL = ("noise by coordinate", "noise midway", "baseline error", "silent groups", "cosine")
 
 
 def plot(points: Sequence[Point], optimiser: str) -> Figure:
@@ -29,17 +29,18 @@ def plot(points: Sequence[Point], optimiser: str) -> Figure:
 
     mine = [p for p in points if (p.cell.optimiser, p.target) == (optimiser, "far")]
     colour = colours(dict.fromkeys(p.arm for p in mine))
-    figure = Figure(figsize=(14, 6.6), layout="constrained")
-    panels = figure.subplot_mosaic([["noise", "noise", *SMALL[:2]], ["noise", "noise", *SMALL[2:]]])
-    for name, panel in panels.items():
-        _panel(panel, mine, name, colour, large=name == "noise")
+    figure = Figure(figsize=(15, 6), layout="constrained")
+    panels = figure.subplot_mosaic([["noise", "noise", *SMALL[:3]], ["noise", "noise", *SMALL[3:], "key"]])
+    panels["key"].axis("off")
+    for name in ("noise", *SMALL):
+        _panel(panels[name], mine, name, colour, large=name == "noise")
     key = [Line2D([], [], color=colour[arm], marker="o", ls="", label=label(arm).name) for arm in colour]
     regimes = dict.fromkeys(p.cell.regime for p in mine)
     key += [
         Line2D([], [], color="black", marker=MARKERS[r], ls="", mfc="none", label=f"{r}, nu/N = {REGIMES[r].ratio:g}")
         for r in regimes
     ]
-    panels["noise"].legend(handles=key, fontsize=7.5, frameon=False, loc="upper left")
+    panels["key"].legend(handles=key, fontsize=8, frameon=False, loc="upper left")
     figure.suptitle(f"Steps to the far target, method / GRPO, each at its own learning rate ({optimiser})")
     return figure
 

@@ -145,8 +145,10 @@ def predictors(mine: Measured, grpo: Measured, later: tuple[Measured, Measured] 
         return a / b if a is not None and b is not None and a > 0 and b > 0 else None
 
     lively = [None if x["silent"] is None else 1 - x["silent"] for x in (grpo, mine)]
+    adam = ratio(grpo["adam"], mine["adam"])
     return {
         "noise": predicted(mine, grpo),
+        "noise by coordinate": None if adam is None else adam**2,  # progress a lr - b lr^2 at its best is a^2 / 4b
         "noise midway": predicted(*later) if later else None,
         "baseline error": ratio(mine["error"], grpo["error"]),
         "silent groups": ratio(*lively),
