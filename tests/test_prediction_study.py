@@ -60,7 +60,8 @@ def test_predictions_are_their_formulas() -> None:
     """Guards the predictors: (1 + nu/N) ratios, error ratios, shares of live groups; None where a number is missing."""
     grpo, mine = noise(), noise(nu=20.0, silent=0.0, error=0.02, cosine=0.5, adam=2.0)
     assert predictors(mine, grpo, (noise(nu=100.0), grpo)) == {
-        "noise": 0.5, "noise by coordinate": 0.25, "noise midway": 1.5, "baseline error": 0.5, "silent groups": 0.5, "cosine": 2.0,
+        "noise": 0.5, "noise by coordinate": 0.25, "noise midway": 1.5, "baseline error": 0.5,
+        "silent groups": 0.5, "cosine": 2.0,
     }  # fmt: skip
     assert predicted(noise(nu=None), grpo) is None
     assert predictors(noise(error=None), grpo, None)["baseline error"] is None

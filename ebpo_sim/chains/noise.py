@@ -25,6 +25,7 @@ from ebpo_sim.errors import InputError
 from ebpo_sim.methods.step import State, start
 
 Array = NDArray[np.float64]
+ROUNDING = 1e-9  # of the largest: coordinates below it hold nothing but rounding, which no division may raise
 LEAST = 8  # redraws: below it the jackknife says little
 
 
@@ -33,8 +34,8 @@ class Noise(NamedTuple):
 
     cosine: may exceed 1 by its error. rollouts: N, drawn a batch. silent: share of groups without any advantage but 0.
     rows: share of rollouts with one. adam: sum_j e_j E g_j / sqrt(E g_j^2), reward per unit of learning rate of an
-    update whose every coordinate is divided by its own root mean square, as Adam's is. entropy: change of the tokens' mean entropy (nats) per unit of reward along E g.
-    error: E (baseline - p)^2, NaN for rules that subtract none.
+    update whose every coordinate is divided by its own root mean square, as Adam's is. entropy: change of the tokens'
+    mean entropy (nats) per unit of reward along E g. error: E (baseline - p)^2, NaN for rules that subtract none.
     """
 
     nu: float
@@ -91,7 +92,7 @@ def noise(
     gain = float(np.sum(mean_SK * exact_SK))
     entropy = float(np.sum(mean_SK * entropy_gradient(theta_SK, prompts))) / gain if gain else float("nan")
     root_SK = np.sqrt(np.mean(gradient_NSK**2, axis=0))
-    adam = float(np.sum(exact_SK * mean_SK / np.where(root_SK > 0, root_SK, np.inf)))
+    adam = float(np.sum(exact_SK * mean_SK / np.where(root_SK > ROUNDING * root_SK.max(), root_SK, np.inf)))
     return Noise(drawn * variance[0], drawn * variance[1], *cosine, drawn, silent, rows, adam, entropy, error)
 
 
