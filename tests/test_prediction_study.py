@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -164,3 +165,19 @@ def test_cells_share_what_was_calibrated() -> None:
     asked = plan(Settings(("chain",), ("ebpo", "grpo"), (2, 4), ("noisy",), ("adam",)), [CELL])
     assert [(c.group_size, c.rollouts, c.far) for c in asked.arms] == [(2, 32, 0.5), (4, 32, 0.5)]
     assert set(asked.arms.values()) == {("grpo", "ebpo")} and set(asked.rates.values()) == {REGIMES["noisy"].adam}
+
+
+def test_the_readme_quotes_the_committed_run() -> None:
+    """Guards the README's numbers: slope, rank correlation and points are those of the conclusion in prediction.txt, and
+    each method's mean ratio of steps in the noisy regime stands in its table."""
+    root = Path(__file__).parent.parent
+    readme = " ".join((root / "README.md").read_text(encoding="utf-8").split())
+    text = (root / "paper_figures" / "gallery" / "prediction.txt").read_text(encoding="utf-8")
+    found = re.search(r"slope (.*?), rank correlation (.*?) over (\d+) points", text)
+    assert found is not None
+    slope, rank, points = found.groups()
+    assert f"is {slope}, the rank correlation {rank}" in readme and f"Over {points} points" in readme
+    means = text[text.index("Geometric means") :]
+    for method, name in (("ebpo", "EBPO"), ("loo_table:weights=score,memory=0.95", "table"), ("reinforce", "baseline")):
+        row = re.search(rf"adam +noisy +{re.escape(method)} +\d+ +(\S+ \[\S+ \S+\])", means)
+        assert row is not None and f"{name} {row[1]}" in readme
