@@ -168,8 +168,8 @@ def test_cells_share_what_was_calibrated() -> None:
 
 
 def test_the_readme_quotes_the_committed_run() -> None:
-    """Guards the README's numbers: slope, rank correlation and points are those of the conclusion in prediction.txt, and
-    each method's mean ratio of steps in the noisy regime stands in its table."""
+    """Guards the README's numbers: slope, rank correlation and points are those of the conclusion in prediction.txt,
+    and each method's mean ratio of steps in the noisy regime stands in its table."""
     root = Path(__file__).parent.parent
     readme = " ".join((root / "README.md").read_text(encoding="utf-8").split())
     text = (root / "paper_figures" / "gallery" / "prediction.txt").read_text(encoding="utf-8")
