@@ -75,8 +75,10 @@ def label(rule: str) -> Label:
 
 
 def colours(rules: Iterable[str]) -> dict[str, str]:
-    """A colour for each rule: its label's, and for those without a row the spare ones in turn."""
+    """A colour for each rule: its label's, and for those without a row the spare ones that no label has here."""
     listed = list(dict.fromkeys(rules))
     others = [rule for rule in listed if rule not in LABELS]
-    spare = {rule: SPARE[i % len(SPARE)] for i, rule in enumerate(others)}
+    taken = {LABELS[rule].colour for rule in listed if rule in LABELS}
+    free = [colour for colour in SPARE if colour not in taken] or SPARE
+    spare = {rule: free[i % len(free)] for i, rule in enumerate(others)}
     return {rule: spare.get(rule) or LABELS[rule].colour for rule in listed}

@@ -30,6 +30,7 @@ from ebpo_sim.studies.entropy import study as entropy_study
 from ebpo_sim.studies.failure import study as failure_study
 from ebpo_sim.studies.hidden_bias import study as hidden_bias_study
 from ebpo_sim.studies.mse import study as mse_study
+from ebpo_sim.studies.prediction import study as prediction_study
 from ebpo_sim.studies.training import study as training_study
 from paper_figures import __main__ as figures
 
@@ -131,6 +132,8 @@ COMMANDS = {
                                 ((clustering_study, "simulate"),)),
     "hidden_bias_study": Command(hidden_bias_study.main, ("--quick",), FEW, ((hidden_bias_study, "simulate"),)),
     "training_study": Command(training_study.main, ("--quick",), TRAINING, ((training_study, "simulate"),)),
+    "prediction_study": Command(prediction_study.main, ("--quick",), {**TRAINING, "--regime": NUMBER},
+                                ((prediction_study, "simulate"),)),
     "claims": Command(claims.main, ("--quick",), {**FEW, "T2": st.just("T2"), "X": NUMBER}, ((claims, "run_ledger"),)),
     "bench": Command(bench.main, ("--quick",), FEW, ((bench, "measure"),)),
     "coverage": Command(coverage.main, ("--quick",), FEW, ((coverage, "study"),)),

@@ -21,6 +21,9 @@ from ebpo_sim import cli, studies
 NAMES = sorted(path.parent.name for path in Path(studies.__file__).parent.glob("*/study.py"))
 OWN = {  # small arguments of a study with a command line of its own
     "hidden_bias": ["--quick"],
+    "prediction": [
+        "--quick", "--world", "observed:Qwen2.5-7B", "--estimator", "ebpo", "--group-size", "4", "--regime", "plateau",
+    ],
     "training": [
         "--quick", "--world", "chain", "--estimator", "ebpo", "--group-size", "2", "--optimiser", "sgd", "--steps", "4",
         "--seeds", "2", "--order", "shuffled",
@@ -97,8 +100,10 @@ def from_command_line(study: str, tmp_path_factory: pytest.TempPathFactory) -> I
 
 
 def test_studies_are_found() -> None:
-    """Guards discovery: the six that are there, and no list of own arguments for one that is not."""
-    assert {"clustering", "entropy", "failure", "hidden_bias", "mse", "training"} <= set(NAMES) >= set(OWN)
+    """Guards discovery: the seven that are there, and no list of own arguments for one that is not."""
+    assert (
+        {"clustering", "entropy", "failure", "hidden_bias", "mse", "prediction", "training"} <= set(NAMES) >= set(OWN)
+    )
 
 
 def test_json_is_all_that_is_printed(from_command_line: Ran) -> None:

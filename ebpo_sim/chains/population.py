@@ -82,6 +82,18 @@ def success_gradient(theta_SK: Array, prompts: Prompts, weight_P: ArrayLike | No
     return gradient
 
 
+def entropy_gradient(theta_SK: Array, prompts: Prompts) -> Array:
+    """d/dtheta of the mean entropy of a token over all tokens of the prompts, shape (S, K).
+
+    dH/dtheta[s, a] = - pi(a) (log pi(a) + H) for a step that needs s.
+    """
+    pi, live_PL = step_distributions(theta_SK, prompts), prompts.live_PL
+    slope_PLK = -(xlogy(pi, pi) + pi * token_entropy(theta_SK, prompts)[..., None]) / live_PL.sum()
+    gradient = np.zeros_like(theta_SK)
+    np.add.at(gradient, prompts.skills_PL, np.where(live_PL[..., None], slope_PLK, 0.0))
+    return gradient
+
+
 def skill_chain(
     topics: int = 4, skills_per_topic: int = 6, prompts: int = 512, lengths: Sequence[int] = (1, 2, 3, 4),
     seed: int = 0, *, shared_skills: int = 4, actions: int = 8, validation: int = 256, spread: float = 1.0,
@@ -148,18 +160,23 @@ def from_observed(
     return SkillChain(world.name, draw(prompts), draw(validation), start)
 
 
-def parse_population(text: str, prompts: int, seed: int, validation: int = 256) -> SkillChain:
-    """ "chain": `skill_chain`; "bandit:WORLD": `bandit` at WORLD's quantiles; else a world: `from_observed`."""
+def parse_population(
+    text: str, prompts: int, seed: int, validation: int = 256, topics: int = 4, skills_per_topic: int = 6
+) -> SkillChain:
+    """ "chain": `skill_chain`; "bandit:WORLD": `bandit` at WORLD's quantiles; else a world: `from_observed`.
+
+    topics, skills_per_topic: how far skills are shared, so how noisy gradients are; a bandit shares none.
+    """
     kind, _, body = text.partition(":")
     if prompts < 1:
         raise InputError(f"prompts must be at least 1, got {prompts}")
     if text == "chain":
-        return skill_chain(prompts=prompts, seed=seed, validation=validation)
+        return skill_chain(topics, skills_per_topic, prompts, seed=seed, validation=validation)
     if kind == "bandit":
         return bandit(quantiles(parse_world(body), prompts, EDGE), name=text)
     if ":" not in text:
         raise unknown_name("training world", text, ("chain", "bandit:WORLD", "observed:MODEL"))
-    return from_observed(text, prompts, seed, validation=validation)
+    return from_observed(text, prompts, seed, topics=topics, skills_per_topic=skills_per_topic, validation=validation)
 
 
 def _offset(p_P: Array, length_P: Ints, actions: int) -> Array:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -57,8 +58,7 @@ class TrainingConfig:
 
     clip_low, clip_high: the ratio's bounds 1 - low, 1 + high. kl: weight of the k3 divergence to the starting policy.
     order: one of `sampling/orders.py`, by topic or starting success probability; a method that names an allocation does
-    without it. evaluate_rollouts: answers a
-    vote; gradient_redraws: 0 leaves the gradient's bias and variance out. learning_rate may be 0 (nothing moves).
+    without it. evaluate_rollouts: answers a vote. gradient_redraws: 0 leaves the gradient's bias and variance out.
     """
 
     estimator: str = "grpo"
@@ -146,11 +146,11 @@ def learner_of(config: TrainingConfig, named: tuple[Objective, ...] = ()) -> Lea
     )  # fmt: skip
 
 
+@lru_cache(maxsize=4)
 def pool_of(population: SkillChain) -> Pool:
     """The training prompts as allocations see them."""
-    return Pool(
-        len(population.prompts.length_P), population.prompts.topic_P, success(population.start_SK, population.prompts)
-    )
+    p_P = success(population.start_SK, population.prompts)
+    return Pool(len(p_P), population.prompts.topic_P, p_P)
 
 
 def stream(population: SkillChain, config: TrainingConfig) -> Ints:

@@ -1,0 +1,1 @@
+"""Does gradient noise predict training? Predictions first, then tuned runs, in three regimes."""

@@ -1,0 +1,76 @@
+"""The prediction study's picture: predicted against measured ratios of steps, and what other rules of thumb expect."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ebpo_sim.compare.differences import mean_of
+from ebpo_sim.labels import colours, label
+from ebpo_sim.studies.prediction.cells import REGIMES
+from ebpo_sim.studies.prediction.outcomes import Point
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+MARKERS = dict(zip(REGIMES, "osD", strict=True))
+TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50)  # small panels have every third
+SMALL = ("noise by coordinate", "noise midway", "baseline error", "silent groups", "cosine")
+
+
+def plot(points: Sequence[Point], optimiser: str) -> Figure:
+    """Steps to the far target, method over GRPO, a point a method and cell: by noise large, by others small."""
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
+    mine = [p for p in points if (p.cell.optimiser, p.target) == (optimiser, "far")]
+    colour = colours(dict.fromkeys(p.arm for p in mine))
+    figure = Figure(figsize=(11.5, 5), layout="constrained")
+    panels = figure.subplot_mosaic([["noise", "noise", *SMALL[:3]], ["noise", "noise", *SMALL[3:], "key"]])
+    panels["key"].axis("off")
+    for name in ("noise", *SMALL):
+        _panel(panels[name], mine, name, colour, large=name == "noise")
+    key = [
+        Line2D([], [], color=colour[arm], marker="o", ls="", label=label(arm).name.replace(" + ", "\n+ "))
+        for arm in colour
+    ]
+    regimes = dict.fromkeys(p.cell.regime for p in mine)
+    key += [
+        Line2D([], [], color="black", marker=MARKERS[r], ls="", mfc="none", label=f"{r}, nu/N = {REGIMES[r].ratio:g}")
+        for r in regimes
+    ]
+    panels["key"].legend(handles=key, fontsize=6.5, frameon=False, loc="upper left")
+    figure.suptitle(
+        f"Steps to the far target, method / GRPO, each at its own rate ({optimiser}): measured against predicted; "
+        "by noise, (1 + nu/N) / (1 + nu of GRPO/N)", fontsize=10,
+    )  # fmt: skip
+    return figure
+
+
+def _panel(panel: Axes, points: Sequence[Point], name: str, colour: dict[str, str], large: bool) -> None:
+    shown = [p for p in points if (p.predictors[name] or 0) > 0]
+    for p in shown:
+        found = mean_of(p.log_ratio_R)
+        at, low, high = (math.exp(v if v is not None else found.value) for v in (found.value, found.low, found.high))
+        bars = [[at - low], [high - at]] if large else None
+        panel.errorbar(
+            [p.predictors[name] or 1.0], [at], bars, color=colour[p.arm], marker=MARKERS[p.cell.regime],
+            ms=6 if large else 4, mfc="none" if p.cell.regime != "noisy" else colour[p.arm], elinewidth=0.6, ls="",
+        )  # fmt: skip
+    x, y = ([p.predictors[name] or 1.0 for p in shown], [math.exp(float(np.mean(p.log_ratio_R))) for p in points])
+    (x_low, x_high), (y_low, y_high) = ((min([0.5, *v]) / 1.2, max([2.0, *v]) * 1.2) for v in (x, y))
+    panel.plot([1e-3, 1e3], [1e-3, 1e3], color="black", lw=0.8)
+    panel.axhline(1, color="0.8", lw=0.6, zorder=0)
+    panel.axvline(1, color="0.8", lw=0.6, zorder=0)
+    panel.set(xscale="log", yscale="log", xlim=(x_low, x_high), ylim=(y_low, y_high))
+    panel.set_xlabel(f"predicted by {name}", fontsize=10 if large else 8)
+    ticks = TICKS if large else TICKS[::3]
+    panel.set_xticks([t for t in ticks if x_low <= t <= x_high])
+    panel.set_yticks([t for t in ticks if y_low <= t <= y_high])
+    panel.minorticks_off()
+    for axis in (panel.xaxis, panel.yaxis):
+        axis.set_major_formatter("{x:g}")

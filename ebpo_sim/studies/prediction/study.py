@@ -1,0 +1,218 @@
+"""Does gradient noise, measured before training, predict how soon each method reaches a target?
+
+First nu, the gradient noise scale of every method in every cell, on the untrained policy, and from it the predicted
+ratio of steps to a target, (1 + nu_m/N) / (1 + nu_grpo/N); written to table.csv before anything is trained. Then every
+method at its own learning rate of a common grid, on-policy, one mini-batch a step, constant rate, seeds paired: steps,
+rollouts, trained rows and modelled seconds to the targets. Beside noise stand what baseline error, silent groups and
+the gradient's cosine expect. A tie where nu/N is below 1 has no resolving power, and is not called a tie.
+
+regimes: plateau, balanced, noisy: nu/N of about 0.3, 3 and 30 for GRPO at G = 4 at the start
+targets: near and far, 40 and 70 % of what GRPO at G = 4 gains in a calibration run; rates are tuned for the far one
+The full study takes about ten minutes on two cores, --quick under one; finished pieces are kept and gone on from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ebpo_sim import budget, cli, report
+from ebpo_sim.chains.rung import OPTIMISERS
+from ebpo_sim.compare import text
+from ebpo_sim.compare.jobs import finish, refuse_failed
+from ebpo_sim.compare.plan import series
+from ebpo_sim.labels import REFERENCE
+from ebpo_sim.studies.base import Cost
+from ebpo_sim.studies.prediction.cells import CELLS, REGIMES, Ladder, Settings, plan
+from ebpo_sim.studies.prediction.outcomes import Found, Point, averages, fits, measured_rows, noise_rows, points, spent
+from ebpo_sim.studies.prediction.plots import plot
+from ebpo_sim.studies.prediction.predict import at_the_start, calibrated, midway
+
+Rows = list[dict[str, Any]]
+
+SCORE = "loo_table:weights=score,memory=0.95"
+SETTINGS = Settings(
+    worlds=(
+        "observed:Qwen2.5-7B", "observed:Qwen2.5-Math-1.5B-Instruct/MATH", "observed:GPT-4-0613/LiveCodeBench",
+    ),
+    estimators=(
+        "rloo", "ebpo", "ebpo:shrinkage=1", "ebpo_debiased:memory=0.95", "loo_table:memory=0.95", SCORE, "reinforce",
+        f"{SCORE} + keep_rows:share=0.5",
+    ),  # without dr_grpo: a constant times rloo, so the same run under Adam
+    group_sizes=(2, 8),
+    regimes=tuple(REGIMES),
+    optimisers=("adam",),
+)  # fmt: skip
+QUICK = replace(
+    SETTINGS, worlds=SETTINGS.worlds[:1], estimators=("ebpo", SCORE),
+    group_sizes=(2, 8), regimes=("plateau", "noisy"), population=1024, validation=256, seeds=2, tuning_seeds=1, thin=2,
+    redraws=48,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Options:
+    """The command line."""
+
+    quick: bool = cli.option(False, "a small version of everything, for a first look")
+    world: tuple[str, ...] = cli.option((), "starting pass rates (repeatable), as in training_study", metavar="WORLD")
+    estimator: tuple[str, ...] = cli.option((), "method, beside grpo (repeatable)", metavar="NAME")
+    group_size: tuple[int, ...] = cli.option(
+        (), "rollouts per prompt (repeatable)", check=cli.check_group_size, metavar="G"
+    )
+    regime: tuple[str, ...] = cli.option((), "(repeatable; list above)", metavar="NAME")
+    optimiser: tuple[str, ...] = cli.option((), "(repeatable; default adam)", choices=OPTIMISERS)
+    seeds: int | None = cli.option(None, "final runs of a cell", 2, metavar="R")
+    seed: int = cli.seed_option()
+    threads: int = cli.threads_option()
+    out: str = cli.out_option(default="results/prediction_study")
+    json: bool = cli.json_option()
+    yes: bool = cli.yes_option()
+
+
+class Outcome(NamedTuple):
+    """The long table, and the points of the figure."""
+
+    rows: Rows
+    points: list[Point]
+
+
+def simulate(settings: Settings, out: Path, threads: int = 1) -> Outcome:
+    """Predictions, which are written before the runs; then the runs. Raises InputError where one failed."""
+    settings.check()
+    folder, ladder = out / CELLS, Ladder(settings)
+    asked = plan(settings, calibrated(settings, folder, threads))
+    starts = at_the_start(settings, asked, folder, threads)
+    rows = noise_rows(starts, "start")
+    report.write_csv(out / "table.csv", rows)
+    done, failed = finish(asked, ladder, folder, threads)
+    refuse_failed(failed)
+    found = series(asked, ladder, done)
+    later = midway(settings, asked, _met(found), folder, threads)
+    rows += noise_rows(later, "midway") + measured_rows(settings, found, starts)
+    return Outcome(rows, points(settings, found, starts, later))
+
+
+def _met(found: Found) -> dict[Any, tuple[int, float]]:
+    """(steps, rate) with which GRPO meets the near target, by cell, where its first run does."""
+    runs = {cell: (x.rate, spent(x, "near")) for (arm, cell, _), x in found.items() if arm == REFERENCE}
+    return {cell: (max(1, round(met[0]["step"])), rate) for cell, (rate, met) in runs.items() if 0 in met}
+
+
+def conclusion(fitted: Rows) -> str:
+    """One line, computed: slope and rank correlation of noise, and the others' rank correlations."""
+    lines = []
+    for optimiser in dict.fromkeys(r["optimiser"] for r in fitted):
+        mine = {
+            r["predictor"]: r for r in fitted
+            if (r["optimiser"], r["target"], r["regime"]) == (optimiser, "far", "all") and r["slope"] is not None
+        }  # fmt: skip
+        if "noise" in mine:
+            x = mine["noise"]
+            others = ", ".join(f"{n} {r['rank']:.2f}" for n, r in mine.items() if n != "noise")
+            lines.append(
+                f"{optimiser}: log measured on log predicted ratio of steps has slope {x['slope']:.2f} "
+                f"[{x['slope_low']:.2f}, {x['slope_high']:.2f}], rank correlation {x['rank']:.2f} "
+                f"[{x['rank_low']:.2f}, {x['rank_high']:.2f}] over {x['points']} points in {x['cells']} cells"
+                + (f"; rank correlation of the others: {others}" if others else "")
+            )
+    return "; ".join(lines) + "." if lines else "Too few points for a slope: add methods, group sizes or worlds."
+
+
+def show(rows: Rows, fitted: Rows, means: Rows) -> str:
+    """Ratios of steps to the far target cell by cell, their means by regime in every currency, fits, conclusion."""
+    place = ("world", "regime", "optimiser", "group_size")
+    values = {(*(r[k] for k in place), r["estimator"], r["quantity"], r["target"]): r for r in rows}
+    lines = []
+    for key, r in values.items():
+        if key[-2:] == ("ratio of steps", "far"):
+            start = {
+                q: values[(*key[:4], arm, f"{q}, start", None)]["value"]
+                for q, arm in (("nu/N", REFERENCE), ("predicted ratio of steps", r["estimator"]))
+            }
+            rate = values[(*key[:4], r["estimator"], "learning rate", None)]
+            lines.append((
+                r["world"], r["regime"], report.number(start["nu/N"]), str(r["rollouts"]), r["optimiser"],
+                str(r["group_size"]), r["estimator"], text.rate(rate["value"], rate["verdict"] is not None),
+                report.number(start["predicted ratio of steps"]), _interval(r), r["verdict"],
+            ))  # fmt: skip
+    headers = (
+        "world", "regime", "nu/N", "N", "optimiser", "G", "method", "rate", "predicted", "measured, 95 %", "verdict",
+    )  # fmt: skip
+    title = "Steps to the far target, method / grpo; * the grid's edge"
+    shown = [
+        (r["optimiser"], r["target"], r["regime"], r["predictor"], str(r["points"]),
+         *(f"{r[n]:.2f} [{r[f'{n}_low']:.2f}, {r[f'{n}_high']:.2f}]" if r[n] is not None else "-"
+           for n in ("slope", "rank")))
+        for r in fitted
+    ]  # fmt: skip
+    fit_headers = ("optimiser", "target", "regime", "predictor", "points", "slope", "rank correlation")
+    currencies = list(dict.fromkeys(r["quantity"] for r in means))
+    by = {(r["optimiser"], r["regime"], r["estimator"], r["quantity"]): r for r in means}
+    table = [
+        (*key, str(by[(*key, currencies[0])]["cells"]), *(_interval(by[(*key, c)]) for c in currencies))
+        for key in dict.fromkeys(k[:3] for k in by)
+    ]
+    mean_headers = ("optimiser", "regime", "method", "cells", *currencies)
+    parts = [
+        f"{title}\n{report.text_table(headers, lines)}",
+        f"Geometric means over worlds and group sizes, far target\n{report.text_table(mean_headers, table)}",
+        report.text_table(fit_headers, shown),
+        conclusion(fitted),
+    ]
+    return "\n\n".join(parts)
+
+
+def _interval(row: Mapping[str, Any]) -> str:
+    return "-" if row["value"] is None else f"{row['value']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
+
+
+def cost(settings: Settings, threads: int) -> Cost:
+    """Seconds and bytes, from the sizes alone: runs last to the longest step, N is what the default worlds have."""
+    runs = len(settings.worlds) * len(settings.arms) * len(settings.optimisers) * len(settings.group_sizes)
+    each = settings.seeds + settings.tuning_seeds * 6 / settings.thin
+    seconds = sum(runs * (each * REGIMES[r].steps * 1.5e-3 + settings.redraws * 6e-3) for r in settings.regimes)
+    gradient = max(REGIMES[r].topics * REGIMES[r].skills for r in settings.regimes) * 8 * 8.0
+    worker = 250e6 + 3.0 * settings.redraws * gradient + 16 * (settings.population + settings.validation) * 500.0
+    return Cost((threads + 1) * worker, seconds / max(1, min(threads, cli.available_cores())) + 5)
+
+
+def settings_from(args: Options) -> Settings:
+    """The full or quick settings with what the command line names in their place."""
+    given: Mapping[str, Any] = {
+        "worlds": args.world, "estimators": args.estimator, "group_sizes": tuple(sorted(args.group_size)),
+        "regimes": args.regime, "optimisers": args.optimiser, "seeds": args.seeds,
+    }  # fmt: skip
+    return replace(QUICK if args.quick else SETTINGS, seed=args.seed, **{k: v for k, v in given.items() if v})
+
+
+def main(argv: Sequence[str]) -> None:
+    args = cli.parse(Options, "python -m ebpo_sim.prediction_study", __doc__, argv)
+    settings = settings_from(args)
+    settings.check()
+    needed = cost(settings, args.threads)
+    remedy = "lower --seeds, or name fewer of --world, --estimator, --group-size, --regime"
+    what = f"prediction study of {len(settings.arms)} methods on {len(settings.worlds)} worlds, {settings.seeds} seeds,"
+    budget.require(memory=needed.memory, seconds=needed.seconds, what=what, remedy=remedy, yes=args.yes)
+    out = report.writable_folder(args.out)
+    with report.locked(out, CELLS):
+        rows, listed = simulate(settings, out, args.threads)
+        fitted = fits(listed, settings.seed)
+        summary = {"settings": asdict(settings), "regimes": {r: REGIMES[r]._asdict() for r in settings.regimes}}
+        means = averages(rows)
+        judged = {"conclusion": conclusion(fitted), "means": means, "fits": fitted}
+        printed = report.to_json({**summary, **judged, "rows": rows})
+        report.write_csv(out / "table.csv", rows)
+        report.write_bytes(out / "summary.json", printed.encode())
+        figures = {f"prediction_{optimiser}.png": plot(listed, optimiser) for optimiser in settings.optimisers}
+        for name, figure in figures.items():
+            report.save_figure(out / name, figure)
+    report.say(printed if args.json else show(rows, fitted, means))
+    if not args.json:
+        report.say(f"All {len(rows)} rows: {out / 'table.csv'}; figures: {', '.join(str(out / n) for n in figures)}")
+
+
+if __name__ == "__main__":
+    cli.run(main)
