@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from scipy.stats import t as student
 
-from ebpo_sim import cli, make
+from ebpo_sim import cli, make, report
 from ebpo_sim.claims import (
     Case,
     Check,
@@ -446,6 +446,24 @@ def test_the_readme_shows_this_ledger(full: Any) -> None:
     """Guards the README's table: it is the one that the ledger makes."""
     shown = re.search(r"<!-- ledger -->\n(.*?)\n<!-- /ledger -->", README, flags=re.S)
     assert shown and shown.group(1) == markdown(full), "copy results/claims/ledger.md into the README"
+
+
+def test_the_numbers_below_the_ledger(full: Any) -> None:
+    """Guards the paragraph "In numbers": every figure in it is the ledger's, in the order in which it stands there."""
+    found = {(row["id"], row["variant"]): row for row in rows(full)}
+
+    def ratio(variant: str) -> tuple[str, str]:
+        row = found["T2", variant]
+        return f"{row['effect']:.3f}", report.with_error(row["effect_mc"], row["effect_se"])
+
+    unbiased = "ebpo_debiased, leave-one-out"
+    lags = [
+        f"{abs(found['R3', f'{v}, drift']['effect']):.3f}" for v in ("ebpo_debiased", "ebpo_debiased, retention 0.9")
+    ]
+    gaps = [f"{found['O2', v]['effect']:.3f}" for v in (unbiased, "ebpo_debiased")]
+    expected = [*ratio("algorithm-1"), *ratio("ebpo_debiased"), *gaps, *ratio(unbiased), *lags]
+    text = README[README.index("In numbers, on Qwen2.5-Math-1.5B-Instruct") :].partition("\n\n")[0]
+    assert re.findall(r"\d\.\d{3,}(?: ± [\d.]+)?", text) == expected
 
 
 def test_the_front_door(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,7 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ebpo_sim.counts.exact import limit_risk
 from ebpo_sim.errors import InputError
+from ebpo_sim.estimators import make
 from ebpo_sim.worlds import (
     SOURCES,
     Counts,
@@ -21,6 +23,7 @@ from ebpo_sim.worlds import (
     observed_names,
     observed_source,
     parse_world,
+    ratio_world,
     variance_components,
 )
 
@@ -83,6 +86,36 @@ def test_deconvolution_keeps_mean_and_between_variance(name: str) -> None:
     variance = np.dot(counts.prompts, (rate - found.mean) ** 2) / (total - 1)
     assert prior.within == pytest.approx(found.within - variance / total, abs=1e-9)
     assert min(prior.weights) >= 0
+
+
+@pytest.mark.parametrize("name", ["Qwen2.5-7B", "Claude-2/LiveCodeBench", "GPT-4-0613/LiveCodeBench/easy"])
+def test_the_world_of_ratios_keeps_both_variances(name: str) -> None:
+    """Guards error ratios: both variances are the unbiased ones, so every line's ratio is that of the closed form; the
+    mean moves by no more than its standard error. Claude-2 at G = 4 has 3.02 and not 3.10."""
+    counts = observed_counts(name)
+    found, world = variance_components(counts), ratio_world(f"observed:{name}")
+    prior = world.quadrature(2)
+    assert (prior.within, prior.between) == pytest.approx((found.within, found.between), abs=1e-9)
+    rate, total = np.array(counts.successes) / counts.rollouts[0], sum(counts.prompts)
+    error = np.sqrt(np.dot(counts.prompts, (rate - found.mean) ** 2) / (total - 1) / total)
+    assert abs(prior.mean - found.mean) <= error
+    icc = found.between / (found.within + found.between)
+    weight, best = 1 / (2 + 3 * icc), found.within / (found.within + 4 * found.between)
+    closed = (1 - weight) ** 2 + weight**2 * 4 * found.between / found.within
+    assert limit_risk(make("ebpo"), world, 4).mse / (prior.within / 4) == pytest.approx(closed, rel=1e-7)
+    assert limit_risk(make("ebpo_debiased"), world, 4).mse / (prior.within / 4) == pytest.approx(1 - best, rel=1e-7)
+    if name.startswith("Claude"):
+        assert closed == pytest.approx(3.02, abs=0.005)
+
+
+@pytest.mark.parametrize("rows", [((8, 0), (8, 8)), ((4, 1), (4, 3)), ((2, 0), (2, 1), (2, 2))])
+def test_the_world_of_ratios_of_few_prompts(rows: tuple[tuple[int, int], ...]) -> None:
+    """Guards the ends: variances whose sum is above 1/4 give the mean 1/2, and no p leaves [0, 1]."""
+    counts = Counts(*zip(*rows, strict=True), (2,) * len(rows))
+    found, prior = variance_components(counts), deconvolve(counts, "within")
+    whole = min(found.within + found.between, 0.25)
+    assert prior.within + prior.between == pytest.approx(whole, abs=1e-9) or found.between <= 1e-9
+    assert min(prior.nodes) >= 0 and max(prior.nodes) <= 1 and min(prior.weights) >= 0
 
 
 def test_deconvolution_without_spread_is_one_point() -> None:

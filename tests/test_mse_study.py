@@ -12,7 +12,7 @@ from ebpo_sim.errors import InputError
 from ebpo_sim.rungs import COUNTS, standing
 from ebpo_sim.studies.mse.simulate import verdict
 from ebpo_sim.studies.mse.study import QUICK, SETTINGS, main
-from ebpo_sim.worlds import parse_world
+from ebpo_sim.worlds import parse_world, ratio_world
 
 TINY = ["--prompts", "200", "--steps", "2", "--replicates", "4"]
 REAL = "observed:Qwen2.5-Math-1.5B-Instruct/MATH"
@@ -46,7 +46,7 @@ def test_verdicts_on_a_real_world(tmp_path: Path, capsys: pytest.CaptureFixture[
     main(["--world", REAL, *TINY, "--group-size", "4", "--group-size", "8", "--out", str(tmp_path)])
     shown = capsys.readouterr().out
     rows = {(int(r["group_size"]), r["estimator"]): r for r in read_table(tmp_path)}
-    prior = parse_world(REAL).quadrature(2)
+    prior = ratio_world(REAL).quadrature(2)
     rho = prior.between / (prior.within + prior.between)
     for group_size in (4, 8):
         s = 1 / (2 + (group_size - 1) * rho)

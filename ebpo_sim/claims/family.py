@@ -16,7 +16,7 @@ from ebpo_sim.claims.base import Context, Subject
 from ebpo_sim.counts.streams import Design
 from ebpo_sim.estimators import Estimator, make
 from ebpo_sim.numbers.mixing import Prior
-from ebpo_sim.worlds import World, parse_world
+from ebpo_sim.worlds import World, ratio_world
 
 OBSERVED = (
     "observed:Qwen2.5-1.5B",
@@ -82,7 +82,7 @@ def default_context(quick: bool, seed: int, threads: int) -> Context:
 
 @lru_cache(maxsize=512)
 def world(text: str) -> World:
-    return parse_world(text)
+    return ratio_world(text)
 
 
 def cells(context: Context) -> Iterator[tuple[str, World, int]]:

@@ -2,7 +2,7 @@
 
 from ebpo_sim.worlds.base import Beta, LogitNormal, Mixture, Points, World, intra_class_correlation, quantiles
 from ebpo_sim.worlds.counts import Counts, VarianceComponents, deconvolve, variance_components
-from ebpo_sim.worlds.grammar import parse_world, read_counts, register_world, world_counts
+from ebpo_sim.worlds.grammar import parse_world, ratio_world, read_counts, register_world, world_counts
 from ebpo_sim.worlds.observed import SOURCES, observed_counts, observed_names, observed_source, observed_world
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "observed_world",
     "parse_world",
     "quantiles",
+    "ratio_world",
     "read_counts",
     "register_world",
     "variance_components",

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -99,8 +99,11 @@ def variance_components(counts: Counts) -> VarianceComponents:
 
 
 @lru_cache(maxsize=128)
-def deconvolve(counts: Counts) -> Prior:
-    """A discrete distribution of p that explains the counts and has their unbiased mean and between variance.
+def deconvolve(counts: Counts, match: Literal["mean", "within"] = "mean") -> Prior:
+    """A discrete distribution of p that explains the counts and has their unbiased between variance, and mean.
+
+    match="within": and within variance, on which with the between variance every line's error ratio rests. The mean is
+    then the one whose mean (1 - mean) is their sum, at most 1/4: nearer to 1/2, by at most its standard error.
 
     The maximum-likelihood mixing weights on an arcsine grid (EM from a Beta start), tilted by exp(a p + b p^2)
     so that mean and variance match `variance_components` to 1e-12. Where EM leaves too few points for that (two
@@ -114,7 +117,12 @@ def deconvolve(counts: Counts) -> Prior:
             "can be deconvolved: give the prompts the same number of rollouts"
         )
     found = variance_components(counts)
-    mean, between = found.mean, min(found.between, found.mean * (1 - found.mean))
+    mean = found.mean
+    if match == "within" and found.between > 1e-9:
+        whole = min(found.within + found.between, 0.25)
+        least = 2 * whole / (1 + float(np.sqrt(1 - 4 * whole)))
+        mean = least if mean < 0.5 else 1 - least
+    between = min(found.between, mean * (1 - mean))
     if between <= 1e-9:
         return Prior((mean,), (1.0,))
     if between >= mean * (1 - mean) - 1e-12:

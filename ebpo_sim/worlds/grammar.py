@@ -85,6 +85,13 @@ def world_counts(text: str) -> Counts | None:
     return read_counts(body) if kind == "counts" else None
 
 
+def ratio_world(text: str) -> World:
+    """`parse_world`, but rollout counts keep their unbiased within and between variances instead of their mean: the
+    world for error ratios, which is 3 % apart where few prompts are almost all solved or not at all."""
+    counts, world = world_counts(text), parse_world(text)
+    return world if counts is None else Points(world.name, deconvolve(counts, "within"))
+
+
 def read_counts(path: str) -> Counts:
     """Counts from a table (see `tables.rows`) with columns rollouts and successes (integers), and optionally prompts.
 

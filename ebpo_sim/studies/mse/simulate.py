@@ -14,12 +14,12 @@ from ebpo_sim.counts.updates import raw_table
 from ebpo_sim.estimators import Estimator
 from ebpo_sim.methods.selected import counted, is_oracle
 from ebpo_sim.studies.base import Rows, Settings
-from ebpo_sim.worlds import Counts, World, intra_class_correlation, parse_world, variance_components, world_counts
+from ebpo_sim.worlds import Counts, World, intra_class_correlation, ratio_world, variance_components, world_counts
 
 
 def simulate(settings: Settings, threads: int = 1) -> Rows:
     """The long table: one row for each world, group size and estimator (see README for the columns)."""
-    worlds = [(text, parse_world(text)) for text in settings.worlds]
+    worlds = [(text, ratio_world(text)) for text in settings.worlds]
     for name in settings.estimators:
         is_oracle(name)  # refuses unknown names before any work
     bar = report.progress(len(worlds) * len(settings.group_sizes) * (len(settings.estimators) + 1), "mse_study")
