@@ -12,6 +12,7 @@ import pytest
 from ebpo_sim import make
 from ebpo_sim.counts.exact import limit_risk
 from ebpo_sim.diagnose.__main__ import read
+from ebpo_sim.diagnose.coverage import NOMINAL, WORLDS, Design
 from ebpo_sim.diagnose.diagnosis import Plan, diagnose
 from ebpo_sim.diagnose.ratios import selection
 from ebpo_sim.estimators import names, registry
@@ -21,6 +22,7 @@ from ebpo_sim.studies.mse.study import SETTINGS
 from ebpo_sim.studies.mse.text import overview
 from ebpo_sim.worlds import observed_counts, parse_world
 
+DATA = Path(__file__).parent / "data"
 TEXT = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 
 
@@ -81,6 +83,16 @@ def test_the_diagnoses_are_what_the_code_computes(line: str, name: str, tmp_path
         values = (estimate.value, estimate.low, estimate.high)
         expected = [f"{v:.{len(d)}f}" for v, d in zip(values, digits, strict=True)]
         assert re.findall(r"\d+\.\d+", shown) == expected
+
+
+def test_measured_numbers_are_those_of_their_files() -> None:
+    """Guards what is measured too slowly, or on one machine, for a test: the README repeats the files that hold the
+    output of `python -m ebpo_sim.diagnose.coverage` and of `make bench`."""
+    shares = re.findall(r"(\d\.\d\d) ± 0\.01 ", (DATA / "readme_coverage.txt").read_text(encoding="utf-8"))
+    error = f"{(NOMINAL * (1 - NOMINAL) / Design().sets) ** 0.5:.3f}"
+    assert len(shares) == len(WORLDS) * 6
+    assert f"{min(shares)} to {max(shares)} ± {error} in five known worlds" in TEXT
+    assert (DATA / "readme_bench.txt").read_text(encoding="utf-8") in blocks("")
 
 
 def test_every_preset_is_named() -> None:
