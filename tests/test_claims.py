@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import importlib
 import itertools
+import json
 import re
 import shlex
 from dataclasses import replace
@@ -477,6 +478,12 @@ def test_the_front_door(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
         "ledger.md",
         "R2.png",
     }
+    main(["O4", "--quick", "--world", "beta:0.1,0.1", "--group-size", "8", "--json", "--out", str(tmp_path / "one")])
+    found = json.loads(capsys.readouterr().out)["rows"]
+    assert [row["variant"] for row in found] == ["idealised", "ebpo_debiased"], "Algorithm 1's error is above there"
+    for wrong in (["--world", "points:0,1"], ["--group-size", "1"]):
+        with pytest.raises(InputError):
+            main(["T2", *wrong, "--out", str(tmp_path / "none")])
     with pytest.raises(InputError, match="did you mean"):
         main(["T9", "--out", str(tmp_path / "none")])
     assert not (tmp_path / "none").exists()

@@ -12,8 +12,11 @@ from pathlib import Path
 import pytest
 
 from ebpo_sim import InputError, plugins, rungs
+from ebpo_sim import registry as parts
 from ebpo_sim.estimators import Estimator, make, names, register, registry
+from ebpo_sim.methods.method import KINDS
 from ebpo_sim.pool import workers
+from ebpo_sim.worlds import grammar
 
 ROOT = Path(__file__).resolve().parents[1]
 TOY = """
@@ -202,7 +205,9 @@ def _known() -> tuple[str, ...]:
 def test_load_runs_a_file_once_and_marks_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In this process and in its workers; the mark changes with the contents."""
     monkeypatch.setattr(plugins, "_loaded", {})
-    monkeypatch.setattr(registry, "_PRESETS", dict(registry._PRESETS))
+    for owner, name in ((registry, "_PRESETS"), (grammar, "_own"), (parts, "_kind_of"),
+                        *((kind, "_parts") for kind in KINDS)):  # fmt: skip
+        monkeypatch.setattr(owner, name, dict(getattr(owner, name)))
     assert plugins.mark() == ""
     path = tmp_path / "once.py"
     path.write_text(TOY.replace("def toy", "def once_toy"))

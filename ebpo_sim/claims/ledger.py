@@ -35,10 +35,10 @@ def choose(names: Iterable[str]) -> list[Claim]:
 def run_ledger(
     context: Context, names: Sequence[str] = (), advance: Callable[[], object] = lambda: None
 ) -> list[tuple[Claim, list[Finding]]]:
-    """Every chosen claim with its findings; `advance` is called after each."""
+    """Every chosen claim with its findings, `advance` called after each; a premise met nowhere leaves none."""
     found = []
     for claim in choose(names):
-        found.append((claim, claim.check(context)))
+        found.append((claim, [f for f in claim.check(context) if f.cases]))
         advance()
     return found
 
