@@ -22,13 +22,13 @@ import torch
 import transformers
 
 from ebpo_sim import cache as files
-from ebpo_sim import cli, make, plugins
+from ebpo_sim import cli, plugins, rungs
 from ebpo_sim.compare.jobs import finish
 from ebpo_sim.compare.plan import Job, Plan, Record, Runner, middle, wanted
 from ebpo_sim.errors import InputError
-from ebpo_sim.estimators import checkpoint
 from ebpo_sim.labels import REFERENCE, SUBJECT
-from ebpo_sim.methods.method import estimator_of
+from ebpo_sim.methods.checkpoint import fingerprint
+from ebpo_sim.methods.method import Method, parse_method
 from llm.settings import Settings
 from llm.train import train
 
@@ -61,6 +61,11 @@ def clock_arm(arms: Sequence[str]) -> str:
     return SUBJECT if SUBJECT in arms else next((arm for arm in arms if arm != REFERENCE), arms[0])
 
 
+def method_of(arm: str) -> Method:
+    """The method that an arm names. Raises InputError for what cannot stand on the language model."""
+    return parse_method(arm, None, rungs.LANGUAGE_MODEL)
+
+
 @dataclass(frozen=True)
 class Comparison:
     """What is compared. Every arm sees the same prompts, sampling seeds and warm start at a seed: runs are paired.
@@ -91,7 +96,7 @@ class Comparison:
         if self.seeds > TUNING_SEED:
             raise InputError(f"--seeds must be at most {TUNING_SEED}, got {self.seeds}: the next are for tuning")
         for arm in self.arms:
-            make(arm)
+            method_of(arm)
         for size in self.group_sizes:
             if size < 1 or self.budget % size:
                 raise InputError(
@@ -138,7 +143,7 @@ class LanguageModel(Runner):
 
     def key(self, job: Job) -> str:
         settings = self.comparison.settings(job)
-        mark = checkpoint.fingerprint(make(estimator_of(settings.estimator)))
+        mark = fingerprint(method_of(settings.estimator))
         versions = [torch.__version__, transformers.__version__, mark, plugins.mark()]
         return files.key(__name__, versions, settings.as_dict())
 

@@ -500,3 +500,12 @@ def test_one_comparison_a_folder(fake: Callable[..., Fake], tmp_path: Path) -> N
         for more in ([], ["--report"]):
             with pytest.raises(InputError, match="in use by another run"):
                 compare.main(["--quick", "--jobs", "1", *more, "--out", str(tmp_path), "--cache", str(tmp_path)])
+
+
+def test_arms_are_methods() -> None:
+    """Guards arms: any text that llm/train.py takes, each part of it in the run's key; others are refused."""
+    from llm.compare_runner import method_of
+
+    assert len(method_of("grpo + cispo:high=0.2 + dynamic:batches=2").objectives) == 1
+    with pytest.raises(InputError, match="unknown part of a method 'clup'"):
+        method_of("grpo + clup")
