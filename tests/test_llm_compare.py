@@ -433,7 +433,7 @@ def test_the_published_table_is_what_the_figures_need(found: tuple[list[dict], .
     ("argv", "said"),
     [
         (["--estimator", "grpoo"], "unknown estimator 'grpoo': did you mean 'grpo'"),
-        (["--estimator", "oracle_bayes"], "an oracle is given the true prior"),
+        (["--estimator", "oracle_bayes"], "needs true_prior"),
         (["--group-size", "3"], "--group-size must divide the 256 rollouts of a step, got 3"),
         (["--group-size", "0"], "--group-size must divide"),
         (["--lr", "-1"], "--lr must be positive"),
