@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytest.importorskip("transformers")
@@ -103,3 +105,35 @@ def test_the_speed_against_trl() -> None:
         assert sampling["low"] > 1.5 and step["low"] > 1.3
         for found in (sampling, step, cell["ratios"]["step, zero rows skipped"]):
             assert f"{found['median']:.2f} [{found['low']:.2f}, {found['high']:.2f}]" in README
+
+
+def test_steps_to_a_target_against_their_prediction() -> None:
+    """Guards llm/measured/noise: ratios of steps to 34 and 36 % with their intervals, and the differences at the end,
+    recomputed from the runs; the predictions from the noise scales in the same file."""
+    folder = ROOT / "llm" / "measured" / "noise"
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    runs = {row["run"]: row for row in csv.DictReader((folder / "runs.csv").open(encoding="utf-8"))}
+    curves: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    for row in csv.DictReader((folder / "curves.csv").open(encoding="utf-8")):
+        run = runs[row["run"]]
+        curves.setdefault((run["arm"], run["seed"]), []).append((float(row["step"]), float(row["validation_pass1"])))
+
+    def steps(arm: str, seed: str, target: float) -> float:
+        curve = sorted(curves[arm, seed])
+        place = next(i for i, (_, value) in enumerate(curve) if value >= target)
+        (s0, p0), (s1, p1) = curve[place - 1 : place + 1]
+        return s0 + (target - p0) / (p1 - p0) * (s1 - s0)
+
+    table = "loo_table:weights=score,memory=0.95"
+    scales = {"grpo": 782.0, "reinforce": 196.0, table: 195.0, f"{table} + keep_rows:share=0.15": 343.0}
+    skipped, measured = f"{table} + keep_rows:share=0.15", text.partition("**Measured**")[2]
+    for arm, start in {"reinforce": "| `reinforce` ", table: "| score-weighted ", skipped: "| the same,"}.items():
+        line = next(x for x in measured.splitlines() if x.startswith(start))
+        for target in (0.34, 0.36):
+            logs = np.log([steps(arm, s, target) / steps("grpo", s, target) for s in map(str, range(5))])
+            half = 2.776 * logs.std(ddof=1) / np.sqrt(5)
+            low, mean, high = np.exp([logs.mean() - half, logs.mean(), logs.mean() + half])
+            assert f"{mean:.2f} [{low:.2f}, {high:.2f}]" in line, (arm, target)
+        assert f"{(1 + scales[arm] / 256) / (1 + scales['grpo'] / 256):.2f}" in line
+        ends = np.array([100 * (curves[arm, s][-1][1] - curves["grpo", s][-1][1]) for s in map(str, range(5))])
+        assert f"+{ends.mean():.2f}" in line

@@ -13,9 +13,11 @@ from ebpo_sim.groups import Groups, masked
 from ebpo_sim.host import Host
 from ebpo_sim.methods.method import Method
 from ebpo_sim.part import Draw
-from ebpo_sim.sampling import Allocation, Ask, Plan, Pool, check_plan
+from ebpo_sim.sampling import Allocation, Ask, Everything, Plan, Pool, check_plan
 
 Array = NDArray[np.float64]
+
+FLOAT64 = Host(None, np.dtype(np.float64))
 
 
 class State(NamedTuple):
@@ -58,7 +60,12 @@ def decide(method: Method, state: State, groups: Groups, ask: Ask, seed: int) ->
     selection learn from every group, the estimator's from the groups it is shown.
     """
     selection, draw = method.selection, Draw(seed, "selection", ask.step)
-    groups = replace(groups, flat_index=None, host=Host(None, np.dtype(np.float64)))  # scores stay in this layout
+    if groups.flat_index is not None or groups.host != FLOAT64:
+        groups = replace(groups, flat_index=None, host=FLOAT64)  # scores stay in this layout
+    if isinstance(selection, Everything):
+        advantage_PG, known, learnt = method.estimator.step(state.estimator, groups)
+        after = state._replace(estimator=learnt, allocation=_next(method.allocation, state.allocation, groups))
+        return Decision(groups.mask_PG, advantage_PG, int(np.count_nonzero(groups.size_P)), known, after)
     scores, info, learnt = np.zeros(groups.rewards_PG.shape), None, state.estimator
     if selection.after:
         scores, info, learnt = method.estimator.step(state.estimator, groups)
