@@ -112,9 +112,9 @@ def test_steps_to_a_target_against_their_prediction() -> None:
     recomputed from the runs; the predictions from the noise scales in the same file."""
     folder = ROOT / "llm" / "measured" / "noise"
     text = (folder / "README.md").read_text(encoding="utf-8")
-    runs = {row["run"]: row for row in csv.DictReader((folder / "runs.csv").open(encoding="utf-8"))}
+    runs = {row["run"]: row for row in csv.DictReader((folder / "runs.csv").read_text(encoding="utf-8").splitlines())}
     curves: dict[tuple[str, str], list[tuple[float, float]]] = {}
-    for row in csv.DictReader((folder / "curves.csv").open(encoding="utf-8")):
+    for row in csv.DictReader((folder / "curves.csv").read_text(encoding="utf-8").splitlines()):
         run = runs[row["run"]]
         curves.setdefault((run["arm"], run["seed"]), []).append((float(row["step"]), float(row["validation_pass1"])))
 
