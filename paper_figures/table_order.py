@@ -49,7 +49,7 @@ def table(data: Data) -> Table:
         for model in MODELS:
             cells += _reported(model, {"grpo": "GRPO", "ebpo": "EBPO"}.get(name, ""))
         rows.append((labels.label(name).name, *cells))
-    headers = ("method", *[*ORDERS, "difference"] * 4)
+    headers = ("method", *[*ORDERS, "difference"] * 2, *[*PRINTED, "difference"] * 2)
     groups = (("", 1), ("ours, SGD", 3), ("ours, Adam", 3), *((f"paper, {model}", 3) for model in MODELS))
     return Table(TITLE, headers, rows, groups)
 
