@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -14,6 +13,7 @@ from torch import Tensor
 from ebpo_sim.estimators import Info
 from ebpo_sim.groups import Groups, group_rewards
 from ebpo_sim.methods.step import State, decide
+from ebpo_sim.part import Draw
 from llm import rollouts
 from llm.curriculum import Curriculum
 from llm.rollouts import Rollouts
@@ -45,7 +45,7 @@ class Batch(NamedTuple):
 
 def seed_for(seed: int, purpose: str, step: int) -> int:
     """A seed for one purpose at one step."""
-    return int.from_bytes(hashlib.sha256(f"{seed} {purpose} {step}".encode()).digest()[:8]) >> 1
+    return Draw(seed, purpose, step).number()
 
 
 def sample(

@@ -57,7 +57,7 @@ MAY_IMPORT = {  # room -> the rooms it may import; what is not listed may not
     "bench": PLAIN | PARTS | SHELL | SIMULATION | {"timing"},
     "claims": PLAIN | PARTS | SHELL | SIMULATION | {"bias", "studies"},
     "diagnose": PLAIN | PARTS | SHELL | {"worlds", "counts"},
-    "integrations": PLAIN | PARTS | {"report", "rungs", "methods"},
+    "integrations": PLAIN | PARTS | {"report", "rungs", "methods", "plugins"},
     "__init__": PLAIN | PARTS,
     **{f"{name}_study": {"cli", "studies"}
        for name in ("mse", "entropy", "failure", "clustering", "hidden_bias", "training", "prediction", "noise")},

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 import verl_driver
-from ebpo_sim import InputError, registry
+from ebpo_sim import InputError, plugins, registry
+from ebpo_sim.estimators import registry as presets
 from ebpo_sim.integrations import verl_loss
 from ebpo_sim.objectives import CISPO, Clip, register_objective
 from ebpo_sim.objectives.registry import OBJECTIVES
@@ -185,3 +186,23 @@ def test_columns_that_an_estimator_needs(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(type(real), "needs", frozenset({"prompt_ids"}))
     with pytest.raises(InputError, match=r"algorithm\.ebpo\.prompt_id_column must name a data-set column"):
         adapter._choose("ebpo", {"ebpo": {}})
+
+
+def test_parts_of_a_loaded_file_stand_here(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards one's own part on verl: the estimator gets its name in verl's registry, the objective is taken."""
+    for owner, name in ((presets, "_PRESETS"), (OBJECTIVES, "_parts"), (registry, "_kind_of")):
+        monkeypatch.setattr(owner, name, dict(getattr(owner, name)))
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from ebpo_sim.estimators import make, register\nfrom ebpo_sim.objectives import Clip, register_objective\n"
+        "@register\ndef of_mine():\n    return make('rloo')\n"
+        "@register_objective('clip_of_mine')\nclass Mine(Clip):\n    pass\n"
+    )
+    plugins.load([path])
+    adapter.register_presets()
+    score = core_algos.get_adv_estimator_fn("ebpo_sim.of_mine")
+    found, _ = score(
+        token_level_rewards=torch.tensor([[1.0], [0.0]]), response_mask=torch.ones(2, 1), index=["a", "a"], config=None
+    )
+    assert found.tolist() == [[1.0], [-1.0]]
+    assert type(verl_loss.objectives_of("clip_of_mine")[0]).__name__ == "Mine"

@@ -167,6 +167,18 @@ def test_the_language_model_trains_with_it(toy: Path, tmp_path: Path) -> None:
         assert Counter(row["step"] for row in csv.DictReader(file)) == {"1": 12, "2": 12}
 
 
+def test_trl_trains_with_it(toy: Path, tmp_path: Path) -> None:
+    """The same file on TRL: an estimator and an objective of one's own; its allocation is refused there by name."""
+    pytest.importorskip("trl")
+    small = ("--load", str(toy), "--backend", "trl", "--steps", "1", "--sft-steps", "2", "--hidden", "16",
+             "--layers", "1", "--prompts", "2", "--per-cell", "4", "--eval-per-cell", "1", "--out", str(tmp_path / "o"),
+             "--cache", str(tmp_path / "c"))  # fmt: skip
+    done = run("llm/train.py", "--estimator", "toy + only_up", *small)
+    assert done.returncode == 0, done.stderr
+    refused = run("llm/train.py", "--estimator", "toy + twos_and_fours", *small)
+    assert refused.returncode == 2 and "twos_and_fours needs prompt_choice, which trl" in refused.stderr
+
+
 def test_the_table_lists_it(toy: Path) -> None:
     done = run("-m", "ebpo_sim.methods", "--json", "--load", str(toy))
     rows = {row["part"]: row for row in json.loads(done.stdout)}

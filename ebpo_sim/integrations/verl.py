@@ -6,8 +6,8 @@ Its objectives, as a policy loss of verl: see `verl_loss`.
 
 Loading: by itself where this package is installed (entry point group `verl.plugins`), or by
 VERL_USE_EXTERNAL_MODULES or actor_rollout_ref.model.external_lib set to ebpo_sim.integrations.verl.
-Names: preset X is `ebpo_sim.X`, and plain `X` unless verl or another plugin has that name (verl has grpo and rloo).
-Settings: `+algorithm.ebpo.*` are those of `make(X, ...)`, whichever X is.
+Names: preset X, of an installed package too, is `ebpo_sim.X`, and plain `X` unless verl or another plugin has that name
+(verl has grpo, rloo, opo). Settings: `+algorithm.ebpo.*` are those of `make(X, ...)`, whichever X is.
 Rows are grouped by verl's uid and sorted first: their order (verl balances by length) changes no bit. verl's padding
 rows get 0 and are not learnt from; real rows that rollout_correction masked still count as rewards.
 Labels: verl hands over uids only, new ones each step. `+algorithm.ebpo.cluster_column=extra_info.topic` (for
@@ -15,8 +15,8 @@ per_cluster) and `prompt_id_column=index` fetch a data-set column by uid from th
 Memory: this process's, the trainer's. StateCallback writes ebpo_state.json into each global_step folder (not to
 default_hdfs_dir) and restores it by trainer.resume_mode; a missing file, or one of other settings, stops the run. (verl
 names a checkpoint the latest before the callback runs: after a crash in between, resume from the one before.)
-Numbers: `last_statistics()`; the callback sends them to trainer.logger at checkpoints, verl has no hook at each step.
-Multi-output agent loops: every output is a row, so a run with many counts more (verl reduces them for grpo only).
+Numbers: `last_statistics()`; sent to trainer.logger at checkpoints, verl has no hook at each step. Multi-output agent
+loops: every output is a row, so a run with many counts more (verl reduces them for grpo only).
 algorithm.filter_groups: only the groups that are kept reach the estimator; its prior is that of the filtered prompts.
 parameter_sync_step > 1: a call, so an update of the memory, for each part of the batch, with that part's groups.
 algorithm.use_kl_in_reward: rewards then contain the KL penalty; estimators for {0, 1} or [0, 1] refuse them.
@@ -25,7 +25,6 @@ algorithm.use_kl_in_reward: rewards then contain the KL penalty; estimators for 
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -35,16 +34,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ebpo_sim import rungs
+from ebpo_sim import plugins, rungs
 from ebpo_sim.errors import InputError
 from ebpo_sim.estimators import Estimator, dump_state, make, names
 from ebpo_sim.groups import group_rewards
 from ebpo_sim.integrations.shared import COLUMNS, check_columns, measure, read_state, require, write_state
-from ebpo_sim.integrations.verl_files import data_column, resumed_folder
+from ebpo_sim.integrations.verl_files import PADDING, data_column, resumed_folder
 
 REQUIREMENT = "verl>=0.9.1,<0.10"  # before it nothing saves the memory
 VERLS_OWN = ("grpo", "rloo", "opo", "optimal_token_baseline")
-PADDING = re.compile("pad[0-9a-f]{32}")  # verl's synthetic rows; a real uid is a dashed uuid
 Array = NDArray[np.float64]
 REMEDY = f"Set trainer.checkpoint_callback_class={__name__}.StateCallback (v1 trainer)."
 log = logging.getLogger(__name__)
@@ -186,6 +184,7 @@ class StateCallback(CheckpointCallback):
 
 def register_presets() -> None:
     """Put every preset into verl's registry; call it again after registering presets of your own."""
+    plugins.enter()
     for preset in names():
         for name in {f"ebpo_sim.{preset}", preset} - _presets.keys():
             try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import reduce
 from operator import getitem
 from pathlib import Path
@@ -11,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ebpo_sim.errors import InputError, unknown_name
+
+PADDING = re.compile("pad[0-9a-f]{32}")  # verl's synthetic rows; a real uid is a dashed uuid
 
 
 def data_column(uid_N: NDArray[np.str_], column: str) -> list[Any]:

@@ -66,8 +66,8 @@ class Kept(NamedTuple):
     weight_PG: Array | None = None
 
 
-class Allocation(Protocol):
-    """Before the rollouts: which prompts, how many rollouts each."""
+class Remembering(Protocol):
+    """What allocations and selections share: needs, and a mergeable memory of all groups that were drawn."""
 
     @property
     def needs(self) -> frozenset[Need]: ...
@@ -77,11 +77,15 @@ class Allocation(Protocol):
     def forget(self, state: Any) -> Any: ...
     def merge(self, a: Any, b: Any) -> Any: ...
 
+
+class Allocation(Remembering, Protocol):
+    """Before the rollouts: which prompts, how many rollouts each."""
+
     def plan(self, state: Any, pool: Pool, ask: Ask, draw: Draw) -> Plan:
         """The groups of one generation batch; a pure function, so that a resumed run plans the same."""
 
 
-class Selection(Protocol):
+class Selection(Remembering, Protocol):
     """After the rollouts: which stay in the batch, with which weight, and whether more are drawn.
 
     after: False selects before the estimator sees the batch (advantage_PG is None, and the prior learns from what is
@@ -94,14 +98,6 @@ class Selection(Protocol):
 
     @property
     def batches(self) -> int: ...
-
-    @property
-    def needs(self) -> frozenset[Need]: ...
-
-    def init(self) -> Any: ...
-    def observe(self, seen: Groups) -> Any: ...
-    def forget(self, state: Any) -> Any: ...
-    def merge(self, a: Any, b: Any) -> Any: ...
 
     def weigh(self, state: Any, groups: Groups, advantage_PG: Array | None, draw: Draw) -> Kept:
         """What is kept of the groups; `after` decides whether advantages are given."""
