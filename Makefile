@@ -10,13 +10,30 @@ TRL_TESTS := tests/test_integrations.py tests/test_integration_trl.py tests/test
   tests/test_integration_trl_processes.py tests/test_conformance_trl.py tests/test_llm_backend_trl.py \
   tests/test_llm_benchmark_trl.py tests/test_readme_trl.py tests/test_integration_trl_methods.py tests/test_cross_rung.py
 
-.PHONY: study test test-trl test-verl lint bench bench-trl llm clean
+# What trains, simulates long, starts processes or needs another environment; `make test` runs it all.
+SLOW := $(wildcard tests/test_llm_*.py tests/test_integration_*.py tests/test_conformance_*.py tests/test_*_study.py \
+  tests/test_fuzz_*.py tests/test_claims*.py tests/test_training*.py tests/test_readme*.py)
+
+.DEFAULT_GOAL := help
+.PHONY: help study claims figures test test-fast test-trl test-verl lint bench bench-trl llm clean distclean
+
+help:                      ## what there is
+	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
 study: .venv/core          ## the main job: baselines on real pass rates, table and figure
 	$(BIN)/python -m ebpo_sim.mse_study
 
-test: .venv/test lint      ## lint, types and all tests
+claims: .venv/core         ## the ledger: which claims hold (45 s)
+	$(BIN)/python -m ebpo_sim.claims
+
+figures: .venv/core        ## the paper's figures and tables from our own ladder
+	$(BIN)/python -m paper_figures
+
+test: .venv/test lint      ## lint, types and all tests (ten minutes with the installs)
 	EBPO_REQUIRE_TRL=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+test-fast: .venv/test      ## what answers within a minute
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q $(addprefix --ignore=,$(SLOW))
 
 test-trl: .venv-trl/made   ## the TRL adapter on the oldest TRL that it supports; the newest is in `make test`
 	EBPO_REQUIRE_TRL=1 OMP_NUM_THREADS=1 .venv-trl/bin/python -m pytest $(TRL_TESTS)
@@ -24,7 +41,7 @@ test-trl: .venv-trl/made   ## the TRL adapter on the oldest TRL that it supports
 test-verl: .venv-verl/made ## the verl adapter against verl itself, in an environment of its own (2.2 GB)
 	EBPO_REQUIRE_VERL=1 OMP_NUM_THREADS=1 .venv-verl/bin/python -m pytest $(VERL_TESTS)
 
-lint: .venv/test
+lint: .venv/test           ## ruff and strict types
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
 bench: .venv/core          ## the Monte Carlo engine against NumPy
@@ -70,5 +87,8 @@ llm: .venv/llm             ## RLVR of a tiny language model on two cores, nothin
 	.venv-verl/bin/python -m pip install --quiet --constraint .ci/constraints-verl.txt --editable ".[test-verl]"
 	touch $@
 
-clean:
-	rm -rf .venv .venv-trl .venv-verl results build *.egg-info
+clean:                     ## remove caches and builds; results and environments stay
+	rm -rf build *.egg-info .pytest_cache .ruff_cache .mypy_cache
+
+distclean: clean           ## remove the environments too; results stay
+	rm -rf .venv .venv-trl .venv-verl

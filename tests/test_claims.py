@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from scipy.stats import t as student
 
+import pages
 from ebpo_sim import cli, make, report
 from ebpo_sim.claims import (
     Case,
@@ -45,7 +46,7 @@ from ebpo_sim.groups import Groups
 from ebpo_sim.numbers.mixing import Prior
 from ebpo_sim.worlds import parse_world
 
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+README = pages.page("ebpo_sim/claims")
 KEYS = (
     "id",
     "source",
@@ -446,7 +447,7 @@ def test_small_batches_of_the_released_code() -> None:
 def test_the_readme_shows_this_ledger(full: Any) -> None:
     """Guards the README's table: it is the one that the ledger makes."""
     shown = re.search(r"<!-- ledger -->\n(.*?)\n<!-- /ledger -->", README, flags=re.S)
-    assert shown and shown.group(1) == markdown(full), "copy results/claims/ledger.md into the README"
+    assert shown and shown.group(1) == markdown(full), "copy results/claims/ledger.md into ebpo_sim/claims/README.md"
 
 
 def test_the_numbers_below_the_ledger(full: Any) -> None:

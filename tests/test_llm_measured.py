@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import pages
+
 pytest.importorskip("transformers")
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # llm runs from the checkout; it is not installed
@@ -18,7 +20,7 @@ sys.path.insert(0, str(ROOT))  # llm runs from the checkout; it is not installed
 from llm import compare  # noqa: E402
 from llm import compare_measures as analysis  # noqa: E402
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+README = pages.page("llm")
 MEASURED = ROOT / "llm" / "measured"
 
 

@@ -14,6 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import pages
+
 pytest.importorskip("transformers")
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # llm runs from the checkout; it is not installed
@@ -126,7 +128,7 @@ def test_white_space_and_instructions_change_no_problem(text: str, ending: str, 
 
 def readme_commands() -> list[list[str]]:
     """The arguments of every llm/train.py and llm/evaluate.py command of README, as typed."""
-    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    lines = dict.fromkeys((pages.page() + pages.page("llm")).splitlines())
     typed = [
         line.split("#")[0].split("`")[0].strip()
         for line in lines

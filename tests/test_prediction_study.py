@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import pages
 from ebpo_sim.compare.differences import Difference, interval
 from ebpo_sim.compare.plan import Series
 from ebpo_sim.errors import InputError
@@ -171,7 +172,7 @@ def test_the_readme_quotes_the_committed_run() -> None:
     """Guards the README's numbers: slope, rank correlation and points are those of the conclusion in prediction.txt,
     and each method's mean ratio of steps in the noisy regime stands in its table."""
     root = Path(__file__).parent.parent
-    readme = " ".join((root / "README.md").read_text(encoding="utf-8").split())
+    readme = pages.words(pages.page("ebpo_sim"))
     text = (root / "paper_figures" / "gallery" / "prediction.txt").read_text(encoding="utf-8")
     found = re.search(r"slope (.*?), rank correlation (.*?) over (\d+) points", text)
     assert found is not None

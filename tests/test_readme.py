@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+import pages
 from ebpo_sim import make
 from ebpo_sim.counts.exact import limit_risk
 from ebpo_sim.diagnose.__main__ import read
@@ -24,12 +25,14 @@ from ebpo_sim.studies.mse.text import overview
 from ebpo_sim.worlds import observed_counts, parse_world
 
 DATA = Path(__file__).parent / "data"
-TEXT = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+TRAINER = pages.page("ebpo_sim/estimators")
 
 
 def test_the_trainer_example_runs() -> None:
     """Guards the three lines that a trainer copies: they run, and a mixed group gets both signs."""
-    code = next(block for block in blocks("python") if "estimator.step" in block)
+    code = next(
+        block for block in pages.blocks("python", pages.page("ebpo_sim/estimators")) if "estimator.step" in block
+    )
     scope: dict[str, Any] = {}
     exec(code, scope)
     assert scope["advantages"].shape == (6,)
@@ -38,7 +41,7 @@ def test_the_trainer_example_runs() -> None:
 
 def test_the_new_estimator_example_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards the 20-line estimator: once registered it has an exact risk, (1/4) w/G + (1/4) E p^2 for half the mean."""
-    code = next(block for block in blocks("python") if "half_way" in block)
+    code = next(block for block in pages.blocks("python", TRAINER) if "half_way" in block)
     monkeypatch.setattr(registry, "_PRESETS", dict(registry._PRESETS))
     exec(code, {"__name__": __name__})
     assert "half_way" in names()
@@ -51,7 +54,10 @@ def test_the_new_estimator_example_runs(monkeypatch: pytest.MonkeyPatch) -> None
 def test_the_table_is_what_the_code_computes() -> None:
     """Guards every byte of the G = 4 table: exact, simulated, model-free and best-learnt columns, made again."""
     rows = simulate(replace(SETTINGS, group_sizes=(4,)), threads=2)
-    assert next(block for block in blocks("") if block.startswith("G = 4")) == overview(rows) + "\n"
+    assert (
+        next(block for block in pages.blocks("", pages.page("ebpo_sim")) if block.startswith("G = 4"))
+        == overview(rows) + "\n"
+    )
     assert agreement(rows, "ratio_mc", "ratio_exact", SETTINGS.design.replicates)["passes"]
 
 
@@ -71,7 +77,7 @@ def test_the_diagnoses_are_what_the_code_computes(line: str, name: str, tmp_path
     path.write_text("rollouts,successes,prompts\n" + "".join(f"{n},{s},{c}\n" for n, s, c in cells), encoding="utf-8")
     plan = Plan(group_sizes=(8,))
     found = diagnose(read([str(path)])[1][0], "", plan, selection(()))
-    row = next(x for x in TEXT.splitlines() if x.startswith(f"| {line} |"))
+    row = next(x for x in pages.page("ebpo_sim/diagnose").splitlines() if x.startswith(f"| {line} |"))
     icc, advised, own, published = (cell.strip() for cell in row.split("|")[2:6])
     assert advised.partition(":")[0] == found.advice.verdict
     named = re.findall(r"`(\w+)`", advised + own)
@@ -92,18 +98,13 @@ def test_measured_numbers_are_those_of_their_files() -> None:
     shares = re.findall(r"(\d\.\d\d) ± 0\.01 ", (DATA / "readme_coverage.txt").read_text(encoding="utf-8"))
     error = f"{(NOMINAL * (1 - NOMINAL) / Design().sets) ** 0.5:.3f}"
     assert len(shares) == len(WORLDS) * 6
-    assert f"{min(shares)} to {max(shares)} ± {error} in five known worlds" in TEXT
-    assert (DATA / "readme_bench.txt").read_text(encoding="utf-8") in blocks("")
+    assert f"{min(shares)} to {max(shares)} ± {error} in five known worlds" in pages.page("ebpo_sim/diagnose")
+    assert (DATA / "readme_bench.txt").read_text(encoding="utf-8") in pages.blocks("", pages.page("ebpo_sim"))
 
 
 def test_every_preset_is_named() -> None:
     """Guards the table of presets."""
-    assert not [name for name in names() if f"`{name}`" not in TEXT]
-
-
-def blocks(language: str) -> list[str]:
-    found = re.findall(r"^```(\w*)\n(.*?)^```$", TEXT, flags=re.S | re.M)
-    return [body for name, body in found if name == language]
+    assert not [name for name in names() if f"`{name}`" not in pages.page("ebpo_sim/estimators")]
 
 
 def test_what_filtering_does_to_a_prior_is_computed() -> None:
@@ -116,4 +117,4 @@ def test_what_filtering_does_to_a_prior_is_computed() -> None:
         for filtered in ("", " + dynamic:batches=1")
     ]
     words = "from {} to {}, the repaired rule's, which trusts its prior more, from {} to {}.".format(*ratios)
-    assert words in " ".join(TEXT.split())
+    assert words in pages.words(pages.page("ebpo_sim/methods"))

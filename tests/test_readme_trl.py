@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import needs
+import pages
 
 needs.require("trl")
 
@@ -18,8 +18,7 @@ import trl_toy  # noqa: E402
 @pytest.mark.filterwarnings(*trl_toy.NEWS)
 def test_the_trl_example_runs(tmp_path: Path) -> None:
     """Guards the lines a TRL user copies: they train a tiny model, with a memory per topic."""
-    text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-    code = next(b for b in re.findall(r"^```python\n(.*?)^```$", text, flags=re.S | re.M) if "EBPOTrainer" in b)
+    code = next(b for b in pages.blocks("python", pages.page("ebpo_sim/integrations")) if "EBPOTrainer" in b)
     scope = {
         "model": trl_toy.model(), "reward": trl_toy.Reward(), "dataset": trl_toy.dataset(16),
         "args": GRPOConfig(**trl_toy.settings(tmp_path, max_steps=1)), "tokenizer": trl_toy.tokenizer(),

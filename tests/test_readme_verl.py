@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pages
 import verl_driver
 from ebpo_sim import make
 from verl_driver import adapter, build_checkpoint_callback, compose, driver, fresh, memory, rows  # noqa: F401  fresh
 
-TEXT = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+TEXT = pages.page("ebpo_sim/integrations")
 
 
 def test_the_verl_lines_select_configure_and_save(tmp_path: Path) -> None:
