@@ -1,7 +1,7 @@
 """One self-contained HTML page of text, tables and pictures: no network, readable on a phone, tables sort and filter.
 
-The page forbids itself any request (Content-Security-Policy default-src 'none'); pictures are data in it. Everything that
-comes from a log or a file is escaped.
+The page forbids itself any request (Content-Security-Policy default-src 'none'); pictures are data in it. All text is
+escaped, whatever log or file it comes from. FILE.html#WORDS opens with the tables filtered by these words.
 """
 
 from __future__ import annotations
@@ -44,20 +44,24 @@ STYLE = """
 :root{--ink:#1a1a1a;--soft:#666;--line:#ddd;--paper:#fff;--good:#dcebf7;--bad:#fbe3d2;--mixed:#f3ecd0}
 @media(prefers-color-scheme:dark){:root{--ink:#eee;--soft:#aaa;--line:#444;--paper:#161616;--good:#173650;--bad:#52301a;
 --mixed:#453d17}}
-body{font:16px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--paper);max-width:72rem;margin:0 auto;padding:1rem}
-h1{font-size:1.5rem}h2{font-size:1.15rem;margin-top:2rem}p.lead{font-size:1.1rem}.note,figcaption{color:var(--soft);font-size:.9rem}
+body{font:16px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--paper);max-width:72rem;margin:0 auto;
+padding:1rem}
+h1{font-size:1.5rem}h2{font-size:1.15rem;margin-top:2rem}p.lead{font-size:1.1rem}
+.note,figcaption{color:var(--soft);font-size:.9rem}
 .scroll{overflow-x:auto}table{border-collapse:collapse;font-size:.9rem;width:100%}
-th,td{border-bottom:1px solid var(--line);padding:.3rem .6rem .3rem 0;text-align:left;vertical-align:top}
-th{cursor:pointer;white-space:nowrap}td.good{background:var(--good)}td.bad{background:var(--bad)}td.mixed{background:var(--mixed)}
+th,td{border-bottom:1px solid var(--line);padding:.3rem .6rem;text-align:left;vertical-align:top}
+th{cursor:pointer;white-space:nowrap}
+td.good{background:var(--good)}td.bad{background:var(--bad)}td.mixed{background:var(--mixed)}
 input{font:inherit;padding:.3rem;margin:.5rem 0;width:100%;max-width:24rem;box-sizing:border-box}
 figure{margin:1rem 0}img{max-width:100%;height:auto;background:#fff}pre{overflow-x:auto;font-size:.85rem}
 """
 SCRIPT = """
 for(const box of document.querySelectorAll('section.table')){
- const body=box.querySelector('tbody'),rows=[...body.rows];
- box.querySelector('input').addEventListener('input',e=>{
-  const words=e.target.value.toLowerCase().split(/\\s+/);
-  for(const r of rows)r.hidden=!words.every(w=>r.textContent.toLowerCase().includes(w))});
+ const body=box.querySelector('tbody'),rows=[...body.rows],field=box.querySelector('input');
+ const filter=()=>{const words=field.value.toLowerCase().split(/\\s+/);
+  for(const r of rows)r.hidden=!words.every(w=>r.textContent.toLowerCase().includes(w))};
+ field.addEventListener('input',filter);
+ if(location.hash){field.value=decodeURIComponent(location.hash.slice(1));filter()}
  box.querySelectorAll('th').forEach((head,i)=>{let up=false;head.addEventListener('click',()=>{up=!up;
   const key=r=>r.cells[i].textContent.trim(),number=t=>parseFloat(t.replace('\\u2212','-'));
   const order=(a,b)=>{const x=number(key(a)),y=number(key(b));

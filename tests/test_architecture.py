@@ -23,7 +23,7 @@ FOLDERS = {name: ROOT / name for name in ("ebpo_sim", "llm", "paper_figures", "t
 PLAIN = {"errors", "typed", "numbers", "host", "groups", "part", "labels"}  # what everything may stand on
 PARTS = {"estimators", "objectives", "sampling", "registry"}
 # terminals, files, processes
-SHELL = {"report", "budget", "tables", "sources", "cache", "plugins", "pool", "cli", "rungs"}
+SHELL = {"html", "report", "budget", "tables", "sources", "cache", "plugins", "pool", "cli", "rungs"}
 SIMULATION = {"worlds", "counts", "chains"}
 MAY_IMPORT = {  # room -> the rooms it may import; what is not listed may not
     "errors": set(),
@@ -37,6 +37,7 @@ MAY_IMPORT = {  # room -> the rooms it may import; what is not listed may not
     "estimators": PLAIN,
     "objectives": PLAIN | {"registry"},
     "sampling": PLAIN | {"registry"},
+    "html": set(),
     "report": {"errors"},
     "budget": {"errors"},
     "plugins": {"errors"},

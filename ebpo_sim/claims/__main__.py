@@ -19,6 +19,7 @@ from ebpo_sim.claims.base import MARGIN, Context, meaning
 from ebpo_sim.claims.family import default_context, world
 from ebpo_sim.claims.ledger import FAMILY_WISE, agreement, choose, markdown, rows, run_ledger
 from ebpo_sim.claims.ledger_plots import plot
+from ebpo_sim.claims.page import ledger_page
 from ebpo_sim.errors import InputError
 
 
@@ -37,6 +38,7 @@ class Options:
     seed: int = cli.seed_option("of the Monte Carlo confirmations (default 0)")
     threads: int = cli.threads_option()
     out: str = cli.out_option("table, JSON and figures (default %(default)s)", "results/claims")
+    html: bool = cli.option(False, "also ledger.html: one page with all verdicts to filter, pictures and commands")
     json: bool = cli.json_option("JSON")
 
 
@@ -89,6 +91,8 @@ def main(argv: Sequence[str]) -> None:
         report.write_csv(out / "instruments.csv", checks["rows"])
         report.write_bytes(out / "ledger.json", text.encode())
         report.write_bytes(out / "ledger.md", (markdown(ledger) + "\n").encode())
+        if args.html:
+            report.write_bytes(out / "ledger.html", ledger_page(ledger, figures))
         for name, figure in figures.items():
             report.save_figure(out / f"{name}.png", figure)
     if args.json:
