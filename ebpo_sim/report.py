@@ -259,6 +259,11 @@ def to_json(content: Any) -> str:
 
 def save_figure(path: Path, figure: Figure) -> None:
     """The figure as a PNG without a date in it: same data, same bytes."""
+    write_bytes(path, png(figure))
+
+
+def png(figure: Figure, dpi: int = 130) -> bytes:
+    """The figure's bytes."""
     content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=130, metadata={"Software": None})
-    write_bytes(path, content.getvalue())
+    figure.savefig(content, format="png", dpi=dpi, metadata={"Software": None})
+    return content.getvalue()

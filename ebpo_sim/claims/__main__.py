@@ -92,7 +92,10 @@ def main(argv: Sequence[str]) -> None:
         report.write_bytes(out / "ledger.json", text.encode())
         report.write_bytes(out / "ledger.md", (markdown(ledger) + "\n").encode())
         if args.html:
-            report.write_bytes(out / "ledger.html", ledger_page(ledger, figures))
+            report.write_bytes(
+                out / "ledger.html",
+                ledger_page(ledger, {name: report.png(figure, 70) for name, figure in figures.items()}),
+            )
         for name, figure in figures.items():
             report.save_figure(out / f"{name}.png", figure)
     if args.json:

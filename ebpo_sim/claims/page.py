@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from ebpo_sim import html
 from ebpo_sim.claims.base import Claim, Finding, meaning
 from ebpo_sim.claims.ledger import COLUMNS, rows
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 HEADERS = ("id", "claim", "as", "verdict", "holds / equal / fails", "smallest counterexample", "source")
 MARKS = (("holds if", "mixed"), ("holds", "good"), ("fails", "bad"))
-DPI = 70
 
 
-def ledger_page(ledger: Sequence[tuple[Claim, list[Finding]]], figures: Mapping[str, Figure]) -> bytes:
-    """All findings in one table, what each claim means in practice, and a picture a claim."""
+def ledger_page(ledger: Sequence[tuple[Claim, list[Finding]]], pictures: Mapping[str, bytes]) -> bytes:
+    """All findings in one table, what each claim means in practice, and a picture a claim (pictures: PNG by id)."""
     counts = Counter(finding.verdict.word.replace("_", " ") for _, findings in ledger for finding in findings)
     lead = ", ".join(f"{number} {word}" for word, number in counts.most_common())
     statements = {claim.id: claim.statement for claim, _ in ledger}
@@ -37,7 +31,7 @@ def ledger_page(ledger: Sequence[tuple[Claim, list[Finding]]], figures: Mapping[
         (claim.id, claim.statement, meaning(claim, findings), f"python -m ebpo_sim.claims {claim.id}")
         for claim, findings in ledger
     ]
-    pictures = [html.Picture(name, _png(figure), statements[name]) for name, figure in figures.items()]
+    shown = [html.Picture(name, png, statements[name]) for name, png in pictures.items()]
     note = "Decided over all worlds and group sizes of the search; click a heading to sort, type words to filter."
     return html.page(
         "Which claims hold",
@@ -45,12 +39,6 @@ def ledger_page(ledger: Sequence[tuple[Claim, list[Finding]]], figures: Mapping[
         (
             html.Table("Verdicts", HEADERS, table, note, MARKS),
             html.Table("In practice", ("id", "claim", "what follows", "reproduce"), practice),
-            *pictures,
+            *shown,
         ),
     )
-
-
-def _png(figure: Figure) -> bytes:
-    content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=DPI, metadata={"Software": None})
-    return content.getvalue()
