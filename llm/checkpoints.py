@@ -19,12 +19,13 @@ import torch
 from torch import Tensor
 
 from ebpo_sim import report
+from ebpo_sim.cli import spelling
 from ebpo_sim.errors import InputError
 from llm import trained_on
 from llm.hub import merged_weights
 from llm.logs import FILES
-from llm.settings import Settings, option
-from llm.tasks.tokenizer import CharTokenizer, Tokenizer
+from llm.settings import Settings
+from llm.tasks.tokenizer import Tokenizer
 from llm.trained_on import TrainedOn
 
 FORMAT, VERSION = "ebpo llm checkpoint", 4
@@ -172,8 +173,7 @@ def export(folder: Path, model: Any, tokenizer: Tokenizer, record: TrainedOn | N
         made = Path(temporary) / "model"
         base = model.get_base_model() if hasattr(model, "get_base_model") else model
         base.save_pretrained(made, state_dict=dict(merged_weights(model)))
-        wrapped = tokenizer.hugging_face() if isinstance(tokenizer, CharTokenizer) else tokenizer.wrapped
-        wrapped.save_pretrained(made)
+        tokenizer.wrapped.save_pretrained(made)
         if record is not None:
             trained_on.write(made, record)
         if folder.exists():
@@ -205,7 +205,7 @@ def check_settings(saved: Mapping[str, Any], given: Mapping[str, Any], free: Col
             str(x[name]).split(":")[0] if name == "device" and name in x else x.get(name) for x in (saved, given)
         )
         if old != new:
-            shown = option(name)
+            shown = spelling(name)
             why = " (the learning rate falls to 0 over all steps, so a run cannot be prolonged)" * (name == "steps")
             raise InputError(
                 f"{shown} is {given.get(name)!r}, the checkpoint was written with {saved.get(name)!r}{why}: "

@@ -169,7 +169,7 @@ def test_rewards_are_those_of_the_own_loop(cache: Path) -> None:
     rolled = run.engine.sample(problems, 4, 0)
     mine = engines.verified(rolled, run.engine.tokenizer, run.verifier, problems, 4)
     ids = [tokens[:n] for tokens, n in zip(rolled.tokens_NT.tolist(), rolled.mask_NT.sum(dim=1).tolist(), strict=True)]
-    wrapped = run.engine.tokenizer.hugging_face()
+    wrapped = run.engine.tokenizer.wrapped
     texts = [wrapped.decode(row, skip_special_tokens=True) for row in ids]
     each = [p for p in problems for _ in range(4)]
     found = backend_trl.Reward(make_verifier("exact"), run.engine.tokenizer.eos_ids)(
