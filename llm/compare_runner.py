@@ -225,7 +225,7 @@ def simulate(runner: LanguageModel, minutes: float | None = None) -> tuple[dict[
         shutil.rmtree(runner.out / UNFINISHED, ignore_errors=True)
 
 
-def tables(runner: LanguageModel, done: Mapping[Job, Record]) -> tuple[list[Record], list[Record]]:
+def tables_of(runner: LanguageModel, done: Mapping[Job, Record]) -> tuple[list[Record], list[Record]]:
     """(one row a run, one row a run and validation); `run` names a run's file."""
     runs, curves = [], []
     for stage, job in wanted(runner.comparison.plan, runner, done):
