@@ -41,15 +41,13 @@ class Rollouts(NamedTuple):
     def rows(self, index: Tensor) -> Rollouts:
         """The chosen rows, prompts and answers trimmed to the longest of them."""
         chosen = Rollouts(*(part[index] for part in self))
-        width = int(chosen.mask_NT.sum(dim=1).max()) if len(index) else 0
-        prompt = int(chosen.prompt_mask_NL.sum(dim=1).max()) if len(index) else 0
-        return Rollouts._make(
-            (
-                *(part[:, part.shape[1] - prompt :] for part in chosen[:2]),
-                *(part[:, :width] for part in chosen[2:6]),
-                *chosen[6:],
-            )
+        masks = chosen.prompt_mask_NL, chosen.mask_NT
+        prompt, width = (int(mask.sum(dim=1).max()) if len(index) else 0 for mask in masks)
+        prompts, answers = (
+            (part[:, part.shape[1] - prompt :] for part in chosen[:2]),
+            (x[:, :width] for x in chosen[2:6]),
         )
+        return Rollouts(*prompts, *answers, *chosen[6:])
 
 
 def positions(mask_NL: Tensor) -> Tensor:

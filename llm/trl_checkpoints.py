@@ -47,8 +47,8 @@ def sizes_of(folder: Path) -> dict[str, int]:
 
 def folders(out: Path) -> list[Path]:
     """The checkpoint-N in `out`, the last first."""
-    found = {int(p.name.removeprefix("checkpoint-")): p for p in out.glob("checkpoint-*") if _numbered(p)}
-    return [found[step] for step in sorted(found, reverse=True)]
+    found = {p.name.removeprefix("checkpoint-"): p for p in out.glob("checkpoint-*") if p.is_dir()}
+    return [found[step] for step in sorted(filter(str.isdecimal, found), key=int, reverse=True)]
 
 
 def refuse_new_run(out: Path) -> None:
@@ -87,10 +87,6 @@ def last_whole(out: Path, settings: Mapping[str, Any], record: TrainedOn, free: 
     raise InputError(
         f"--resume finds no checkpoint of this backend that is whole in {str(out)!r}: start without --resume"
     )
-
-
-def _numbered(path: Path) -> bool:
-    return path.is_dir() and path.name.removeprefix("checkpoint-").isdecimal()
 
 
 def _read(path: Path) -> dict[str, Any]:
