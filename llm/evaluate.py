@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -122,13 +122,7 @@ def pass_rates(outcomes: Sequence[Outcome]) -> list[float]:
 
 def scores(outcomes: Sequence[Outcome], ks: Sequence[int]) -> list[dict[str, Any]]:
     """One row for all problems, each topic, and each level of a topic: measures with standard errors."""
-    measures: dict[str, Callable[[Outcome], float]] = {"pass@1": lambda o: sum(o.rewards) / len(o.rewards)}
     binary = all(r in (0.0, 1.0) for o in outcomes for r in o.rewards)
-    for k in ks:
-        if k > 1 and binary:
-            measures[f"pass@{k}"] = lambda o, k=k: pass_at_k(len(o.rewards), int(sum(o.rewards)), k)
-        if k > 1:
-            measures[f"maj@{k}"] = lambda o, k=k: maj_at_k(o.texts, o.rewards, k)
     groups: dict[tuple[str, str], list[Outcome]] = {("all", "all"): list(outcomes)}
     for by_level in (False, True):
         for o in outcomes:
@@ -137,10 +131,19 @@ def scores(outcomes: Sequence[Outcome], ks: Sequence[int]) -> list[dict[str, Any
     rows = []
     for (topic, level), members in groups.items():
         row: dict[str, Any] = {"topic": topic, "level": level, "prompts": len(members)}
-        for name, measure in measures.items():
-            row |= zip((name, f"{name} se"), mean_and_error([measure(o) for o in members]), strict=True)
+        for name, values in _measured(members, ks, binary):
+            row |= zip((name, f"{name} se"), mean_and_error(values), strict=True)
         rows.append(row)
     return rows
+
+
+def _measured(outcomes: Sequence[Outcome], ks: Sequence[int], binary: bool) -> Iterator[tuple[str, list[float]]]:
+    yield "pass@1", pass_rates(outcomes)
+    for k in ks:
+        if k > 1 and binary:
+            yield f"pass@{k}", [pass_at_k(len(o.rewards), int(sum(o.rewards)), k) for o in outcomes]
+        if k > 1:
+            yield f"maj@{k}", [maj_at_k(o.texts, o.rewards, k) for o in outcomes]
 
 
 def rollout_rows(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:

@@ -47,7 +47,7 @@ class Rollouts(NamedTuple):
             (part[:, part.shape[1] - prompt :] for part in chosen[:2]),
             (x[:, :width] for x in chosen[2:6]),
         )
-        return Rollouts(*prompts, *answers, *chosen[6:])
+        return Rollouts._make((*prompts, *answers, *chosen[6:]))
 
 
 def positions(mask_NL: Tensor) -> Tensor:
