@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ebpo_sim import report, rungs
+from ebpo_sim.cli import spelling
 from ebpo_sim.errors import InputError
 from ebpo_sim.methods.method import Method, parse_method
 from ebpo_sim.sampling.orders import BY_DIFFICULTY
@@ -33,9 +34,9 @@ from llm.run import (
     sized,
     verifier_of,
 )
-from llm.settings import Settings, option
+from llm.settings import Settings
 from llm.sizes import fitted, use_threads
-from llm.tasks import Cell, CharTokenizer, Problem, Verifier
+from llm.tasks import Cell, Problem, Verifier
 from llm.tasks.tokenizer import Tokenizer
 
 NO_EFFECT = {
@@ -174,8 +175,7 @@ def train(settings: Settings, out: Path, cache: Path, resume: bool = False) -> N
     verifier.start()
     for problem in problems.train:
         tokenizer.prompt(problem)
-    chat = not isinstance(tokenizer, CharTokenizer) and tokenizer.chat
-    wrapped = tokenizer.hugging_face() if isinstance(tokenizer, CharTokenizer) else tokenizer.wrapped
+    wrapped = tokenizer.wrapped
     asked = arguments(settings, out, longest_answer(settings, tokenizer), state.num_processes, bool(method.objectives))
     known = {field.name for field in fields(GRPOConfig)} | {"output_dir"}
     if asked.keys() - known - {"use_bias_correction_kl"}:  # this one is newer than the oldest TRL
@@ -185,9 +185,9 @@ def train(settings: Settings, out: Path, cache: Path, resume: bool = False) -> N
             model,
             Reward(verifier, tokenizer.eos_ids),
             GRPOConfig(**{name: value for name, value in asked.items() if name in known}),
-            Dataset.from_list(rows_of(settings, problems.train, chat)),
+            Dataset.from_list(rows_of(settings, problems.train, tokenizer.chat)),
             processing_class=wrapped,
-            peft_config=adapters(settings),
+            peft_config=hub.adapter_plan(settings.lora_rank) if settings.lora_rank else None,
             method=method,
             cluster_column="topic",
             prompt_id_column="id",
@@ -231,7 +231,7 @@ def check(settings: Settings) -> Method:
             f"{settings.group_size}"
         )
     without = [
-        option(f.name) for f in fields(Settings) if f.name in NO_EFFECT and getattr(settings, f.name) != f.default
+        spelling(f.name) for f in fields(Settings) if f.name in NO_EFFECT and getattr(settings, f.name) != f.default
     ]
     if without:
         report.say(f"no effect with --backend trl: {', '.join(without)}")
@@ -250,8 +250,3 @@ def base_model(settings: Settings, out: Path, cache: Path, write: bool) -> tuple
     if write:
         checkpoints.export(folder, model, tokenizer)
     return str(folder), tokenizer
-
-
-def adapters(settings: Settings) -> Any:
-    """LoRA's configuration, or None."""
-    return hub.adapter_plan(settings.lora_rank) if settings.lora_rank else None

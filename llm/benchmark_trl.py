@@ -40,6 +40,7 @@ from ebpo_sim.errors import InputError
 from ebpo_sim.timing import spread
 from llm import train
 from llm.curriculum import Curriculum
+from llm.folders import write_json
 from llm.problems import task
 from llm.run import Run, prepare
 from llm.settings import Settings
@@ -139,7 +140,7 @@ def measure(settings: Settings, cache: Path, rounds: int, warmup: int) -> list[d
                 max_grad_norm=settings.grad_clip, seed=settings.seed, dataloader_pin_memory=False,
             ),
             train_dataset=Dataset.from_list([{"prompt": p.prompt, "number": n} for n, p in enumerate(problems)]),
-            processing_class=tokenizer.hugging_face(),
+            processing_class=tokenizer.wrapped,
             callbacks=[Rounds()],
         )  # fmt: skip
         made.model.generate = timed(made.model.generate, generated)
@@ -242,7 +243,7 @@ def main(argv: Sequence[str]) -> None:
             "settings": settings.as_dict(),
             "cells": cells,
         }
-        report.write_bytes(out / "benchmark.json", (report.to_json(found) + "\n").encode())
+        write_json(out / "benchmark.json", found)
     report.say(tables(found))
     report.say(f"file: {given.out}/benchmark.json")
 

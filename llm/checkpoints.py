@@ -19,12 +19,13 @@ import torch
 from torch import Tensor
 
 from ebpo_sim import report
+from ebpo_sim.cli import spelling
 from ebpo_sim.errors import InputError
 from llm import trained_on
 from llm.hub import merged_weights
 from llm.logs import FILES
-from llm.settings import Settings, option
-from llm.tasks.tokenizer import CharTokenizer, Tokenizer
+from llm.settings import Settings
+from llm.tasks.tokenizer import Tokenizer
 from llm.trained_on import TrainedOn
 
 FORMAT, VERSION = "ebpo llm checkpoint", 4
@@ -138,23 +139,17 @@ def put_weights(model: Any, weights: Mapping[str, Any], every: bool = False) -> 
 
 def put_optimizer(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any]) -> None:
     """Its moments and their counts. Raises InputError where they are not of this optimizer over these weights."""
-    damaged = InputError("the checkpoint's optimizer is not the one of this run: restore an intact one or start again")
-    own = optimizer.state_dict()["param_groups"]
-    groups, state = saved["param_groups"], saved["state"]
-    if [_without_rate(g) for g in groups] != [_without_rate(g) for g in own]:
-        raise damaged
     weights = [p for group in optimizer.param_groups for p in group["params"]]
-    if set(state) != set(range(len(weights))):
-        raise damaged
-    for i, weight in enumerate(weights):
-        shapes = {"step": torch.Size(), "exp_avg": weight.shape, "exp_avg_sq": weight.shape}
-        moments = state[i]
-        if not isinstance(moments, dict) or set(moments) != set(shapes) or not _weights(moments):
-            raise damaged
-        if any(moments[name].shape != shape or not moments[name].is_floating_point() for name, shape in shapes.items()):
-            raise damaged
-        if min(float(moments["step"]), float(moments["exp_avg_sq"].min())) < 0:
-            raise damaged
+    shapes = {i: {"step": torch.Size(), "exp_avg": w.shape, "exp_avg_sq": w.shape} for i, w in enumerate(weights)}
+    groups, state = [_without_rate(g) for g in saved["param_groups"]], saved["state"]
+    if (
+        groups != [_without_rate(g) for g in optimizer.state_dict()["param_groups"]]
+        or not all(isinstance(moments, dict) and _weights(moments) for moments in state.values())
+        or {i: {name: x.shape for name, x in moments.items()} for i, moments in state.items()} != shapes
+        or not all(x.is_floating_point() for moments in state.values() for x in moments.values())
+        or any(float(moments[name].min()) < 0 for moments in state.values() for name in ("step", "exp_avg_sq"))
+    ):
+        raise InputError("the checkpoint's optimizer is not the one of this run: restore an intact one or start again")
     optimizer.load_state_dict(dict(saved))
 
 
@@ -172,8 +167,7 @@ def export(folder: Path, model: Any, tokenizer: Tokenizer, record: TrainedOn | N
         made = Path(temporary) / "model"
         base = model.get_base_model() if hasattr(model, "get_base_model") else model
         base.save_pretrained(made, state_dict=dict(merged_weights(model)))
-        wrapped = tokenizer.hugging_face() if isinstance(tokenizer, CharTokenizer) else tokenizer.wrapped
-        wrapped.save_pretrained(made)
+        tokenizer.wrapped.save_pretrained(made)
         if record is not None:
             trained_on.write(made, record)
         if folder.exists():
@@ -205,7 +199,7 @@ def check_settings(saved: Mapping[str, Any], given: Mapping[str, Any], free: Col
             str(x[name]).split(":")[0] if name == "device" and name in x else x.get(name) for x in (saved, given)
         )
         if old != new:
-            shown = option(name)
+            shown = spelling(name)
             why = " (the learning rate falls to 0 over all steps, so a run cannot be prolonged)" * (name == "steps")
             raise InputError(
                 f"{shown} is {given.get(name)!r}, the checkpoint was written with {saved.get(name)!r}{why}: "

@@ -15,7 +15,6 @@
 from __future__ import annotations
 
 import argparse
-import csv
 import math
 import tempfile
 from collections.abc import Sequence
@@ -28,7 +27,7 @@ if __name__ == "__main__":
 
     early.guard()
 
-from ebpo_sim import cli, labels, report
+from ebpo_sim import cli, labels, report, tables
 from ebpo_sim.compare.jobs import refuse_failed
 from ebpo_sim.compare.plan import middle, progress
 from ebpo_sim.compare.tables import curve_rows, learning_curves
@@ -45,7 +44,7 @@ from llm.compare_runner import (
     Comparison,
     LanguageModel,
     simulate,
-    tables,
+    tables_of,
 )
 from llm.settings import Settings
 
@@ -186,14 +185,9 @@ def read(path: Path, columns: Sequence[str]) -> Rows:
         raise InputError(f"{str(path)!r} does not exist: name the --out of a comparison, or run one")
     rows: Rows = []
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file)
-            missing = [name for name in columns if name not in (reader.fieldnames or ())]
-            if missing:
-                raise ValueError(f"no column {missing[0]!r}")
-            for row in reader:
-                rows.append({name: _value(name, row[name]) for name in columns})
-    except (csv.Error, TypeError, ValueError, AttributeError) as error:
+        for _, row in tables.rows(path, columns):
+            rows.append({name: _value(name, row[name]) for name in columns})
+    except ValueError as error:
         raise InputError(
             f"{str(path)!r}, line {len(rows) + 2} is damaged ({error}): run the comparison again"
         ) from error
@@ -278,7 +272,7 @@ def stored(out: Path) -> tuple[Rows, Rows]:
 def _compare(comparison: Comparison, out: Path, cache: Path, args: argparse.Namespace) -> None:
     runner = LanguageModel(comparison, out, cache, args.keep_logs, args.jobs)
     done, failed = simulate(runner, args.minutes)
-    runs, curves = tables(runner, done)
+    runs, curves = tables_of(runner, done)
     state = progress(comparison.plan, runner, done)
     if runs:
         report.write_csv(out / "runs.csv", runs)

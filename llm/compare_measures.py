@@ -69,14 +69,10 @@ def values(runs: Sequence[Row], curves: Sequence[Row]) -> Values:
     plain = [r for r in runs if r["stage"] == "evaluation"]
     for cell in dict.fromkeys(map(cell_of, plain)):
         here = [r for r in plain if cell_of(r) == cell]
-        measures: dict[str, dict[str, BySeed]] = {}
-        for measure in ("final", "mean", *DESCRIBED):
-            for r in here:
-                if r[measure] is not None:
-                    measures.setdefault(measure, {}).setdefault(r["arm"], {})[r["seed"]] = r[measure]
-        for measure, arm, seed, value in (*_common_time(here, curves), *_equal_time(here, runs)):
-            measures.setdefault(measure, {}).setdefault(arm, {})[seed] = value
-        found[cell] = measures
+        columns = [(m, r["arm"], r["seed"], r[m]) for m in ("final", "mean", *DESCRIBED) for r in here]
+        for measure, arm, seed, value in (*columns, *_common_time(here, curves), *_equal_time(here, runs)):
+            if value is not None:
+                found.setdefault(cell, {}).setdefault(measure, {}).setdefault(arm, {})[seed] = value
     return found
 
 

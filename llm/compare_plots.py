@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ebpo_sim import labels
 from llm.compare_measures import cell_of, value_at
 from llm.compare_runner import Cell
+from llm.compare_text import arms as arms_of
 from llm.compare_text import cells, name, pick
 
 if TYPE_CHECKING:
@@ -68,10 +69,7 @@ def _curves(axis: Axes, here: Rows, arms: Sequence[str], colour: dict[str, str],
 
 
 def _differences(axis: Axes, found: Rows, cell: Cell, colour: dict[str, str]) -> None:
-    arms = [
-        r["arm"] for r in found if (r["group_size"], r["order"], r["measure"], r["reference"]) == (*cell, "final", "")
-    ]
-    arms = [arm for arm in arms if arm != labels.REFERENCE]
+    arms = [arm for arm, _, _ in arms_of(found, cell) if arm != labels.REFERENCE]
     for place, arm in enumerate(arms):
         for measure, shift, fill in (("final", -0.13, colour[arm]), ("equal_time", 0.13, "white")):
             row = pick(found, cell, arm, measure, labels.REFERENCE)

@@ -15,6 +15,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -225,7 +226,7 @@ def simulate(runner: LanguageModel, minutes: float | None = None) -> tuple[dict[
         shutil.rmtree(runner.out / UNFINISHED, ignore_errors=True)
 
 
-def tables(runner: LanguageModel, done: Mapping[Job, Record]) -> tuple[list[Record], list[Record]]:
+def tables_of(runner: LanguageModel, done: Mapping[Job, Record]) -> tuple[list[Record], list[Record]]:
     """(one row a run, one row a run and validation); `run` names a run's file."""
     runs, curves = [], []
     for stage, job in wanted(runner.comparison.plan, runner, done):
@@ -251,10 +252,6 @@ def tables(runner: LanguageModel, done: Mapping[Job, Record]) -> tuple[list[Reco
 
 def _over_training(line: list[Record], quantity: str) -> float | None:
     """Mean over the steps: records are means over the steps since the one before."""
-    total, steps, before = 0.0, 0, 0
-    for row in line:
-        if row[quantity] is not None:
-            total += row[quantity] * (row["step"] - before)
-            steps += row["step"] - before
-        before = row["step"]
-    return total / steps if steps else None
+    steps = [row["step"] - before["step"] for before, row in pairwise([{"step": 0}, *line])]
+    there = [(row[quantity], n) for row, n in zip(line, steps, strict=True) if row[quantity] is not None]
+    return sum(value * n for value, n in there) / sum(n for _, n in there) if there else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from ebpo_sim import labels, report
@@ -36,13 +37,12 @@ def pick(found: Findings, cell: Cell, arm: str, measure: str, reference: str = "
 def outcomes(found: Findings, cell: Cell) -> list[tuple[str, ...]]:
     """Pass@1 in percent ± one standard error at equal steps and equal seconds, a line an arm."""
     lines: list[tuple[str, ...]] = []
-    for arm, rate, edge in _arms(found, cell):
-        level = {m: pick(found, cell, arm, m) for m in measures.OUTCOMES}
-        gap = {m: pick(found, cell, arm, m, labels.REFERENCE) for m in measures.OUTCOMES}
-        shown = {m: _percent(row) for m, row in level.items()}
+    for arm, rate, edge in arms(found, cell):
+        level, gap = partial(pick, found, cell, arm), partial(pick, found, cell, arm, reference=labels.REFERENCE)
         lines.append((
-            name(arm), shared.rate(rate, edge), shown["final"], interval(gap["final"]), shown["mean"],
-            shown["equal_time"], interval(gap["equal_time"]), shown["common_time"],
+            name(arm), shared.rate(rate, edge), _percent(level("final")), interval(gap("final")),
+            _percent(level("mean")), _percent(level("equal_time")), interval(gap("equal_time")),
+            _percent(level("common_time")),
         ))  # fmt: skip
     return lines
 
@@ -50,19 +50,18 @@ def outcomes(found: Findings, cell: Cell) -> list[tuple[str, ...]]:
 def costs(found: Findings, cell: Cell) -> list[tuple[str, ...]]:
     """Seconds, and what explains them and the outcomes: means over training, entropy and the rest over its end."""
     lines: list[tuple[str, ...]] = []
-    for arm, _, _ in _arms(found, cell):
-        row = {m: pick(found, cell, arm, m) for m in (*measures.DESCRIBED, "equal_time_steps")}
-        value = {m: None if r is None else r["value"] for m, r in row.items()}
+    for arm, _, _ in arms(found, cell):
+        row = partial(pick, found, cell, arm)
         lines.append((
-            name(arm), _plain(row["seconds_per_step"], 1000, 0), report.number(value["equal_time_steps"], 0),
-            report.number(value["rows_trained"], 2), report.number(value["zero_signal"], 2),
-            report.number(value["shrinkage"], 2), _plain(row["entropy"]), report.number(value["grad_norm"], 2),
-            report.number(value["missing_eos"], 3),
+            name(arm), _plain(row("seconds_per_step"), 1000, 0), _value(row("equal_time_steps"), 0),
+            *(_value(row(m), 2) for m in ("rows_trained", "zero_signal", "shrinkage")), _plain(row("entropy")),
+            _value(row("grad_norm"), 2), _value(row("missing_eos"), 3),
         ))  # fmt: skip
     return lines
 
 
-def _arms(found: Findings, cell: Cell) -> Iterator[tuple[str, float, bool]]:
+def arms(found: Findings, cell: Cell) -> Iterator[tuple[str, float, bool]]:
+    """(arm, its learning rate, whether that is at the edge of the grid) of a cell."""
     rows = [r for r in found if (r["group_size"], r["order"], r["measure"], r["reference"]) == (*cell, "final", "")]
     return ((r["arm"], r["learning_rate"], r["edge"]) for r in rows)
 
@@ -73,11 +72,14 @@ def _percent(row: Row | None) -> str:
     return f"{100 * row['value']:.2f}" + ("" if row["se"] is None else f" ± {100 * row['se']:.2f}")
 
 
+def _value(row: Row | None, digits: int) -> str:
+    return report.number(None if row is None else row["value"], digits)
+
+
 def _plain(row: Row | None, unit: float = 1, digits: int = 3) -> str:
-    if row is None:
-        return "-"
-    value, se = (None if row[k] is None else unit * row[k] for k in ("value", "se"))
-    return report.number(value, digits) if se is None else f"{value:.{digits}f} ± {se:.{digits}f}"
+    if row is None or row["se"] is None:
+        return _value(row and {"value": unit * row["value"]}, digits)
+    return f"{unit * row['value']:.{digits}f} ± {unit * row['se']:.{digits}f}"
 
 
 def interval(row: Row | None) -> str:
@@ -106,7 +108,7 @@ def sentence(row: Row, where: str) -> str:
 def verdicts(found: Findings, cell: Cell) -> list[str]:
     """What the runs of a cell say about EBPO and its repair, null results included, as sentences."""
     said = []
-    for arm, _, _ in _arms(found, cell):
+    for arm, _, _ in arms(found, cell):
         if labels.NO_SHRINKAGE not in measures.references(arm):
             continue
         for reference in measures.references(arm):
@@ -114,7 +116,7 @@ def verdicts(found: Findings, cell: Cell) -> list[str]:
                 row = pick(found, cell, arm, measure, reference)
                 if row is not None:
                     said.append(sentence(row, where))
-    return [*said, *_pace(found, cell), *shared.edges(name(arm) for arm, _, edge in _arms(found, cell) if edge)]
+    return [*said, *_pace(found, cell), *shared.edges(name(arm) for arm, _, edge in arms(found, cell) if edge)]
 
 
 def _pace(found: Findings, cell: Cell) -> list[str]:

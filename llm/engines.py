@@ -10,7 +10,6 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple, Protocol
 
 import torch
-from torch import Tensor
 from transformers import PreTrainedModel
 
 from ebpo_sim.errors import InputError
@@ -99,11 +98,11 @@ class HFEngine:
 
 
 class Answered(NamedTuple):
-    """Rollouts with their texts and verdicts; reward_PG is float64 on the CPU."""
+    """Rollouts with their texts and verdicts, one an answer."""
 
     rolled: Rollouts
     texts: list[str | None]
-    reward_PG: Tensor
+    rewards: list[float]
 
 
 def answer(
@@ -116,13 +115,5 @@ def answer(
 ) -> Answered:
     """Sample and verify: an answer without its end token scores 0."""
     rolled = engine.sample(problems, group_size, seed, temperature)
-    return verified(rolled, engine.tokenizer, verifier, problems, group_size)
-
-
-def verified(
-    rolled: Rollouts, tokenizer: Tokenizer, verifier: Verifier, problems: Sequence[Problem], group_size: int
-) -> Answered:
-    """Texts and verdicts of rollouts."""
-    texts = rollouts.answers(rolled, tokenizer)
-    verdicts = verifier.scores(texts, [p for p in problems for _ in range(group_size)])
-    return Answered(rolled, texts, torch.tensor(verdicts, dtype=torch.float64).view(len(problems), group_size))
+    texts = rollouts.answers(rolled, engine.tokenizer)
+    return Answered(rolled, texts, verifier.scores(texts, [p for p in problems for _ in range(group_size)]))

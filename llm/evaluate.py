@@ -13,9 +13,8 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -37,6 +36,7 @@ from llm.settings import Settings
 from llm.sizes import use_threads
 from llm.target import FROM_TRAINING, problems_of, target_of
 from llm.tasks import Problem, Verifier
+from llm.tasks.final_answer import contents
 
 
 class Outcome(NamedTuple):
@@ -62,11 +62,11 @@ def sampled_outcomes(
         some = list(problems[start : start + per_call])
         # a seed for each call, so that a problem's answers depend on nothing sampled before its own call; apart by
         # the answers of the calls before, as an engine may count seeds up by answers
-        rolled, texts, reward_PG = answer(engine, verifier, some, samples, seed + start * samples, temperature)
+        rolled, texts, rewards = answer(engine, verifier, some, samples, seed + start * samples, temperature)
         lengths, norms = rolled.mask_NT.sum(dim=1).tolist(), rolled.score_norm_N.tolist()
         for i, problem in enumerate(some):
             part = slice(i * samples, (i + 1) * samples)
-            columns = (texts[part], reward_PG[i].tolist(), lengths[part], norms[part])
+            columns = (texts[part], rewards[part], lengths[part], norms[part])
             found.append(Outcome(problem, *(tuple(column) for column in columns)))
         done(len(some))
     return found
@@ -104,23 +104,15 @@ def _vote(texts: Sequence[str | None], rewards: Sequence[float]) -> float:
 
 def final_answer(text: str) -> str:
     """What an answer votes for: the contents of its last \\boxed{...}, without spaces, else its whole text."""
-    start = text.rfind("\\boxed{")
-    if start < 0:
-        return text.strip()
-    depth, begin = 1, start + len("\\boxed{")
-    for end in range(begin, len(text)):
-        depth += {"{": 1, "}": -1}.get(text[end], 0) if text[end - 1] != "\\" else 0
-        if depth == 0:
-            return "".join(text[begin:end].split())
-    return text.strip()
+    box = contents(text)
+    return "".join(box.split()) if box else text.strip()
 
 
-def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
-    """Mean over prompts and its standard error (NaN for a single prompt)."""
+def mean_and_error(values: Sequence[float]) -> tuple[float, float | None]:
+    """Mean over prompts and its standard error (None for a single prompt)."""
     n = len(values)
     mean = sum(values) / n
-    spread = math.sqrt(sum((v - mean) ** 2 for v in values) / (n - 1)) if n > 1 else math.nan
-    return mean, spread / math.sqrt(n)
+    return mean, math.sqrt(sum((v - mean) ** 2 for v in values) / (n - 1)) / math.sqrt(n) if n > 1 else None
 
 
 def pass_rates(outcomes: Sequence[Outcome]) -> list[float]:
@@ -128,36 +120,30 @@ def pass_rates(outcomes: Sequence[Outcome]) -> list[float]:
     return [sum(o.rewards) / len(o.rewards) for o in outcomes]
 
 
-def _passed(outcome: Outcome, k: int) -> float:
-    return pass_at_k(len(outcome.rewards), int(sum(outcome.rewards)), k)
-
-
-def _voted(outcome: Outcome, k: int) -> float:
-    return maj_at_k(outcome.texts, outcome.rewards, k)
-
-
 def scores(outcomes: Sequence[Outcome], ks: Sequence[int]) -> list[dict[str, Any]]:
     """One row for all problems, each topic, and each level of a topic: measures with standard errors."""
-    measures: dict[str, Callable[[Outcome], float]] = {"pass@1": lambda o: sum(o.rewards) / len(o.rewards)}
     binary = all(r in (0.0, 1.0) for o in outcomes for r in o.rewards)
-    for k in ks:
-        if k > 1 and binary:
-            measures[f"pass@{k}"] = partial(_passed, k=k)
-        if k > 1:
-            measures[f"maj@{k}"] = partial(_voted, k=k)
     groups: dict[tuple[str, str], list[Outcome]] = {("all", "all"): list(outcomes)}
-    for outcome in outcomes:
-        groups.setdefault((outcome.problem.cell.topic, "all"), []).append(outcome)
-    for outcome in outcomes:
-        groups.setdefault((outcome.problem.cell.topic, str(outcome.problem.cell.level)), []).append(outcome)
+    for by_level in (False, True):
+        for o in outcomes:
+            level = str(o.problem.cell.level) if by_level else "all"
+            groups.setdefault((o.problem.cell.topic, level), []).append(o)
     rows = []
     for (topic, level), members in groups.items():
         row: dict[str, Any] = {"topic": topic, "level": level, "prompts": len(members)}
-        for name, measure in measures.items():
-            mean, error = mean_and_error([measure(o) for o in members])
-            row |= {name: mean, f"{name} se": None if math.isnan(error) else error}
+        for name, values in _measured(members, ks, binary):
+            row |= zip((name, f"{name} se"), mean_and_error(values), strict=True)
         rows.append(row)
     return rows
+
+
+def _measured(outcomes: Sequence[Outcome], ks: Sequence[int], binary: bool) -> Iterator[tuple[str, list[float]]]:
+    yield "pass@1", pass_rates(outcomes)
+    for k in ks:
+        if k > 1 and binary:
+            yield f"pass@{k}", [pass_at_k(len(o.rewards), int(sum(o.rewards)), k) for o in outcomes]
+        if k > 1:
+            yield f"maj@{k}", [maj_at_k(o.texts, o.rewards, k) for o in outcomes]
 
 
 def rollout_rows(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
@@ -176,13 +162,12 @@ def rollout_rows(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
     ]
 
 
-def table(rows: Sequence[dict[str, Any]], levels: bool = False) -> str:
-    """Rows of `scores` as text, value ± standard error; topics only, unless levels are asked for."""
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """Rows of `scores` as text, value ± standard error."""
     names = [key for key in rows[0] if "@" in key and not key.endswith(" se")]
-    shown = [row for row in rows if levels or row["level"] == "all"]
     body = [
         [row["topic"], row["level"], str(row["prompts"]), *(report.with_error(row[n], row[f"{n} se"]) for n in names)]
-        for row in shown
+        for row in rows
     ]
     return report.text_table(["topic", "level", "prompts", *names], body)
 
@@ -257,7 +242,7 @@ def run(given: argparse.Namespace, ks: Sequence[int], out: Path) -> None:
         report.save_figure(out / "score_norms.png", score_norms.figure(norms))
     found = scores(outcomes, ks)
     report.write_csv(out / "scores.csv", found)
-    report.say(table(found, levels=True))
+    report.say(table(found))
     trained = "" if saved is None else f"step {saved['step']}, "
     report.say(f"{trained}{settings.dataset}, {len(problems)} problems, ± one standard error over prompts")
     if failed:

@@ -41,6 +41,7 @@ from ebpo_sim.errors import InputError
 from ebpo_sim.labels import REFERENCE
 from llm import evaluate, policy, rollouts, train
 from llm.engines import HFEngine, Precision, answer, precision
+from llm.folders import write_json
 from llm.objectives import Loss
 from llm.problems import task
 from llm.run import Run, curriculum_of, prepare
@@ -64,12 +65,12 @@ WARM_UP = 2
 def correctness(device: str) -> dict[str, Any]:
     """Differences between the CPU in float32 and the device, on a small model with grouped-query attention."""
     cpu, gpu = precision("cpu", "fp32"), precision(device, "fp32")
-    model: Any = policy.build(policy.Shape("qwen3", 128, 4, 4, 2), 1)
+    model: Any = policy.build(Settings(hidden=128, layers=4, heads=4, kv_heads=2), 1)
     with torch.no_grad():  # a bias to the end token, so that rows finish at many lengths
         model.get_input_embeddings().weight[CharTokenizer.eos_ids[0]] *= 4
     problems, tokenizer = pool("train", CELLS, 2, 0), CharTokenizer()
     answered = answer(HFEngine(model, tokenizer, 9, cpu), make_verifier("exact"), problems, 4, 0)
-    reward_PG = torch.rand(answered.reward_PG.shape, generator=torch.Generator().manual_seed(0)).round().double()
+    reward_PG = torch.rand((len(problems), 4), generator=torch.Generator().manual_seed(0)).round().double()
     found: dict[str, Any] = {}
     said = {
         where.device.type + "/" + where.dtype: _loss_and_gradient(model, answered.rolled, reward_PG, where)
@@ -247,9 +248,9 @@ def main(argv: Sequence[str]) -> None:
             found[name] = part()
             found[name]["wall_seconds"] = time.perf_counter() - began
             report.say(f"{name}: {json.dumps(found[name])[:600]}")
-            report.write_bytes(out, (report.to_json(found) + "\n").encode())
+            write_json(out, found)
         found["wall_seconds"] = time.perf_counter() - started
-        report.write_bytes(out, (report.to_json(found) + "\n").encode())
+        write_json(out, found)
     report.say(f"{found['wall_seconds']:.0f} s; file: {given.out}")
 
 

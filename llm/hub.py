@@ -18,7 +18,6 @@ from llm.tasks.tokenizer import TextTokenizer
 SAFELY: dict[str, Any] = {
     "trust_remote_code": False
 }  # a folder brings weights and settings, never code, and no question
-CHATS = ("auto", "yes", "no")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "tokenizer_config.json")
 
 
@@ -47,8 +46,6 @@ def read_tokenizer(name: str, chat: str = "auto", max_prompt: int = 0) -> TextTo
 
     Raises InputError as `load` does.
     """
-    if chat not in CHATS:
-        raise InputError(f"--chat must be one of {', '.join(CHATS)}, got {chat!r}")
     folder = Path(name)
     if folder.is_dir() and not any((folder / file).exists() for file in TOKENIZER_FILES):
         raise InputError(f"--model {name!r} has no tokenizer: save one into the folder, tokenizer.save_pretrained()")

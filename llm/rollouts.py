@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 from transformers import DynamicCache, PreTrainedModel
 
 from ebpo_sim.errors import InputError
@@ -40,15 +41,13 @@ class Rollouts(NamedTuple):
     def rows(self, index: Tensor) -> Rollouts:
         """The chosen rows, prompts and answers trimmed to the longest of them."""
         chosen = Rollouts(*(part[index] for part in self))
-        width = int(chosen.mask_NT.sum(dim=1).max()) if len(index) else 0
-        prompt = int(chosen.prompt_mask_NL.sum(dim=1).max()) if len(index) else 0
-        return Rollouts._make(
-            (
-                *(part[:, part.shape[1] - prompt :] for part in chosen[:2]),
-                *(part[:, :width] for part in chosen[2:6]),
-                *chosen[6:],
-            )
+        masks = chosen.prompt_mask_NL, chosen.mask_NT
+        prompt, width = (int(mask.sum(dim=1).max()) if len(index) else 0 for mask in masks)
+        prompts, answers = (
+            (part[:, part.shape[1] - prompt :] for part in chosen[:2]),
+            (x[:, :width] for x in chosen[2:6]),
         )
+        return Rollouts._make((*prompts, *answers, *chosen[6:]))
 
 
 def positions(mask_NL: Tensor) -> Tensor:
@@ -196,27 +195,17 @@ def join(parts: Sequence[Rollouts], pad_id: int) -> Rollouts:
     """Rollouts sampled apart as one batch, padded to the longest prompt and the longest answer."""
     if len(parts) == 1:
         return parts[0]
-    prompt = max(part.prompt_NL.shape[1] for part in parts)
-    width = max(part.tokens_NT.shape[1] for part in parts)
-
-    def padded(field: str, to_width: int, left: bool, value: float) -> Tensor:
-        blocks = []
-        for part in parts:
-            block = getattr(part, field)
-            gap = to_width - block.shape[1]
-            blocks.append(torch.nn.functional.pad(block, (gap, 0) if left else (0, gap), value=value))
-        return torch.cat(blocks)
-
-    return Rollouts(
-        padded("prompt_NL", prompt, True, pad_id),
-        padded("prompt_mask_NL", prompt, True, False),
-        padded("tokens_NT", width, False, pad_id),
-        padded("mask_NT", width, False, False),
-        padded("log_prob_NT", width, False, 0.0),
-        padded("entropy_NT", width, False, 0.0),
-        torch.cat([part.finished_N for part in parts]),
-        torch.cat([part.score_norm_N for part in parts]),
-    )
+    joined = []
+    for name, blocks in zip(Rollouts._fields, zip(*parts, strict=True), strict=True):
+        if blocks[0].ndim == 2:
+            widest, left = max(block.shape[1] for block in blocks), name.startswith("prompt")
+            gaps = [widest - block.shape[1] for block in blocks]
+            value = pad_id if name in ("prompt_NL", "tokens_NT") else 0
+            blocks = tuple(
+                pad(block, (gap, 0) if left else (0, gap), value=value) for block, gap in zip(blocks, gaps, strict=True)
+            )
+        joined.append(torch.cat(blocks))
+    return Rollouts(*joined)
 
 
 def answers(rollouts: Rollouts, tokenizer: Tokenizer) -> list[str | None]:

@@ -29,7 +29,6 @@ from llm.tasks import (
     CharTokenizer,
     Problem,
     Verifier,
-    cells,
     make_verifier,
 )
 from llm.tasks.tokenizer import Tokenizer
@@ -80,12 +79,10 @@ def load_policy(
             lora_rank=settings.lora_rank,
             seed=settings.seed,
         )
-    shape = shape_of(settings)
     if trained:
-        return policy.placed(policy.build(shape, 0), where.device), CharTokenizer()
-    plan = policy.WarmStart(settings.sft_steps, settings.sft_batch, settings.sft_lr, settings.sft_seed)
+        return policy.placed(policy.build(settings, 0), where.device), CharTokenizer()
     started = time.perf_counter()
-    model, cached = policy.warm_start(shape, plan, cells(settings.topics, settings.max_level), cache, where)
+    model, cached = policy.warm_start(settings, cache, where)
     report.say(f"warm start: {'from the cache' if cached else f'{time.perf_counter() - started:.0f} s'}")
     return model, CharTokenizer()
 
@@ -100,7 +97,13 @@ def sized(
     answers = answers or settings.prompts * settings.group_size
     context: int | None
     if settings.model == SCRATCH:
-        policy.check(shape_of(settings))
+        if settings.lora_rank:
+            raise InputError("--lora-rank needs a trained model: name one with --model")
+        if settings.dataset != GENERATED:
+            raise InputError(
+                f"--dataset {settings.dataset!r} is outside the tiny model's vocabulary: name a --model that reads it"
+            )
+        policy.check(settings)
         tokenizer: Tokenizer = CharTokenizer()
         found, context = sizes.of_scratch(settings, CharTokenizer().vocab_size), policy.MAX_TOKENS
     else:
@@ -127,17 +130,6 @@ def check_prompts(context: int | None, tokenizer: Tokenizer, problems: Sequence[
             f"the longest prompt and --max-new {max_new} make {longest} tokens, the model reads {context}: lower one"
         )
     return longest
-
-
-def shape_of(settings: Settings) -> policy.Shape:
-    """The from-scratch model's. Raises InputError for what only trained models can do."""
-    if settings.lora_rank:
-        raise InputError("--lora-rank needs a trained model: name one with --model")
-    if settings.dataset != GENERATED:
-        raise InputError(
-            f"--dataset {settings.dataset!r} is outside the tiny model's vocabulary: name a --model that reads it"
-        )
-    return policy.Shape(settings.arch, settings.hidden, settings.layers, settings.heads, settings.kv_heads)
 
 
 def engine_of(settings: Settings, model: PreTrainedModel, tokenizer: Tokenizer, where: Precision) -> Engine:

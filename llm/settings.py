@@ -9,139 +9,128 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_type_hints
 
 from ebpo_sim import cli, typed
+from ebpo_sim.cli import option, spelling
 from ebpo_sim.errors import InputError
 from ebpo_sim.sampling import ORDERS
 from llm.curriculum import OLD_NAMES
 from llm.objectives import AGGREGATIONS
 
 
-def setting(default: Any, help: str, least: int | None = None, **how: Any) -> Any:
-    """A field of Settings. least: of a number, if not 1 for a whole one and above 0 for the others."""
-    return cli.option(default, help, least, **how)
-
-
 @dataclass(frozen=True)
 class Settings:
-    """Everything that decides a run's numbers; the fields are the command line's options."""
+    """Everything that decides a run's numbers; the fields are the command line's options.
+
+    A number is at least `low`; where that is not said, at least 1 if it is whole, and above 0 if not.
+    """
 
     # what is learnt
-    estimator: str = setting(
+    estimator: str = option(
         "ebpo", "a method: an estimator, NAME or NAME:setting=value,..., and other parts after ' + '"
     )
-    group_size: int = setting(4, "rollouts a prompt")
-    prompts: int = setting(64, "prompts a step; 0: 64, or all there are to train on where they are fewer", least=0)
-    steps: int = setting(400, "reinforcement-learning steps")
-    order: str = setting(
+    group_size: int = option(4, "rollouts a prompt")
+    prompts: int = option(64, "prompts a step; 0: 64, or all there are to train on where they are fewer", low=0)
+    steps: int = option(400, "reinforcement-learning steps")
+    order: str = option(
         "shuffled", "in which order prompts are met; by difficulty: by the base's pass rates on them",
         choices=(*ORDERS, *OLD_NAMES),
     )  # fmt: skip
-    ranking: str = setting("", "for orders by difficulty: a rollouts.csv of llm/evaluate.py; empty: measured first")
-    seed: int = setting(0, "same seed, same bytes on a CPU with the same --threads", least=0)
+    ranking: str = option("", "for orders by difficulty: a rollouts.csv of llm/evaluate.py; empty: measured first")
+    seed: int = option(0, "same seed, same bytes on a CPU with the same --threads", low=0)
     # the objective and the optimizer
-    lr: float = setting(
+    lr: float = option(
         6e-4, "peak learning rate of AdamW; 1e-3 was seen to collapse the tiny model, 1e-6 is usual for large ones"
     )
-    warmup: int = setting(10, "steps of linear warm-up, multiplied by a linear decay to 0 over all steps", least=0)
-    weight_decay: float = setting(0.0, "of AdamW", least=0)
-    updates: int = setting(1, "passes over each batch")
-    mini_batch: int = setting(0, "prompts an optimizer step; 0: the whole batch", least=0)
-    aggregation: str = setting("token_mean", "how token losses are summed", choices=AGGREGATIONS)
-    clip_low: float = setting(0.2, "lower half-width of the ratio clip")
-    clip_high: float = setting(0.2, "upper half-width of the ratio clip")
-    clip_dual: float = setting(
-        0.0, "bound of the ratio where the advantage is negative: 3 is verl's, 0 for none", least=0
-    )
-    kl_coef: float = setting(0.0, "weight of the KL to the policy before RL; needs every row", least=0)
-    kl_kind: Literal["k1", "k2", "k3"] = setting(
+    warmup: int = option(10, "steps of linear warm-up, multiplied by a linear decay to 0 over all steps", low=0)
+    weight_decay: float = option(0.0, "of AdamW", low=0)
+    updates: int = option(1, "passes over each batch")
+    mini_batch: int = option(0, "prompts an optimizer step; 0: the whole batch", low=0)
+    aggregation: str = option("token_mean", "how token losses are summed", choices=AGGREGATIONS)
+    clip_low: float = option(0.2, "lower half-width of the ratio clip")
+    clip_high: float = option(0.2, "upper half-width of the ratio clip")
+    clip_dual: float = option(0.0, "bound of the ratio where the advantage is negative: 3 is verl's, 0 for none", low=0)
+    kl_coef: float = option(0.0, "weight of the KL to the policy before RL; needs every row", low=0)
+    kl_kind: Literal["k1", "k2", "k3"] = option(
         "k3", "its estimate: k3 is GRPO's, k2 has the divergence's own gradient"
     )
-    grad_clip: float = setting(1.0, "largest gradient norm")
-    old_log_probs: Literal["auto", "sampler", "trainer"] = setting(
+    grad_clip: float = option(1.0, "largest gradient norm")
+    old_log_probs: Literal["auto", "sampler", "trainer"] = option(
         "auto", "whose log-probabilities the ratio starts from; auto: the sampler's in fp32, else the trainer's"
     )
     # tasks
-    dataset: str = setting(
+    dataset: str = option(
         "generated",
         "generated, sample (shipped math problems), a .jsonl/.json/.csv/.parquet file, or a Hugging Face name",
     )
-    dataset_split: str = setting("train", "split of a Hugging Face data set")
-    validation: str = setting(
+    dataset_split: str = option("train", "split of a Hugging Face data set")
+    validation: str = option(
         "", "data set of the validation; empty: problems held out of --dataset by the hash of what they ask"
     )
-    validation_split: str = setting("test", "split of --validation, where it is a Hugging Face data set")
-    instruction: str = setting(
+    validation_split: str = option("test", "split of --validation, where it is a Hugging Face data set")
+    instruction: str = option(
         "", "added to every prompt of a data set; none: nothing; empty: what its layout is used with"
     )
-    verifier: str = setting(
+    verifier: str = option(
         "auto", "exact, math (math-verify), package.module:function or file.py:function; auto: by the data set"
     )
-    verifier_seconds: float = setting(
+    verifier_seconds: float = option(
         5.0, "time limit of one verdict; an answer that exceeds it scores 0 and is counted"
     )
-    verifier_workers: int = setting(0, "processes that verify answers side by side; 0: one a core, at most 4", least=0)
-    verifier_memory: int = setting(
-        4096, "megabytes a verdict may take beyond the verifier's import; 0: no limit", least=0
-    )
-    topics: str = setting("all", "of the generated task: all, or some of add,sub,mul,mod,reverse,sort,count")
-    max_level: int = setting(9, "hardest level of the generated task: digits of numbers, letters of words")
-    per_cell: int = setting(200, "training problems a topic and level of the generated task")
+    verifier_workers: int = option(0, "processes that verify answers side by side; 0: one a core, at most 4", low=0)
+    verifier_memory: int = option(4096, "megabytes a verdict may take beyond the verifier's import; 0: no limit", low=0)
+    topics: str = option("all", "of the generated task: all, or some of add,sub,mul,mod,reverse,sort,count")
+    max_level: int = option(9, "hardest level of the generated task: digits of numbers, letters of words")
+    per_cell: int = option(200, "training problems a topic and level of the generated task")
     # answers
-    max_new: int = setting(0, "longest answer in tokens; 0: 9 for the generated task's characters, else 512", least=0)
-    max_prompt: int = setting(0, "longest prompt in tokens, longer ones are refused; 0: no limit", least=0)
-    temperature: float = setting(1.0, "of sampling and of the policy that is trained", least=0)
-    engine: Literal["hf", "vllm"] = setting("hf", "who samples; vllm needs a GPU, --model and pip install vllm")
+    max_new: int = option(0, "longest answer in tokens; 0: 9 for the generated task's characters, else 512", low=0)
+    max_prompt: int = option(0, "longest prompt in tokens, longer ones are refused; 0: no limit", low=0)
+    temperature: float = option(1.0, "of sampling and of the policy that is trained", low=0)
+    engine: Literal["hf", "vllm"] = option("hf", "who samples; vllm needs a GPU, --model and pip install vllm")
     # what is measured and kept
-    eval_every: int = setting(50, "steps between validations")
-    eval_per_cell: int = setting(32, "validation problems a topic and level of the generated task")
-    eval_limit: int = setting(256, "validation problems of a data set; 0: all", least=0)
-    eval_samples: int = setting(4, "answers a validation problem")
-    noise_parts: int = setting(
+    eval_every: int = option(50, "steps between validations")
+    eval_per_cell: int = option(32, "validation problems a topic and level of the generated task")
+    eval_limit: int = option(256, "validation problems of a data set; 0: all", low=0)
+    eval_samples: int = option(4, "answers a validation problem")
+    noise_parts: int = option(
         0,
         "parts of a batch whose gradients tell the gradient noise scale, 8 say; 0: not measured. More memory",
-        least=0,
+        low=0,
     )
-    show_every: int = setting(100, "steps between samples shown and written to samples.jsonl; 0: never", least=0)
-    checkpoint_every: int = setting(50, "steps between checkpoints")
+    show_every: int = option(100, "steps between samples shown and written to samples.jsonl; 0: never", low=0)
+    checkpoint_every: int = option(50, "steps between checkpoints")
     # the policy
-    model: str = setting("scratch", "scratch, or a Hugging Face causal LM by name or folder")
-    chat: Literal["auto", "yes", "no"] = setting(
+    model: str = option("scratch", "scratch, or a Hugging Face causal LM by name or folder")
+    chat: Literal["auto", "yes", "no"] = option(
         "auto", "wrap prompts in the tokenizer's chat template; auto: where it has one"
     )
-    lora_rank: int = setting(
-        0, "train adapters of this rank on all linear layers (needs peft); 0: all weights", least=0
-    )
-    arch: str = setting("qwen3", "from scratch: qwen3 or llama")
-    hidden: int = setting(64, "from scratch: width")
-    layers: int = setting(2, "from scratch: depth")
-    heads: int = setting(4, "from scratch: attention heads")
-    kv_heads: int = setting(4, "from scratch: key-value heads")
-    sft_steps: int = setting(150, "from scratch: supervised warm-up steps; fewer make a weaker base", least=0)
-    sft_batch: int = setting(256, "problems a supervised step")
-    sft_lr: float = setting(
+    lora_rank: int = option(0, "train adapters of this rank on all linear layers (needs peft); 0: all weights", low=0)
+    arch: str = option("qwen3", "from scratch: qwen3 or llama")
+    hidden: int = option(64, "from scratch: width")
+    layers: int = option(2, "from scratch: depth")
+    heads: int = option(4, "from scratch: attention heads")
+    kv_heads: int = option(4, "from scratch: key-value heads")
+    sft_steps: int = option(150, "from scratch: supervised warm-up steps; fewer make a weaker base", low=0)
+    sft_batch: int = option(256, "problems a supervised step")
+    sft_lr: float = option(
         4e-3, "peak learning rate of the supervised warm-up; 4e-3 suits the tiny model, large ones need less"
     )
-    sft_seed: int = setting(0, "seed of the warm start, shared by runs that are compared", least=0)
+    sft_seed: int = option(0, "seed of the warm start, shared by runs that are compared", low=0)
     # the machine
-    device: str = setting("cpu", "cpu, cuda or cuda:N")
-    dtype: Literal["fp32", "bf16"] = setting("fp32", "of the computation; weights and optimizer stay fp32")
-    sample_rows: int = setting(
-        0, "answers sampled at once; 0: all, for a --model as many as 8 GiB of cache hold", least=0
+    device: str = option("cpu", "cpu, cuda or cuda:N")
+    dtype: Literal["fp32", "bf16"] = option("fp32", "of the computation; weights and optimizer stay fp32")
+    sample_rows: int = option(0, "answers sampled at once; 0: all, for a --model as many as 8 GiB of cache hold", low=0)
+    micro_rows: int = option(
+        0, "answers in one backward pass; 0: all, for a --model what 12 GiB hold. Same gradient, less memory", low=0
     )
-    micro_rows: int = setting(
-        0, "answers in one backward pass; 0: all, for a --model what 12 GiB hold. Same gradient, less memory", least=0
-    )
-    gradient_checkpointing: bool = setting(
+    gradient_checkpointing: bool = option(
         False,
         "recompute activations in the backward pass: less memory, a third more time",
         action=argparse.BooleanOptionalAction,
     )
-    threads: int = setting(
-        1, "threads of torch; two runs side by side use two cores better than one run of two threads"
-    )
+    threads: int = option(1, "threads of torch; two runs side by side use two cores better than one run of two threads")
 
     def __post_init__(self) -> None:
         for f, kind in zip(fields(self), get_type_hints(Settings).values(), strict=True):
-            name, value, least = option(f.name), getattr(self, f.name), f.metadata["low"]
+            name, value, least = spelling(f.name), getattr(self, f.name), f.metadata["low"]
             if type(value) in (int, float) and kind in (int, float):
                 least = 1 if least is None and kind is int else least
                 if not (0 < value < math.inf if least is None else least <= value < math.inf):
@@ -196,7 +185,6 @@ PRESETS: dict[str, dict[str, Any]] = {
         "sample_rows": 256, "gradient_checkpointing": True, "eval_samples": 16, "sft_steps": 0,
     },
 }  # fmt: skip
-option = cli.spelling
 
 
 def parse(argv: Sequence[str], about: str) -> tuple[Settings, argparse.Namespace]:

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from ebpo_sim import budget, cli, report
 from ebpo_sim.errors import InputError
 from llm.engines import Precision
-from llm.settings import Settings, option
+from llm.settings import Settings
 from llm.tasks import Problem
 
 PROMPTS = 64  # a step, unless --prompts says otherwise or there are fewer
@@ -94,7 +94,7 @@ def with_rows(settings: Settings, found: Dimensions, length: Length, answers: in
         if not getattr(settings, name) and rows < answers
     }
     if chosen:
-        said = ", ".join(f"{option(name)} {rows}" for name, rows in chosen.items())
+        said = ", ".join(f"{cli.spelling(name)} {rows}" for name, rows in chosen.items())
         report.say(f"{said}: chosen for the size of {settings.model}")
     return replace(settings, **chosen)
 

@@ -35,9 +35,9 @@ def summarise(
         change = [b - a for a, b in zip(start, end, strict=True)]
         validation[topic] = {
             "prompts": len(members),
-            "start": _pair(start),
-            "end": _pair(end),
-            "change": _pair(change),
+            "start": mean_and_error(start),
+            "end": mean_and_error(end),
+            "change": mean_and_error(change),
         }
     edge = min(EDGE, max(1, len(metrics) // 2))
     rewards = [row["reward"] for row in metrics]
@@ -48,16 +48,11 @@ def summarise(
     return {
         "settings": dict(settings),
         "validation_pass1": validation,
-        "reward": {"steps": edge, "first": _pair(rewards[:edge]), "last": _pair(rewards[-edge:])},
+        "reward": {"steps": edge, "first": mean_and_error(rewards[:edge]), "last": mean_and_error(rewards[-edge:])},
         **({"noise_scale": {"steps": edge, **scales}} if found else {}),
         "seconds": {key.removeprefix("seconds_"): sum(row[key] for row in metrics) for key in parts},
         "last": dict(metrics[-1]),
     }
-
-
-def _pair(values: Sequence[float]) -> list[float | None]:
-    mean, error = mean_and_error(values)
-    return [mean, None if error != error else error]
 
 
 def text(summary: Mapping[str, Any]) -> str:

@@ -45,7 +45,7 @@ from ebpo_sim.methods.checkpoint import dump_state, load_state
 from llm import checkpoints, evaluate, learner, noise, summary
 from llm.collect import answers, seed_for
 from llm.curriculum import Curriculum
-from llm.folders import alone_in
+from llm.folders import alone_in, write_json
 from llm.logs import RunLog
 from llm.problems import record_of, task
 from llm.run import Run, curriculum_of, prepare, rates_from
@@ -199,7 +199,7 @@ def train(settings: Settings, out: Path, cache: Path, resume: bool = False, expo
                 clock = Clock(run.where.device)
                 mean, error = evaluate.mean_and_error(evaluate.pass_rates(validate(run, held)))
                 clock.note("validate")
-                metrics |= {"validation_pass1": mean, "validation_se": _finite(error), **clock.seconds}
+                metrics |= {"validation_pass1": mean, "validation_se": error, **clock.seconds}
             if settings.show_every and _due(step, settings.show_every, settings.steps):
                 show(log, curriculum, rows)
             log.add(metrics, [{k: v for k, v in row.items() if k != "text"} for row in rows])
@@ -211,7 +211,7 @@ def train(settings: Settings, out: Path, cache: Path, resume: bool = False, expo
         failures = {kind: count for kind, count in run.verifier.failures.items() if count}
     assert log is not None  # steps are at least 1, and a resumed run has its log
     said = summary.summarise(run.settings.as_dict(), log.metrics(), held, start_rates, end_rates)
-    report.write_bytes(out / "summary.json", (report.to_json(said) + "\n").encode())
+    write_json(out / "summary.json", said)
     if failures:
         report.say(f"the verifier failed on answers, each scored 0: {failures} {run.verifier.examples}")
     if export:

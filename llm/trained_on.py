@@ -5,15 +5,14 @@ Problems are known by their keys (`llm.tasks.splits`), so no spelling of a path,
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ebpo_sim import report
 from ebpo_sim.errors import InputError
+from llm.folders import read_json, write_json
 from llm.tasks.generated import PROMPT
 from llm.tasks.splits import Split, content, key_of, split_of
 
@@ -75,14 +74,9 @@ def read(model: str) -> TrainedOn | None:
     path = Path(model) / FILE
     if not path.is_file():
         return None
-    try:
-        return of_dict(json.loads(path.read_text(encoding="utf-8")), str(path))
-    except InputError:
-        raise
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{str(path)!r} cannot be read ({type(error).__name__}): restore it") from error
+    return of_dict(read_json(path), str(path))
 
 
 def write(folder: Path, record: TrainedOn) -> None:
     """The record into a model's folder."""
-    report.write_bytes(folder / FILE, (report.to_json(record.as_dict()) + "\n").encode())
+    write_json(folder / FILE, record.as_dict())

@@ -6,7 +6,6 @@ of what was trained on, and, last of all, whole.json with the sizes of all files
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from transformers import TrainerCallback
 from ebpo_sim import report
 from ebpo_sim.errors import InputError
 from llm import checkpoints, trained_on
+from llm.folders import read_json, write_json
 from llm.trained_on import TrainedOn
 
 SETTINGS, WHOLE = "settings.json", "whole.json"
@@ -34,9 +34,9 @@ class Complete(TrainerCallback):
         if state.is_world_process_zero:
             folder = Path(args.output_dir, f"checkpoint-{state.global_step}")
             trained_on.write(folder, self._record)
-            _write(folder / SETTINGS, self._settings)
+            write_json(folder / SETTINGS, self._settings)
             (folder / WHOLE).unlink(missing_ok=True)
-            _write(folder / WHOLE, sizes_of(folder))
+            write_json(folder / WHOLE, sizes_of(folder))
 
 
 def sizes_of(folder: Path) -> dict[str, int]:
@@ -47,8 +47,8 @@ def sizes_of(folder: Path) -> dict[str, int]:
 
 def folders(out: Path) -> list[Path]:
     """The checkpoint-N in `out`, the last first."""
-    found = {int(p.name.removeprefix("checkpoint-")): p for p in out.glob("checkpoint-*") if _numbered(p)}
-    return [found[step] for step in sorted(found, reverse=True)]
+    found = {p.name.removeprefix("checkpoint-"): p for p in out.glob("checkpoint-*") if p.is_dir()}
+    return [found[step] for step in sorted(filter(str.isdecimal, found), key=int, reverse=True)]
 
 
 def refuse_new_run(out: Path) -> None:
@@ -89,19 +89,8 @@ def last_whole(out: Path, settings: Mapping[str, Any], record: TrainedOn, free: 
     )
 
 
-def _numbered(path: Path) -> bool:
-    return path.is_dir() and path.name.removeprefix("checkpoint-").isdecimal()
-
-
-def _write(path: Path, content: Mapping[str, Any]) -> None:
-    report.write_bytes(path, (report.to_json(dict(content)) + "\n").encode())
-
-
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{str(path)!r} cannot be read ({type(error).__name__}): restore it") from error
+    found = read_json(path)
     if not isinstance(found, dict):
         raise InputError(f"{str(path)!r} must hold an object: restore it")
     return found

@@ -166,16 +166,16 @@ def test_rewards_are_those_of_the_own_loop(cache: Path) -> None:
     problems, held = task(TINY)
     run = prepare(TINY, cache, problems, held)
     run.engine.max_new = 2  # so that some answers do not end
-    rolled = run.engine.sample(problems, 4, 0)
-    mine = engines.verified(rolled, run.engine.tokenizer, run.verifier, problems, 4)
+    mine = engines.answer(run.engine, run.verifier, problems, 4, 0)
+    rolled = mine.rolled
     ids = [tokens[:n] for tokens, n in zip(rolled.tokens_NT.tolist(), rolled.mask_NT.sum(dim=1).tolist(), strict=True)]
-    wrapped = run.engine.tokenizer.hugging_face()
+    wrapped = run.engine.tokenizer.wrapped
     texts = [wrapped.decode(row, skip_special_tokens=True) for row in ids]
     each = [p for p in problems for _ in range(4)]
     found = backend_trl.Reward(make_verifier("exact"), run.engine.tokenizer.eos_ids)(
         completions=texts, completion_ids=ids, answer=[p.answer for p in each], id=[p.id for p in each], prompts=[]
     )
-    assert found == mine.reward_PG.flatten().tolist() and None in mine.texts and sum(found) > 0
+    assert found == mine.rewards and None in mine.texts and sum(found) > 0
     chat = [[{"role": "assistant", "content": text}] for text in texts]
     again = backend_trl.Reward(make_verifier("exact"), run.engine.tokenizer.eos_ids)(
         completions=chat, completion_ids=ids, answer=[p.answer for p in each], id=[p.id for p in each]

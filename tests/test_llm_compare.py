@@ -154,7 +154,7 @@ def made_up(job: Job) -> dict:
 @pytest.fixture(scope="module")
 def found() -> tuple[list[dict], list[dict], list[dict]]:
     done = finished(PLAN, made_up)
-    runs, curves = compare_runner.tables(LanguageModel(PLAN, HERE, HERE), done)
+    runs, curves = compare_runner.tables_of(LanguageModel(PLAN, HERE, HERE), done)
     return runs, curves, analysis.findings(runs, curves)
 
 

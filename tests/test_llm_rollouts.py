@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -13,15 +15,16 @@ import torch
 
 from ebpo_sim import InputError
 from llm import policy, rollouts
-from llm.engines import HFEngine, precision, verified
+from llm.engines import HFEngine, answer, precision
+from llm.settings import Settings
 from llm.tasks import CELLS, CharTokenizer, Problem, make_verifier, pool
 from llm.tasks.tokenizer import pad_left
 
 TOKENIZER = CharTokenizer()
 SHAPES = {
-    "qwen3": policy.Shape("qwen3", 32, 2, 4, 4),
-    "qwen3 grouped": policy.Shape("qwen3", 32, 2, 4, 2),
-    "llama grouped": policy.Shape("llama", 32, 2, 4, 1),
+    "qwen3": Settings(arch="qwen3", hidden=32, layers=2, heads=4, kv_heads=4),
+    "qwen3 grouped": Settings(arch="qwen3", hidden=32, layers=2, heads=4, kv_heads=2),
+    "llama grouped": Settings(arch="llama", hidden=32, layers=2, heads=4, kv_heads=1),
 }
 
 
@@ -29,7 +32,7 @@ def padded(problems: list[Problem]):
     return pad_left([TOKENIZER.prompt(p) for p in problems], TOKENIZER.pad_id)
 
 
-def rolled(shape: policy.Shape, group_size: int = 3, temperature: float = 1.0, max_new: int = 9):
+def rolled(shape: Settings, group_size: int = 3, temperature: float = 1.0, max_new: int = 9):
     torch.set_num_threads(1)
     model = policy.build(shape, 1)
     with torch.no_grad():  # a bias to the end token, so that rows finish at many lengths
@@ -43,7 +46,7 @@ def rolled(shape: policy.Shape, group_size: int = 3, temperature: float = 1.0, m
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
-def test_sampler_log_probabilities_are_those_of_the_training_forward(shape: policy.Shape, temperature: float) -> None:
+def test_sampler_log_probabilities_are_those_of_the_training_forward(shape: Settings, temperature: float) -> None:
     """Guards the ratio: it is 1 at the first update, whatever was padded, finished or dropped from the cache."""
     model, _, found = rolled(shape, temperature=temperature)
     lengths = found.mask_NT.sum(dim=1)
@@ -106,11 +109,10 @@ def test_masks_end_with_the_end_token() -> None:
         if finished:
             assert tokens.index(TOKENIZER.eos_ids[0]) == n - 1
         assert set(tokens[n:]) <= {TOKENIZER.pad_id}
-    verdicts = verified(found, TOKENIZER, make_verifier("exact"), problems, 3)
-    assert verdicts.texts == texts
-    assert verdicts.reward_PG.shape == (len(problems), 3) and verdicts.reward_PG.dtype == torch.float64
-    right = [text == problems[i // 3].answer for i, text in enumerate(texts)]
-    assert verdicts.reward_PG.flatten().tolist() == [float(r) for r in right]
+    engine: Any = SimpleNamespace(tokenizer=TOKENIZER, sample=lambda *_: found)
+    answered = answer(engine, make_verifier("exact"), problems, 3, 0)
+    assert answered.texts == texts
+    assert answered.rewards == [float(text == problems[i // 3].answer) for i, text in enumerate(texts)]
 
 
 def test_greedy_sampling_is_the_argmax_without_a_cache() -> None:
@@ -185,7 +187,9 @@ def test_impossible_devices_are_refused(device: str, dtype: str) -> None:
         precision(device, dtype)
 
 
-@pytest.mark.parametrize("shape", [policy.Shape("gpt"), policy.Shape(hidden=30), policy.Shape(kv_heads=3)], ids=str)
-def test_impossible_models_are_refused(shape: policy.Shape) -> None:
+@pytest.mark.parametrize(
+    "shape", [Settings(arch="gpt"), Settings(hidden=30), Settings(kv_heads=3)], ids=["arch", "hidden", "heads"]
+)
+def test_impossible_models_are_refused(shape: Settings) -> None:
     with pytest.raises(InputError):
         policy.build(shape, 0)

@@ -140,7 +140,6 @@ def test_ids_fall_back_to_rows(tmp_path: Path) -> None:
     rows = [{"prompt": f"P{i}?", "answer": i, "id": i % 3} for i in range(4)]
     path = write(tmp_path / "p.jsonl", rows[:1] + rows)  # row 1 repeats row 0
     assert [p.id for p in load_problems(path)] == ["p:0", "p:2", "p:3", "p:4"]
-    assert [p.id for p in load_problems(path, limit=2)] == ["p:0", "p:2"]
     path = write(
         tmp_path / "q.jsonl", [{"prompt": "A?", "answer": 1, "id": "a"}, {"prompt": "B?", "answer": 1, "id": None}]
     )
@@ -317,9 +316,7 @@ def test_the_sample_covers_topics_and_levels() -> None:
     assert {p.cell for p in found} == {Cell(p.cell.topic, level) for p in found for level in (1, 2, 3, 4)}
     assert min(Counter(p.cell.topic for p in found).values()) >= 5
     assert all(p.prompt.endswith(END) and p.id.startswith("sample:") for p in found)
-    assert load_problems("sample", "test", limit=3) == found[:3]
-    with pytest.raises(InputError, match="limit"):
-        load_problems("sample", limit=-1)
+    assert load_problems("sample", "test") == found
 
 
 def test_the_samples_answers_are_right() -> None:

@@ -4,8 +4,7 @@ from llm.tasks.base import Cell, Problem
 from llm.tasks.generated import CELLS, MAX_ANSWER, TOPICS, cells, draw, pool, stream
 from llm.tasks.splits import SPLITS, key_of, split_of
 from llm.tasks.tokenizer import CharTokenizer
-from llm.tasks.verifiers import Verifier, make_verifier
-from llm.tasks.verify import score
+from llm.tasks.verifiers import Verifier, make_verifier, score
 from llm.tasks.word_problems import load as load_problems
 
 __all__ = [

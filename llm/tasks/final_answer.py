@@ -12,8 +12,14 @@ _BRACES = re.compile(r"\\.|[{}]", re.DOTALL)  # a backslash takes the brace afte
 
 def last_box(text: str) -> str | None:
     r"""Contents of the last \boxed{...}: "" where it is empty or never closed, None where there is no box."""
+    found = contents(text)
+    return None if found is None else strip(found)
+
+
+def contents(text: str) -> str | None:
+    """`last_box`, as it is written."""
     found = _last(text)
-    return None if found is None else strip(text[found[1] : found[2]])
+    return None if found is None else text[found[1] : found[2]]
 
 
 def compared(text: str) -> str:

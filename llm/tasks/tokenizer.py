@@ -14,10 +14,8 @@ CHARACTERS = "0123456789+-*%=<>#:abcdefghij"
 
 def pad_left(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Prompts as (P, L) token ids and a boolean mask, padded on the left so that all end together."""
-    width = max(map(len, rows))
-    ids_PL = torch.tensor([[pad_id] * (width - len(row)) + list(row) for row in rows])
-    mask_PL = torch.tensor([[False] * (width - len(row)) + [True] * len(row) for row in rows])
-    return ids_PL, mask_PL
+    ids_PL, mask_PL = pad_right([row[::-1] for row in rows], pad_id)
+    return ids_PL.flip(1), mask_PL.flip(1)
 
 
 def pad_right(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -31,11 +29,12 @@ def pad_right(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[torch.Tensor,
 class CharTokenizer:
     """Token 0 is padding, token 1 ends an answer, then one token a character of `CHARACTERS`.
 
-    Attributes: pad_id, eos_ids, vocab_size.
+    Attributes: pad_id, eos_ids, vocab_size, chat, wrapped.
     """
 
     pad_id = 0
     eos_ids = (1,)
+    chat = False
 
     def __init__(self) -> None:
         self._id_of = {character: i + 2 for i, character in enumerate(CHARACTERS)}
@@ -58,7 +57,8 @@ class CharTokenizer:
         """The text of `ids`; padding and end tokens show as characters that no answer contains."""
         return "".join(CHARACTERS[i - 2] if i >= 2 else "\N{WHITE SQUARE}$"[i] for i in ids)
 
-    def hugging_face(self) -> Any:
+    @property
+    def wrapped(self) -> Any:
         """The same vocabulary as a transformers tokenizer, for models and trainers that want one."""
         from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
         from transformers import PreTrainedTokenizerFast

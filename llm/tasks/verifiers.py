@@ -17,7 +17,6 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import math
-import os
 import re
 import weakref
 from collections import OrderedDict, deque
@@ -26,10 +25,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Self
 
+from ebpo_sim import cli
 from ebpo_sim.errors import InputError, unknown_name
 from llm.tasks.base import Problem
 from llm.tasks.final_answer import compared
-from llm.tasks.verify import score
 from llm.tasks.workers import REMEDY, Worker, stop_all
 
 LONGEST = 100_000  # characters of a text that is verified at all
@@ -40,6 +39,17 @@ RETRIED = 20  # calls of `scores` after which such a sample is judged again: the
 MOST_WORKERS = 4  # unless asked for more
 MEMORY_MB = 4096  # beyond what the import takes; math-verify was seen to take 0.7 GB on the worst polynomial
 _DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
+
+
+def score(answer: str | None, gold: str) -> float:
+    """1.0 if `answer` is exactly `gold`, else 0.0; None stands for an answer that never ended.
+
+    Missing, empty and over-long answers score 0 whatever the gold is. Raises InputError for an empty gold answer,
+    which nothing could match.
+    """
+    if not gold:
+        raise InputError("gold answer must have at least 1 character, got '': leave the problem out")
+    return float(answer == gold)
 
 
 class Verifier:
@@ -107,7 +117,7 @@ class ProcessVerifier(Verifier):
         weakref.finalize(self, stop_all, workers)  # whoever forgets `close`: at the latest when the program ends
 
     def start(self) -> None:
-        self._share(deque(range(len(self._workers))), lambda worker, _: worker.start())
+        self._share(range(len(self._workers)), lambda worker, _: worker.start())
 
     def close(self) -> None:
         stop_all(self._workers)
@@ -124,8 +134,8 @@ class ProcessVerifier(Verifier):
                 self._hard[keys[i]] = self._calls, found[i]
 
         first = {key: i for i, key in reversed(list(enumerate(keys)))}  # of each, alone: the others may be spared
-        self._share(deque(sorted(first.values())), ask)
-        self._share(deque(sorted(set(range(len(keys))) - set(first.values()))), ask)
+        self._share(sorted(first.values()), ask)
+        self._share(sorted(set(range(len(keys))) - set(first.values())), ask)
         while len(self._hard) > REMEMBERED:
             self._hard.popitem(last=False)
         return found
@@ -138,32 +148,23 @@ class ProcessVerifier(Verifier):
             return None
         return verdict
 
-    def _share(self, waiting: deque[int], job: Callable[[Worker, int], None]) -> None:
-        """Do the job for each index, by whichever worker is free."""
+    def _share(self, waiting: Sequence[int], job: Callable[[Worker, int], None]) -> None:
+        """Do the job for each index, by whichever worker is free; an interrupt lets the others end their samples."""
+        free = deque(self._workers)
 
-        def serve(worker: Worker) -> None:
+        def serve(i: int) -> None:
+            worker = free.popleft()
             try:
-                while True:
-                    try:
-                        i = waiting.popleft()
-                    except IndexError:
-                        return
-                    job(worker, i)
-            except BaseException:
-                waiting.clear()
-                raise
+                job(worker, i)
+            finally:
+                free.append(worker)
 
-        busy = self._workers[: len(waiting)]
-        if len(busy) < 2:
-            for worker in busy:
-                serve(worker)
+        if min(len(waiting), len(free)) < 2:
+            for i in waiting:
+                serve(i)
             return
-        with ThreadPoolExecutor(len(busy)) as threads:
-            try:
-                list(threads.map(serve, busy))
-            except BaseException:  # an interrupt: the others end their samples
-                waiting.clear()
-                raise
+        with ThreadPoolExecutor(len(free)) as threads:
+            list(threads.map(serve, waiting))  # what is not begun when one raises is cancelled
 
 
 def make_verifier(name: str, seconds: float = 5.0, workers: int = 1, memory_mb: int = MEMORY_MB) -> Verifier:
@@ -212,6 +213,5 @@ def make_verifier(name: str, seconds: float = 5.0, workers: int = 1, memory_mb: 
             raise InputError(f"verifier {name!r} must name a module or a .py file, got {source!r}: {REMEDY}")
         if not _DOTTED.fullmatch(attribute):
             raise InputError(f"verifier {name!r} must name a function after the colon, got {attribute!r}: {REMEDY}")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    count = workers or min(cores, MOST_WORKERS)
+    count = workers or min(cli.available_cores(), MOST_WORKERS)
     return ProcessVerifier([Worker(name, function, seconds, memory_mb) for _ in range(count)], part)

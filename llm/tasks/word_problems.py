@@ -58,39 +58,28 @@ WANTED = {column for layout in LAYOUTS for column in layout[1:]} | {
 }  # fmt: skip
 
 
-class _Found(NamedTuple):
-    """A row before it gets its id. problem: without it."""
-
-    row: int
-    own_id: str | None
-    problem: Problem
-
-
-def load(source: str, split: str = "train", limit: int = 0, instruction: str | None = None) -> list[Problem]:
+def load(source: str, split: str = "train", instruction: str | None = None) -> list[Problem]:
     """The problems of a data set in its own order, each prompt once; what is converted stands in the module.
 
     source: "sample" (about forty problems that come along), a .jsonl, .json, .csv, .parquet or .arrow file, a folder of
     them, or a name on the Hugging Face hub, "org/name" or "org/name:config". split: of a folder or a hub data set; the
-    sample and files are one split, whatever it says. limit: at most this many of the first problems, 0 for all.
-    instruction: appended to every prompt after a line break; None is INSTRUCTION, and nothing for the chat prompts of
-    the verl layout, which bring their own; "" is nothing.
+    sample and files are one split, whatever it says. instruction: appended to every prompt after a line break; None is
+    INSTRUCTION, and nothing for the chat prompts of the verl layout, which bring their own; "" is nothing.
     Raises InputError for sources that do not exist or are in no known layout, and for rows as listed in the module.
     """
-    if limit < 0:
-        raise InputError(f"limit must be at least 0, got {limit}: 0 takes all problems")
     table = open_table(str(SAMPLE) if source == "sample" else source, split, WANTED)
     if source == "sample":
         table = table._replace(name="sample")
-    kept: dict[str, _Found | None] = {}  # None: answers that contradict each other
+    kept: dict[str, tuple[int, Problem] | None] = {}  # row and problem; None: answers that contradict each other
     repeated = contradicted = 0
-    for found in _convert(table, instruction):
-        first = kept.setdefault(found.problem.prompt, found)
+    for row, problem in enumerate(_convert(table, instruction)):
+        first = kept.setdefault(problem.prompt, (row, problem))
         if first is None:
             contradicted += 1
-        elif first.problem.answer != found.problem.answer:
-            kept[found.problem.prompt] = None
+        elif first[1].answer != problem.answer:
+            kept[problem.prompt] = None
             contradicted += 2
-        elif first is not found:
+        elif first[0] != row:
             repeated += 1
     left = [found for found in kept.values() if found is not None]
     if not left:
@@ -100,35 +89,32 @@ def load(source: str, split: str = "train", limit: int = 0, instruction: str | N
             f"{table.where}: {len(left)} problems; left out {repeated} rows that repeat a prompt and {contradicted} "
             "whose prompt has different answers"
         )
-    own = [found.own_id for found in left]
-    unique = None not in own and len(set(own)) == len(own)
-    return [
-        found.problem._replace(id=f"{table.name}:{found.own_id if unique else found.row}")
-        for found in left[: limit or None]
-    ]
+    own = [problem.id for _, problem in left]
+    unique = all(own) and len(set(own)) == len(own)
+    return [problem._replace(id=f"{table.name}:{problem.id if unique else row}") for row, problem in left]
 
 
-def _convert(table: Table, instruction: str | None) -> Iterator[_Found]:
-    """Every row as a problem without id. Raises InputError for rows that cannot be one, and where there is none."""
+def _convert(table: Table, instruction: str | None) -> Iterator[Problem]:
+    """Every row as a problem with its own id, "" without one. Raises InputError for rows that cannot be one, and where
+    there is none."""
     layout = None
     for number, row in enumerate(table.rows):
         where = f"{table.where}, row {number}"
         layout = layout or _layout(row, table.where)
         try:
-            found = _converted(row, number, layout, table.name, instruction, where)
-            said = found.problem
-            texts = (said.prompt, said.answer, said.cell.topic, found.own_id or "")
+            said = _converted(row, layout, table.name, instruction, where)
+            texts = (said.prompt, said.answer, said.cell.topic, said.id)
             "".join((*texts, *(part for message in said.messages for part in message))).encode()
         except RecursionError as error:
             raise InputError(f"{where} is nested too deeply: leave the row out") from error
         except UnicodeEncodeError as error:
             raise InputError(f"{where} holds text that is no Unicode: leave the row out") from error
-        yield found
+        yield said
     if layout is None:
         raise InputError(f"data set {table.where!r} holds no row: name another file or split")
 
 
-def _converted(row: Row, number: int, layout: Layout, name: str, instruction: str | None, where: str) -> _Found:
+def _converted(row: Row, layout: Layout, name: str, instruction: str | None, where: str) -> Problem:
     """One row."""
     for column in layout[1:]:
         if column not in row:
@@ -143,7 +129,7 @@ def _converted(row: Row, number: int, layout: Layout, name: str, instruction: st
     text = _answer(answer, where)
     topic = next((str(row[c]).strip() for c in TOPIC_COLUMNS if row.get(c)), name)
     cell = Cell(topic, _level(row.get(LEVEL_COLUMN)))
-    return _Found(number, _own_id(row), Problem(prompt, text, cell, messages=messages))
+    return Problem(prompt, text, cell, _own_id(row), messages)
 
 
 def _layout(row: Row, where: str) -> Layout:
@@ -217,9 +203,7 @@ def _level(value: Any) -> int:
     return int(digits.group()) if digits else 0
 
 
-def _own_id(row: Row) -> str | None:
+def _own_id(row: Row) -> str:
     extra = row.get("extra_info")
     inner = extra.get("index") if isinstance(extra, dict) else None
-    return next(
-        (str(x).strip() for x in (*(row.get(c) for c in ID_COLUMNS), inner) if x is not None and str(x).strip()), None
-    )
+    return next((str(x).strip() for x in (*map(row.get, ID_COLUMNS), inner) if x is not None and str(x).strip()), "")
