@@ -69,7 +69,7 @@ class Layout(NamedTuple):
 
     def part(self, low: int, high: int) -> Layout:
         """That of index_R[low:high]."""
-        return self._replace(index_R=self.index_R[low:high], first_R=self.first_R[low : high + 1])
+        return Layout(self.index_R[low:high], self.first_R[low : high + 1], *self[2:])
 
     @property
     def rows(self) -> slice:
@@ -213,7 +213,8 @@ def batch_of(
     index_R = None
     if zero_at_zero(learner.objectives):
         pushing_P = over(np.logical_or, advantage_PG != 0)
-        pushing_P[cuts[:-1]] = True
+        for cut in cuts[:-1]:
+            pushing_P[cut] = True
         index_R = np.flatnonzero(pushing_P)
         cuts = np.searchsorted(index_R, cuts).tolist()
     layout = layout_of(rolled, learner.objectives, index_R=index_R)
@@ -251,7 +252,7 @@ def gradient(
     return gradient_SK, push_gradient(pi_PLK, batch, batch.layout, tokens, learner, gradient_SK)
 
 
-def _at_hand(batch: Batch, part: Layout) -> Tokens:
+def _part(batch: Batch, part: Layout) -> Tokens:
     """The tokens of a part under the policy that drew them."""
     rows = part.rows
     return Tokens._make([*(x if x is None else x[rows] for x in batch.tokens[:-1]), ON_POLICY])
@@ -259,7 +260,7 @@ def _at_hand(batch: Batch, part: Layout) -> Tokens:
 
 def _moved(theta_SK: Array, batch: Batch, part: Layout, pi_PLK: Array) -> Tokens:
     """The tokens of a part at theta, whose distributions are written to pi_PLK."""
-    rolled, prompts, tokens = batch.rolled, batch.rolled.prompts, _at_hand(batch, part)
+    rolled, prompts, tokens = batch.rolled, batch.rolled.prompts, _part(batch, part)
     log_prob_NT, ratio_NT = np.zeros((2, *tokens.old_NT.shape))
     chain = (prompts.skills_PL, prompts.length_P, rolled.boost_PL, prompts.right_PL, rolled.actions_PGL)
     flat = (x.reshape(-1) for x in (log_prob_NT, ratio_NT))
@@ -284,7 +285,7 @@ def update(
     gradient_SK, norms, clipped, moved_PLK = np.empty_like(theta_SK), 0.0, 0, np.empty_like(rolled.pi_PLK)
     pi_PLK, rate = rolled.pi_PLK, learner.learning_rate
     for part in batch.parts * learner.epochs:
-        tokens = _moved(theta_SK, batch, part, pi_PLK) if pi_PLK is moved_PLK else _at_hand(batch, part)
+        tokens = _moved(theta_SK, batch, part, pi_PLK) if pi_PLK is moved_PLK else _part(batch, part)
         clipped += push_gradient(pi_PLK, batch, part, tokens, learner, gradient_SK, states)
         states = learnt(learner.objectives, states, [tokens]) if states else states
         count, pi_PLK = count + 1, moved_PLK

@@ -40,7 +40,7 @@ class Aggregation:
         count = copies * length_N.shape[-1]
         if self.rule == "token_mean":
             total = copies * length_N.sum(-1)
-            return xp.zeros_like(length_N) + 1.0 / (total + (total == 0))[..., None]
+            return 1.0 / (xp.zeros_like(length_N) + (total + (total == 0))[..., None])
         if self.rule == "sequence_mean":
             return 1.0 / (count * (length_N + (length_N == 0)))
         divisor = count * float(self.length or 1) if self.rule == "constant_length" else float(count)
