@@ -196,7 +196,7 @@ def advance(population: SkillChain, config: TrainingConfig, state: State, steps:
         batch = collect(theta, population.prompts, pool, method, state.method, ask, config.seed, rng)
         updates, norm, moved, rolled, following = state.updates, 0.0, 0.0, batch.rolled, batch.state
         if rolled is not None:
-            reference_PLK = None if all_reference is None else all_reference.take(rolled.number_P, 0)
+            reference_PLK = None if all_reference is None else all_reference[rolled.number_P]
             before = theta.copy()
             updates, norm, _, states = update(
                 theta, first, second, updates, rolled, batch.advantage_PG, learner, reference_PLK,
