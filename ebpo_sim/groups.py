@@ -198,10 +198,9 @@ def _build(
 ) -> Groups:
     if not valid.any():
         raise InputError(f"rewards hold no valid rollout (shape {values.shape}): an empty batch has no advantage")
-    if not np.abs(values).max() <= LARGEST:  # NaN too
-        bad = valid & ~(np.abs(values) <= LARGEST)
-        if bad.any():
-            _refuse_rewards(values, bad)
+    size_PG = np.abs(values)
+    if not size_PG.max() <= LARGEST and (bad := valid & ~(size_PG <= LARGEST)).any():  # NaN too
+        _refuse_rewards(values, bad)
     rewards_PG, first_P, differs_PG, every = values, values[..., 0], values != values[..., :1], valid.all()
     size_P = np.full(values.shape[:-1], float(values.shape[-1]))
     if not every:
@@ -210,8 +209,7 @@ def _build(
         differs_PG = valid & (rewards_PG != first_P[..., None])
     degenerate_P = ~over(np.logical_or, differs_PG)
     mean_P = np.where(degenerate_P, first_P, over(np.add, rewards_PG) / np.maximum(size_P, 1.0))
-    deviation = rewards_PG - mean_P[..., None]
-    deviation = deviation if every else np.where(valid, deviation, 0.0)
+    deviation = rewards_PG - mean_P[..., None] if every else np.where(valid, rewards_PG - mean_P[..., None], 0.0)
     within_ss_P = np.where(degenerate_P, 0.0, over(np.add, deviation**2))
     for array in (rewards_PG, valid, count_P, size_P, mean_P, within_ss_P, degenerate_P):
         array.flags.writeable = False
