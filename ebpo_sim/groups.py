@@ -198,18 +198,19 @@ def _build(
 ) -> Groups:
     if not valid.any():
         raise InputError(f"rewards hold no valid rollout (shape {values.shape}): an empty batch has no advantage")
-    bad = valid & ~(np.abs(values) <= LARGEST)
-    if bad.any():
+    size_PG = np.abs(values)
+    if not size_PG.max() <= LARGEST and (bad := valid & ~(size_PG <= LARGEST)).any():  # NaN too
         _refuse_rewards(values, bad)
-    rewards_PG, first_P = values, values[..., 0]
+    rewards_PG, first_P, differs_PG, every = values, values[..., 0], values != values[..., :1], valid.all()
     size_P = np.full(values.shape[:-1], float(values.shape[-1]))
-    if not valid.all():
+    if not every:
         rewards_PG, size_P = np.where(valid, values, 0.0), valid.sum(axis=-1, dtype=np.float64)
         first_P = np.take_along_axis(rewards_PG, np.argmax(valid, axis=-1)[..., None], axis=-1)[..., 0]
-    degenerate_P = ~_over(np.logical_or, valid & (rewards_PG != first_P[..., None]))
-    mean_P = np.where(degenerate_P, first_P, _over(np.add, rewards_PG) / np.maximum(size_P, 1.0))
-    deviation = np.where(valid, rewards_PG - mean_P[..., None], 0.0)
-    within_ss_P = np.where(degenerate_P, 0.0, _over(np.add, deviation**2))
+        differs_PG = valid & (rewards_PG != first_P[..., None])
+    degenerate_P = ~over(np.logical_or, differs_PG)
+    mean_P = np.where(degenerate_P, first_P, over(np.add, rewards_PG) / np.maximum(size_P, 1.0))
+    deviation = rewards_PG - mean_P[..., None] if every else np.where(valid, rewards_PG - mean_P[..., None], 0.0)
+    within_ss_P = np.where(degenerate_P, 0.0, over(np.add, deviation**2))
     for array in (rewards_PG, valid, count_P, size_P, mean_P, within_ss_P, degenerate_P):
         array.flags.writeable = False
     return Groups(
@@ -238,11 +239,11 @@ def _refuse_rewards(values: Array, bad: NDArray[np.bool_]) -> NoReturn:
     raise InputError(f"rewards must lie within ±{LARGEST:g}, {got}: rescale or mask them")
 
 
-def _over(function: np.ufunc, values_PG: NDArray[Any]) -> NDArray[Any]:
+def over(function: np.ufunc, values_PG: NDArray[Any]) -> NDArray[Any]:
     """The function over the last axis. Below 8 terms NumPy goes in order, which columns do sooner, to the same bits."""
     if values_PG.shape[-1] >= 8:
         return np.asarray(function.reduce(values_PG, axis=-1))
-    return np.asarray(reduce(function, np.moveaxis(values_PG, -1, 0)))
+    return np.asarray(reduce(function, [values_PG[..., g] for g in range(values_PG.shape[-1])]))
 
 
 def _side(name: str, given: Any, rewards: Array) -> Array | None:

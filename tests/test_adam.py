@@ -26,7 +26,8 @@ def test_the_compiled_step_is_its_twin(seed: int, size: int, rate: float) -> Non
     for count in range(1, 31):
         gradient = rng.normal(size=(5, 4)) * 10.0**size * (rng.random((5, 4)) < 0.8)
         state = adam.update(settings, state, gradient)
-        optimiser_step(theta, first, second, count, gradient, True, rate)
+        norm = optimiser_step(theta, first, second, count, gradient, True, rate)
+        assert norm == pytest.approx(np.linalg.norm(gradient), rel=1e-14)
         for mine, compiled in zip(state[:3], (theta, first, second), strict=True):
             np.testing.assert_array_equal(mine, compiled)
     assert np.max(np.abs(theta)) > 0

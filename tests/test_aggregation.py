@@ -34,6 +34,17 @@ def test_aggregation_rules(length_N: np.ndarray) -> None:
     assert sums["sequence_sum"] == pytest.approx(length_N.mean())
 
 
+@given(length_N=LENGTHS, copies=st.integers(1, 4))
+def test_copies_are_equal_rows(length_N: np.ndarray, copies: int) -> None:
+    """Guards the weights of prompts whose answers are all as long: those of the rows written out, to the bit."""
+    for rule in ("token_mean", "sequence_mean", "constant_length", "sequence_sum"):
+        found = Aggregation(rule, 50).rows(np.stack([length_N, length_N[::-1]]), copies)
+        for row_N, lengths_N in zip(found, (length_N, length_N[::-1]), strict=True):
+            np.testing.assert_array_equal(
+                np.repeat(row_N, copies), Aggregation(rule, 50).rows(np.repeat(lengths_N, copies))
+            )
+
+
 def test_torch_masks_keep_their_type() -> None:
     """Weights in float64 for a float64 mask, to the bit of NumPy's; in float32 for a mask of bools."""
     mask = np.arange(7) < np.array([3, 7, 1])[:, None]

@@ -18,7 +18,7 @@ import torch
 
 from ebpo_sim.chains.policy import step_distributions
 from ebpo_sim.chains.population import skill_chain
-from ebpo_sim.chains.update import Learner, Rollouts, gradient, layout_of, sample, tokens_of, update
+from ebpo_sim.chains.update import Learner, Rollouts, batch_of, gradient, layout_of, sample, tokens_of, update
 from ebpo_sim.objectives import (
     CISPO,
     DPPO,
@@ -427,6 +427,43 @@ class AsRows(Stateless):
         assert not tokens.mask_NT.all()
         assert len(tokens.group_N) == len(tokens.mask_NT)
         return self.inner.push(state, tokens, draw)
+
+
+@dataclass(frozen=True)
+class Declared(Stateless):
+    """Another objective that is never handed an empty mini-batch, and whether the chains may skip advantages of 0."""
+
+    inner: Objective
+    zero_at_zero: bool
+    scope: ClassVar[Scope] = "token"
+
+    def __post_init__(self) -> None:
+        """Nothing to check: the inner objective has checked its own settings."""
+
+    def push(self, state: Any, tokens: Tokens, draw: Draw | None = None) -> Push:
+        assert tokens.mask_NT.size
+        return self.inner.push(state, tokens, draw)
+
+
+@pytest.mark.parametrize("objective", [Clip(), Clip(dual=1.5), DPPO(), CISPO()])
+def test_prompts_that_push_nothing_are_left_out_exactly(scene: Scene, objective: Objective) -> None:
+    """Guards what is skipped: with two prompts of three silent, a whole mini-batch among them, the policy reached and
+    the gradients' norm are those of computing every prompt, to the bit, from a third of the tokens."""
+    advantage_PG = scene.advantage_PG * (np.arange(40) % 3 == 0)[:, None]
+    advantage_PG[10:20] = 0.0
+    reached, computed = [], []
+    for objectives in ((Declared(objective, True),), (Declared(objective, False),)):
+        learner = Learner(objectives, Aggregation("sequence_mean"), True, 0.1, 4, 2)
+        theta = scene.rolled_at.copy()
+        zero = np.zeros_like(theta)
+        made = update(theta, zero, zero.copy(), 0, scene.rolled, advantage_PG, learner)
+        reached.append((theta, made.updates, made.norm))
+        computed.append(len(batch_of(scene.rolled, advantage_PG, learner, None, 4).tokens.old_NT))
+    (some, *rest), (every, *others) = reached
+    np.testing.assert_array_equal(some, every)
+    assert rest == others
+    assert np.max(np.abs(every - scene.rolled_at)) > 0.1
+    assert 0 < computed[0] < 0.5 * computed[1]
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)

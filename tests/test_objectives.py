@@ -83,6 +83,24 @@ def test_a_log_ratio_from_the_host_changes_no_bit(objective: Objective, on_polic
     assert on_policy or handed.largest > 0.4  # beyond some of the limits above
 
 
+@pytest.mark.parametrize(
+    ("clip", "bound"),
+    [(Clip(), 1.2), (Clip(0.1, 0.3), 0.9), (Clip(None, 0.2), 1.2), (Clip(0.5, None, 1.2), 1.2), (Clip(0.0, 0.0), 1.0),
+     (Clip(None, None, limit=0.5), np.exp(0.5))],
+)  # fmt: skip
+def test_a_clip_that_no_ratio_reaches_is_idle(clip: Clip, bound: float) -> None:
+    """Guards the short way: ratios just inside and outside of the nearest bound, and at it, to the bit and the
+    count of the long way; ratios well inside every bound do go the short way."""
+    far = abs(np.log(bound))
+    for size in (0.0, 0.5 * far, far * (1 - 1e-8), far, far * (1 + 1e-12), 2 * far + 1e-15):
+        ratio = size * np.array([[1.0, -1.0, 1.0, -1.0]])
+        t = Tokens(ratio, np.zeros_like(ratio), np.ones(ratio.shape, bool), np.array([[1.0, 1.0, -1.0, -1.0]]))
+        plain, found = (clip.push((), x) for x in (t, t._replace(log_ratio=LogRatio(ratio, size))))
+        np.testing.assert_array_equal(plain.log_prob_NT, found.log_prob_NT)
+        assert plain.counts == found.counts
+    assert clip._idle == pytest.approx(far, rel=1e-8)
+
+
 @every
 @pytest.mark.parametrize("seed", range(4))
 def test_push_is_the_derivative_of_the_value(objective: Objective, seed: int) -> None:

@@ -76,7 +76,7 @@ def drawn(population: SkillChain, group_size: int, seed: int = 0):
     prompts = population.prompts
     arrays = (prompts.skills_PL, prompts.length_P, np.exp(prompts.offset_PL), prompts.right_PL)
     pi = np.ones((*prompts.skills_PL.shape, population.actions))
-    distributions(population.start_SK, *arrays, 0, len(pi), pi)
+    distributions(population.start_SK, *arrays, np.arange(len(pi)), pi)
     uniform = np.random.default_rng(seed).random((len(pi), group_size, pi.shape[1]))
     actions, rewards = np.zeros(uniform.shape, dtype=np.int64), np.empty(uniform.shape[:2])
     rollout(pi, prompts.length_P, prompts.right_PL, uniform, actions, rewards)

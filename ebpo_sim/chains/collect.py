@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ebpo_sim.chains.policy import Ints, Prompts
 from ebpo_sim.chains.update import Rollouts, groups_of, sample
 from ebpo_sim.estimators import Info
-from ebpo_sim.groups import Groups
+from ebpo_sim.groups import Groups, over
 from ebpo_sim.methods.method import Method
 from ebpo_sim.methods.step import State, decide, plan
 from ebpo_sim.sampling import Allocation, Ask, Order, Plan, Pool
@@ -54,7 +54,8 @@ def collect(
         if decision.groups >= ask.prompts:
             break
     assert rolled is not None and planned_P is not None
-    silent = float(np.mean(~np.any(decision.advantage_PG != 0, axis=1)))
+    silent_P = ~over(np.logical_or, decision.advantage_PG != 0)
+    silent = np.count_nonzero(silent_P) / len(silent_P)
     keep_PG, advantage_PG = decision.keep_PG, decision.advantage_PG
     if rolled.group_P is not None:
         assert groups.flat_index is not None

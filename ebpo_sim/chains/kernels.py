@@ -44,11 +44,11 @@ def softmax_step(table_SK, skill, boost, right, pi_K):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def distributions(theta_SK, skills_PL, length_P, boost_PL, right_PL, low, high, pi_PLK):
-    """Every step's distribution of prompts low .. high - 1, written to pi_PLK; 1 on padding. boost = exp(offset)."""
+def distributions(theta_SK, skills_PL, length_P, boost_PL, right_PL, index_R, pi_PLK):
+    """Every step's distribution of the prompts index_R, written to pi_PLK; 1 on padding. boost = exp(offset)."""
     table_SK = np.empty_like(theta_SK)
     exponentials(theta_SK, table_SK)
-    for p in range(low, high):
+    for p in index_R:
         for step in range(length_P[p]):
             softmax_step(table_SK, skills_PL[p, step], boost_PL[p, step], right_PL[p, step], pi_PLK[p, step])
         pi_PLK[p, length_P[p] :] = 1.0
@@ -84,74 +84,76 @@ def rollout(pi_PLK, length_P, right_PL, uniform_PGL, actions_PGL, reward_PG):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def token_log_probs(pi_PLK, length_P, actions_PGL, low, high, first_P, by_rollout, by_step, log_prob_M):
-    """log pi of every drawn action of prompts low .. high - 1, nats, written to its place in log_prob_M.
+def token_log_probs(pi_PLK, length_P, actions_PGL, index_R, first_R, by_rollout, by_step, log_prob_M):
+    """log pi of every drawn action of the prompts index_R, nats, written to its place in log_prob_M.
 
-    Here and below the token of rollout g, step l stands at first_P + g by_rollout + l by_step; padding is left alone.
+    Here and below the token of rollout g and step l of prompt index_R[i] stands at first_R[i] + g by_rollout +
+    l by_step, counted from first_R[0]; padding is left alone.
     """
-    for p in range(low, high):
+    for i in range(len(index_R)):
+        p, first = index_R[i], first_R[i] - first_R[0]
         for step in range(length_P[p]):
             for g in range(actions_PGL.shape[1]):
                 a = actions_PGL[p, g, step]
-                log_prob_M[first_P[p] + g * by_rollout + step * by_step] = math.log(pi_PLK[p, step, a])
+                log_prob_M[first + g * by_rollout + step * by_step] = math.log(pi_PLK[p, step, a])
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def move(
-    theta_SK, skills_PL, length_P, boost_PL, right_PL, actions_PGL, low, high, first_P, by_rollout, by_step, old_M,
+    theta_SK, skills_PL, length_P, boost_PL, right_PL, actions_PGL, index_R, first_R, by_rollout, by_step, old_M,
     pi_PLK, log_prob_M, ratio_M,
 ):  # fmt: skip
     """`distributions` and `token_log_probs` at theta, and log_prob_M - old_M written to ratio_M; returns the largest in
     size of these."""
-    distributions(theta_SK, skills_PL, length_P, boost_PL, right_PL, low, high, pi_PLK)
-    token_log_probs(pi_PLK, length_P, actions_PGL, low, high, first_P, by_rollout, by_step, log_prob_M)
+    distributions(theta_SK, skills_PL, length_P, boost_PL, right_PL, index_R, pi_PLK)
+    token_log_probs(pi_PLK, length_P, actions_PGL, index_R, first_R, by_rollout, by_step, log_prob_M)
     largest = 0.0
-    for i in range(first_P[low], first_P[high]):
+    for i in range(len(ratio_M)):
         ratio_M[i] = log_prob_M[i] - old_M[i]
         largest = max(largest, abs(ratio_M[i]))
     return largest
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def place(values_PG, length_P, low, high, first_P, by_rollout, by_step, values_M):
+def place(values_PG, length_P, index_R, first_R, by_rollout, by_step, values_M):
     """Every rollout's value, written to the places of its tokens."""
-    for p in range(low, high):
+    for i in range(len(index_R)):
+        p, first = index_R[i], first_R[i] - first_R[0]
         for step in range(length_P[p]):
             for g in range(values_PG.shape[1]):
-                values_M[first_P[p] + g * by_rollout + step * by_step] = values_PG[p, g]
+                values_M[first + g * by_rollout + step * by_step] = values_PG[p, g]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def token_entropies(pi_PLK, length_P, rollouts, low, high, first_P, by_rollout, by_step, entropy_M):
+def token_entropies(pi_PLK, length_P, rollouts, index_R, first_R, by_rollout, by_step, entropy_M):
     """The entropy of every live step's distribution, nats, written to the places of all its rollouts in entropy_M."""
-    for p in range(low, high):
+    for i in range(len(index_R)):
+        p, first = index_R[i], first_R[i] - first_R[0]
         for step in range(length_P[p]):
             entropy = 0.0
             for a in range(pi_PLK.shape[2]):
                 if pi_PLK[p, step, a] > 0:
                     entropy -= pi_PLK[p, step, a] * math.log(pi_PLK[p, step, a])
             for g in range(rollouts):
-                entropy_M[first_P[p] + g * by_rollout + step * by_step] = entropy
+                entropy_M[first + g * by_rollout + step * by_step] = entropy
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def scatter(
-    pi_PLK, skills_PL, length_P, actions_PGL, low, high, first_P, by_rollout, by_step, push_M, alpha_PG, gradient_SK
+    pi_PLK, skills_PL, length_P, actions_PGL, index_R, first_R, by_rollout, by_step, push_M, alpha_P, gradient_SK
 ):  # fmt: skip
-    """sum over tokens of w grad log pi(action), w = push alpha, written to gradient_SK: w at it, -w pi at all.
-
-    push_M begins with the tokens of prompt low.
-    """
+    """sum over tokens of w grad log pi(action), w = push alpha, written to gradient_SK: w at it, -w pi at all."""
     actions = gradient_SK.shape[1]
     gradient_SK[:] = 0.0
     pulled_K = np.empty(actions)
-    for p in range(low, high):
+    for i in range(len(index_R)):
+        p, first = index_R[i], first_R[i] - first_R[0]
         for step in range(length_P[p]):
             skill = skills_PL[p, step]
             pulled_K[:] = 0.0
             total = 0.0
             for g in range(actions_PGL.shape[1]):
-                push = push_M[first_P[p] - first_P[low] + g * by_rollout + step * by_step] * alpha_PG[p, g]
+                push = push_M[first + g * by_rollout + step * by_step] * alpha_P[p]
                 pulled_K[actions_PGL[p, g, step]] += push
                 total += push
             for a in range(actions):
@@ -160,14 +162,15 @@ def scatter(
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def scatter_entropy(
-    pi_PLK, skills_PL, length_P, low, high, first_P, by_rollout, by_step, push_M, alpha_PG, gradient_SK
+    pi_PLK, skills_PL, length_P, rollouts, index_R, first_R, by_rollout, by_step, push_M, alpha_P, gradient_SK
 ):  # fmt: skip
     """sum over tokens of w grad H(step's distribution), w = push alpha, added to gradient_SK: -w pi (log pi + H)."""
-    for p in range(low, high):
+    for i in range(len(index_R)):
+        p, first = index_R[i], first_R[i] - first_R[0]
         for step in range(length_P[p]):
             total, entropy = 0.0, 0.0
-            for g in range(alpha_PG.shape[1]):
-                total += push_M[first_P[p] - first_P[low] + g * by_rollout + step * by_step] * alpha_PG[p, g]
+            for g in range(rollouts):
+                total += push_M[first + g * by_rollout + step * by_step] * alpha_P[p]
             for a in range(gradient_SK.shape[1]):
                 if pi_PLK[p, step, a] > 0:
                     entropy -= pi_PLK[p, step, a] * math.log(pi_PLK[p, step, a])
@@ -179,11 +182,14 @@ def scatter_entropy(
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def optimiser_step(theta_SK, first_SK, second_SK, count, gradient_SK, adam, learning_rate):
-    """One step of ascent in place: SGD, or Adam's update number `count` (from 1), betas 0.9 and 0.999, eps 1e-8."""
+    """One step of ascent in place: SGD, or Adam's update number `count` (from 1), betas 0.9 and 0.999, eps 1e-8;
+    returns the gradient's norm."""
+    square = 0.0
     debias1, debias2 = 1 - math.pow(BETA1, float(count)), 1 - math.pow(BETA2, float(count))
     for s in range(theta_SK.shape[0]):
         for a in range(theta_SK.shape[1]):
             g = gradient_SK[s, a]
+            square += g * g
             if adam:
                 first_SK[s, a] = BETA1 * first_SK[s, a] + (1 - BETA1) * g
                 second_SK[s, a] = BETA2 * second_SK[s, a] + (1 - BETA2) * (g * g)
@@ -192,6 +198,7 @@ def optimiser_step(theta_SK, first_SK, second_SK, count, gradient_SK, adam, lear
                 )
             else:
                 theta_SK[s, a] += learning_rate * g
+    return math.sqrt(square)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -102,5 +102,5 @@ def sampled_gradients(theta_SK: Array, batches: Iterable[Collected], aggregation
         gradient_NSK.append(np.zeros_like(theta_SK))
         if drawn.rolled is not None:
             batch = batch_of(drawn.rolled, drawn.advantage_PG, learner)
-            push_gradient(drawn.rolled.pi_PLK, batch, batch.tokens, learner, gradient_NSK[-1])
+            push_gradient(drawn.rolled.pi_PLK, batch, batch.layout, batch.tokens, learner, gradient_NSK[-1])
     return np.stack(gradient_NSK)

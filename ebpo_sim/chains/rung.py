@@ -206,10 +206,10 @@ def advance(population: SkillChain, config: TrainingConfig, state: State, steps:
             if not np.isfinite(theta.sum()):
                 raise InputError(f"learning_rate {config.learning_rate:g} made the policy infinite: lower it")
             moved = divergence(before, theta, rolled.prompts.skills_PL, rolled.prompts.length_P, rolled.pi_PLK)
-        weight = np.nan if batch.info is None or batch.info.shrinkage_P is None else batch.info.shrinkage_P.mean()
-        reward = batch.groups.rewards_PG[batch.groups.mask_PG].mean()
-        trained = np.count_nonzero(batch.advantage_PG)
-        seen = np.array([reward, norm, moved, weight, batch.silent, batch.groups.size_P.sum(), trained])
+        shrinkage_P = None if batch.info is None else batch.info.shrinkage_P
+        weight = np.nan if shrinkage_P is None else shrinkage_P.sum() / shrinkage_P.size
+        reward, trained = batch.groups.rewards_PG.sum() / batch.drawn, np.count_nonzero(batch.advantage_PG)
+        seen = np.array([reward, norm, moved, weight, batch.silent, batch.drawn, trained])
         state = state._replace(steps=step + 1, updates=updates, method=following, window=state.window + seen)
         if (step + 1) % config.record_every == 0 or step + 1 == config.steps:
             row = _record(population, config, method, state._replace(theta_SK=theta), pool)

@@ -6,7 +6,6 @@ Compiled code draws, gathers log-probabilities, scatters pushes and steps the op
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -26,12 +25,13 @@ from ebpo_sim.chains.kernels import (
     token_log_probs,
 )
 from ebpo_sim.chains.policy import Ints, Prompts
-from ebpo_sim.groups import Groups, group_rewards
-from ebpo_sim.objectives import Aggregation, Objective, Tokens, learnt, needs, total_push
+from ebpo_sim.groups import Groups, group_rewards, over
+from ebpo_sim.objectives import Aggregation, Objective, Tokens, learnt, needs, total_push, zero_at_zero
 from ebpo_sim.objectives.base import LogRatio
 from ebpo_sim.part import Need
 
 Array = NDArray[np.float64]
+ON_POLICY = LogRatio(np.zeros((1, 1)), 0.0)
 
 
 class Rollouts(NamedTuple):
@@ -57,17 +57,24 @@ class Rollouts(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """Where tokens stand in the arrays of `Tokens`: that of rollout g and step l of a prompt, counted along the rows,
-    at first_P + g by_rollout + l by_step. first_P has an end, P + 1 entries; width: columns."""
+    """Where tokens stand in the arrays of `Tokens`: of the R prompts index_R, one after another, that of rollout g and
+    step l of the i-th, counted along the rows, at first_R[i] + g by_rollout + l by_step. first_R has an end, R + 1
+    entries; width: columns."""
 
-    first_P: Ints
+    index_R: Ints
+    first_R: Ints
     by_rollout: int
     by_step: int
     width: int
 
-    def rows(self, low: int, high: int) -> slice:
-        """The rows of prompts low .. high - 1."""
-        return slice(int(self.first_P[low]) // self.width, int(self.first_P[high]) // self.width)
+    def part(self, low: int, high: int) -> Layout:
+        """That of index_R[low:high]."""
+        return Layout(self.index_R[low:high], self.first_R[low : high + 1], *self[2:])
+
+    @property
+    def rows(self) -> slice:
+        """The rows of its tokens."""
+        return slice(int(self.first_R[0]) // self.width, int(self.first_R[-1]) // self.width)
 
 
 class Learner(NamedTuple):
@@ -82,14 +89,14 @@ class Learner(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """What is learnt from: answers, where their tokens stand, the tokens under the policy that drew them, and alpha_PG,
-    the weight of every rollout's tokens in its mini-batch. cuts: the mini-batches' first prompts, and their end."""
+    """What is learnt from: answers, where their tokens stand, the tokens under the policy that drew them, and alpha_P,
+    the weight of every token of a prompt's answers in its mini-batch. parts: the mini-batches."""
 
     rolled: Rollouts
     layout: Layout
     tokens: Tokens
-    alpha_PG: Array
-    cuts: tuple[int, ...]
+    alpha_P: Array
+    parts: tuple[Layout, ...]
 
 
 class Update(NamedTuple):
@@ -116,33 +123,38 @@ def _policy(theta_SK: Array, prompts: Prompts, boost_PL: Array) -> Array:
     """Every step's distribution (P, L, K); 1 on padding."""
     pi_PLK = np.empty((*prompts.skills_PL.shape, theta_SK.shape[1]))
     chain = (prompts.skills_PL, prompts.length_P, boost_PL, prompts.right_PL)
-    distributions(theta_SK, *chain, 0, len(pi_PLK), pi_PLK)
+    distributions(theta_SK, *chain, np.arange(len(pi_PLK)), pi_PLK)
     return pi_PLK
 
 
-def layout_of(rolled: Rollouts, objectives: Sequence[Objective], rollouts: bool = False) -> Layout:
+def layout_of(
+    rolled: Rollouts, objectives: Sequence[Objective], rollouts: bool = False, index_R: Ints | None = None
+) -> Layout:
     """Rollouts as rows, padded; but for objectives that look at one token at a time steps as rows and rollouts as
-    columns, which needs no padding. rollouts: as rows for all."""
+    columns, which needs no padding. rollouts: as rows for all. index_R: the prompts with tokens, None for all."""
     count, group_size, width = rolled.actions_PGL.shape
+    index_R = np.arange(count) if index_R is None else index_R
     if rollouts or any(o.scope != "token" for o in objectives):
-        return Layout(np.arange(count + 1) * (group_size * width), width, 1, width)
-    return Layout(np.concatenate(([0], np.cumsum(rolled.prompts.length_P))) * group_size, 1, group_size, group_size)
+        return Layout(index_R, np.arange(len(index_R) + 1) * (group_size * width), width, 1, width)
+    first_R = np.zeros(len(index_R) + 1, dtype=np.int64)
+    np.cumsum(rolled.prompts.length_P.take(index_R) * group_size, out=first_R[1:])
+    return Layout(index_R, first_R, 1, group_size, group_size)
 
 
 def _log_probs(pi_PLK: Array, rolled: Rollouts, layout: Layout) -> Array:
     """log pi of every token in its place, nats; 0 on padding."""
-    log_prob_M = np.zeros(int(layout.first_P[-1]))
-    chain = (pi_PLK, rolled.prompts.length_P, rolled.actions_PGL)
-    token_log_probs(*chain, 0, len(pi_PLK), *layout[:3], log_prob_M)
+    log_prob_M = np.zeros(int(layout.first_R[-1]))
+    token_log_probs(pi_PLK, rolled.prompts.length_P, rolled.actions_PGL, *layout[:4], log_prob_M)
     return log_prob_M.reshape(-1, layout.width)
 
 
 def groups_of(rolled: Rollouts, wanted: frozenset[Need]) -> Groups:
     """The batch as estimators take it, the one place of this rung that builds it: rewards, and of lengths, score norms,
     topics and the prompts' numbers what is `wanted`."""
-    length_PG = np.repeat(rolled.prompts.length_P[:, None], rolled.reward_PG.shape[1], axis=1)
-    norm_PG = score_norms(rolled) if "score_norms" in wanted else None
-    columns = [rolled.reward_PG, length_PG.astype(float) if "lengths" in wanted else None, norm_PG]
+    length_PG, norm_PG = None, score_norms(rolled) if "score_norms" in wanted else None
+    if "lengths" in wanted:
+        length_PG = np.repeat(rolled.prompts.length_P[:, None].astype(float), rolled.reward_PG.shape[1], axis=1)
+    columns = [rolled.reward_PG, length_PG, norm_PG]
     if rolled.group_P is not None:
         columns = [None if x is None else x[:, 0] for x in columns]
     return group_rewards(
@@ -167,14 +179,15 @@ def tokens_of(
 ) -> Tokens:  # fmt: skip
     """The answers under the policy that drew them, with what the objectives need: the one place of this rung that
     builds `Tokens`."""
-    prompts, (count, group_size) = rolled.prompts, rolled.reward_PG.shape
-    old_NT, span = _log_probs(rolled.pi_PLK, rolled, layout), (0, count, *layout[:3])
-    advantage_NT = np.zeros_like(old_NT)
+    prompts, group_size, span = rolled.prompts, rolled.reward_PG.shape[1], layout[:4]
+    old_NT = _log_probs(rolled.pi_PLK, rolled, layout)
+    advantage_NT = np.zeros(old_NT.shape)
     place(advantage_PG, prompts.length_P, *span, advantage_NT.reshape(-1))
     mask_NT, group_N = np.ones(old_NT.shape, dtype=bool), None
     if layout.by_rollout != 1:
-        mask_NT = np.repeat(prompts.live_PL, group_size, axis=0)
-        group_N = np.repeat(np.arange(count), group_size) if rolled.group_P is None else rolled.group_P
+        mask_NT = np.repeat(prompts.live_PL[layout.index_R], group_size, axis=0)
+        number_R = layout.index_R if rolled.group_P is None else rolled.group_P[layout.index_R]
+        group_N = np.repeat(number_R, group_size)
     reference_NT = None if reference_PLK is None else _log_probs(reference_PLK, rolled, layout)
     entropy_NT = np.zeros_like(old_NT) if "entropy" in needs(objectives) else None
     if entropy_NT is not None:
@@ -185,34 +198,43 @@ def tokens_of(
 def batch_of(
     rolled: Rollouts, advantage_PG: Array, learner: Learner, reference_PLK: Array | None = None, minibatches: int = 1
 ) -> Batch:
-    """The answers with their advantages, cut into contiguous `minibatches` of whole groups."""
-    layout, (count, group_size) = layout_of(rolled, learner.objectives), rolled.reward_PG.shape
-    tokens = tokens_of(rolled, layout, advantage_PG, learner.objectives, reference_PLK)
+    """The answers with their advantages, cut into contiguous `minibatches` of whole groups. Prompts that push nothing
+    have no tokens, but for the first of a mini-batch, so that none is empty; they count in every mean."""
+    (count, group_size), length_P = rolled.reward_PG.shape, rolled.prompts.length_P
     starts = None if rolled.group_P is None else np.flatnonzero(np.diff(rolled.group_P, prepend=-1, append=-2)).tolist()
     groups = count if starts is None else len(starts) - 1
-    cuts = tuple(dict.fromkeys(number * groups // minibatches for number in range(minibatches + 1)))  # none is empty
-    cuts = cuts if starts is None else tuple(starts[cut] for cut in cuts)
-    length_N = np.repeat(rolled.prompts.length_P, group_size)
+    cuts = list(dict.fromkeys(number * groups // minibatches for number in range(minibatches + 1)))  # none is empty
+    cuts = cuts if starts is None else [starts[cut] for cut in cuts]
     if starts is None and count % minibatches == 0:
-        alpha_PG = learner.aggregation.rows(length_N.reshape(minibatches, -1))
+        alpha_P = learner.aggregation.rows(length_P.reshape(minibatches, -1), group_size).reshape(count)
     else:
-        parts = (length_N[low * group_size : high * group_size] for low, high in pairwise(cuts))
-        alpha_PG = np.concatenate([learner.aggregation.rows(length_N) for length_N in parts])
-    return Batch(rolled, layout, tokens, alpha_PG.reshape(count, group_size), cuts)
+        lengths = (length_P[low:high] for low, high in pairwise(cuts))
+        alpha_P = np.concatenate([learner.aggregation.rows(part_P, group_size) for part_P in lengths])
+    index_R = None
+    if zero_at_zero(learner.objectives):
+        pushing_P = over(np.logical_or, advantage_PG != 0)
+        for cut in cuts[:-1]:
+            pushing_P[cut] = True
+        index_R = np.flatnonzero(pushing_P)
+        cuts = np.searchsorted(index_R, cuts).tolist()
+    layout = layout_of(rolled, learner.objectives, index_R=index_R)
+    tokens = tokens_of(rolled, layout, advantage_PG, learner.objectives, reference_PLK)
+    return Batch(rolled, layout, tokens, alpha_P, tuple(layout.part(*cut) for cut in pairwise(cuts)))
 
 
 def push_gradient(
-    pi_PLK: Array, batch: Batch, tokens: Tokens, learner: Learner, gradient_SK: Array, low: int = 0,
-    high: int | None = None, states: Sequence[Any] | None = None,
+    pi_PLK: Array, batch: Batch, part: Layout, tokens: Tokens, learner: Learner, gradient_SK: Array,
+    states: Sequence[Any] | None = None,
 ) -> int:  # fmt: skip
-    """The gradient of the objectives at `tokens`, those of prompts low .. high - 1, whose policy is pi_PLK, written to
-    gradient_SK; returns how many tokens were held."""
-    prompts, span = batch.rolled.prompts, (low, len(pi_PLK) if high is None else high, *batch.layout[:3])
+    """The gradient of the objectives at `tokens`, those of `part`, whose policy is pi_PLK, written to gradient_SK;
+    returns how many tokens were held."""
+    prompts, actions_PGL = batch.rolled.prompts, batch.rolled.actions_PGL
     push = total_push(learner.objectives, states or [()] * len(learner.objectives), tokens)
     chain, pushed_M = (pi_PLK, prompts.skills_PL, prompts.length_P), _flat(push.log_prob_NT, tokens)
-    scatter(*chain, batch.rolled.actions_PGL, *span, pushed_M, batch.alpha_PG, gradient_SK)
+    scatter(*chain, actions_PGL, *part[:4], pushed_M, batch.alpha_P, gradient_SK)
     if push.entropy_NT is not None:
-        scatter_entropy(*chain, *span, _flat(push.entropy_NT, tokens), batch.alpha_PG, gradient_SK)
+        pushed_M = _flat(push.entropy_NT, tokens)
+        scatter_entropy(*chain, actions_PGL.shape[1], *part[:4], pushed_M, batch.alpha_P, gradient_SK)
     return int(push.counts.get("clipped", 0))
 
 
@@ -224,30 +246,31 @@ def gradient(
     theta_SK: Array, rolled: Rollouts, advantage_PG: Array, learner: Learner, reference_PLK: Array | None = None
 ) -> tuple[Array, int]:
     """(the objectives' gradient at theta, how many tokens were held), for the whole batch."""
-    batch, pi_PLK = batch_of(rolled, advantage_PG, learner, reference_PLK), np.empty_like(rolled.pi_PLK)
-    tokens = _moved(theta_SK, batch, 0, len(pi_PLK), pi_PLK)
-    gradient_SK = np.empty_like(theta_SK)
-    return gradient_SK, push_gradient(pi_PLK, batch, tokens, learner, gradient_SK)
+    batch = batch_of(rolled, advantage_PG, learner, reference_PLK)
+    pi_PLK, gradient_SK = np.empty_like(rolled.pi_PLK), np.empty_like(theta_SK)
+    tokens = _moved(theta_SK, batch, batch.layout, pi_PLK)
+    return gradient_SK, push_gradient(pi_PLK, batch, batch.layout, tokens, learner, gradient_SK)
 
 
-def _moved(theta_SK: Array, batch: Batch, low: int, high: int, pi_PLK: Array) -> Tokens:
-    """The tokens of prompts low .. high - 1 at theta, whose distributions are written to pi_PLK."""
-    rolled, prompts, old_NT = batch.rolled, batch.rolled.prompts, batch.tokens.old_NT
-    log_prob_NT, ratio_NT = np.zeros((2, *old_NT.shape))
+def _part(batch: Batch, part: Layout) -> Tokens:
+    """The tokens of a part under the policy that drew them."""
+    rows = part.rows
+    return Tokens._make([*(x if x is None else x[rows] for x in batch.tokens[:-1]), ON_POLICY])
+
+
+def _moved(theta_SK: Array, batch: Batch, part: Layout, pi_PLK: Array) -> Tokens:
+    """The tokens of a part at theta, whose distributions are written to pi_PLK."""
+    rolled, prompts, tokens = batch.rolled, batch.rolled.prompts, _part(batch, part)
+    log_prob_NT, ratio_NT = np.zeros((2, *tokens.old_NT.shape))
     chain = (prompts.skills_PL, prompts.length_P, rolled.boost_PL, prompts.right_PL, rolled.actions_PGL)
-    span, flat = (low, high, *batch.layout[:3]), (x.reshape(-1) for x in (log_prob_NT, ratio_NT))
-    largest = move(theta_SK, *chain, *span, old_NT.reshape(-1), pi_PLK, *flat)
+    flat = (x.reshape(-1) for x in (log_prob_NT, ratio_NT))
+    largest = move(theta_SK, *chain, *part[:4], tokens.old_NT.reshape(-1), pi_PLK, *flat)
     entropy_NT = None
-    if batch.tokens.entropy_NT is not None:
-        entropy_NT = np.zeros_like(old_NT)
-        token_entropies(pi_PLK, prompts.length_P, rolled.actions_PGL.shape[1], *span, entropy_NT.reshape(-1))
-    now, rows = batch.tokens._replace(log_prob_NT=log_prob_NT, entropy_NT=entropy_NT), batch.layout.rows(low, high)
-    return _part(now, rows, LogRatio(ratio_NT[rows], largest))
-
-
-def _part(tokens: Tokens, rows: slice, ratio: LogRatio) -> Tokens:
-    """The tokens of some rows, with their log-ratio."""
-    return Tokens._make([*(x if x is None else x[rows] for x in tokens[:-1]), ratio])
+    if tokens.entropy_NT is not None:
+        entropy_NT = np.zeros_like(log_prob_NT)
+        token_entropies(pi_PLK, prompts.length_P, rolled.actions_PGL.shape[1], *part[:4], entropy_NT.reshape(-1))
+    ratio = LogRatio(ratio_NT, largest)
+    return tokens._replace(log_prob_NT=log_prob_NT, entropy_NT=entropy_NT, log_ratio=ratio)
 
 
 def update(
@@ -260,16 +283,11 @@ def update(
     """
     batch = batch_of(rolled, advantage_PG, learner, reference_PLK, learner.minibatches)
     gradient_SK, norms, clipped, moved_PLK = np.empty_like(theta_SK), 0.0, 0, np.empty_like(rolled.pi_PLK)
-    pi_PLK = rolled.pi_PLK
-    for _ in range(learner.epochs):
-        for low, high in pairwise(batch.cuts):
-            if pi_PLK is moved_PLK:
-                tokens = _moved(theta_SK, batch, low, high, pi_PLK)
-            else:
-                tokens = _part(batch.tokens, batch.layout.rows(low, high), LogRatio(np.zeros((1, 1)), 0.0))
-            clipped += push_gradient(pi_PLK, batch, tokens, learner, gradient_SK, low, high, states)
-            states = learnt(learner.objectives, states, [tokens]) if states else states
-            norms += math.sqrt((gradient_SK * gradient_SK).sum())
-            count, pi_PLK = count + 1, moved_PLK
-            optimiser_step(theta_SK, first_SK, second_SK, count, gradient_SK, learner.adam, learner.learning_rate)
-    return Update(count, norms / (learner.epochs * (len(batch.cuts) - 1)), clipped, states)
+    pi_PLK, rate = rolled.pi_PLK, learner.learning_rate
+    for part in batch.parts * learner.epochs:
+        tokens = _moved(theta_SK, batch, part, pi_PLK) if pi_PLK is moved_PLK else _part(batch, part)
+        clipped += push_gradient(pi_PLK, batch, part, tokens, learner, gradient_SK, states)
+        states = learnt(learner.objectives, states, [tokens]) if states else states
+        count, pi_PLK = count + 1, moved_PLK
+        norms += optimiser_step(theta_SK, first_SK, second_SK, count, gradient_SK, learner.adam, rate)
+    return Update(count, norms / (learner.epochs * len(batch.parts)), clipped, states)

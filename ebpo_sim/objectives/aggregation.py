@@ -33,14 +33,14 @@ class Aggregation:
                 f"constant_length needs length, at least 1 token, got {self.length}: the longest answer is usual"
             )
 
-    def rows(self, length_N: Any) -> Any:
+    def rows(self, length_N: Any, copies: int = 1) -> Any:
         """(..., N) alpha of each row's tokens; the mean runs over the last axis. A row without tokens counts as one of
-        N and weighs nothing itself."""
+        N and weighs nothing itself. copies: how often each row counts, as where all answers to a prompt are as long."""
         xp = library(length_N)
-        count = length_N.shape[-1]
+        count = copies * length_N.shape[-1]
         if self.rule == "token_mean":
-            total = length_N.sum(-1)
-            return xp.zeros_like(length_N) + 1.0 / (total + (total == 0))[..., None]
+            total = copies * length_N.sum(-1)
+            return 1.0 / (xp.zeros_like(length_N) + (total + (total == 0))[..., None])
         if self.rule == "sequence_mean":
             return 1.0 / (count * (length_N + (length_N == 0)))
         divisor = count * float(self.length or 1) if self.rule == "constant_length" else float(count)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from math import log
 from typing import Any, ClassVar
 
 from ebpo_sim import typed
@@ -41,12 +43,21 @@ class Clip(Stateless):
         xp = library(tokens.log_prob_NT)
         difference, inside = log_ratio(tokens, self.limit)
         ratio, advantage = xp.exp(difference), tokens.advantage_NT
-        free, bounded = ratio * advantage, between(ratio, *widths(self.low, self.high)) * advantage
+        free = ratio * advantage
+        if tokens.log_ratio is not None and tokens.log_ratio.largest <= self._idle:
+            return Push(xp.where(inside, free, 0.0), counts={"clipped": 0})
+        bounded = between(ratio, *widths(self.low, self.high)) * advantage
         held = bounded < free
         if self.dual is not None:
             held = held | ((advantage < 0) & (ratio > self.dual))
         moving = inside & ~held  # off the mask the ratio is 1, which nothing holds
         return Push(xp.where(moving, free, 0.0), counts={"clipped": xp.count_nonzero(held)})
+
+    @cached_property
+    def _idle(self) -> float:
+        """The log-ratio up to which, in size, no bound holds anything."""
+        bounds = (*widths(self.low, self.high), self.dual or float("inf"))
+        return min(self.limit, *((1 - 1e-9) * abs(log(bound)) for bound in bounds if bound > 0))
 
     def value(self, state: Any, tokens: Tokens, held: Tokens) -> Any:
         xp = library(tokens.log_prob_NT)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import reduce
+from operator import add
 from typing import Any
 
 from ebpo_sim.objectives.base import Objective, Push, Tokens
@@ -17,13 +18,13 @@ def total_push(
     pushes = [o.push(s, tokens, draw) for o, s in zip(objectives, states, strict=True)]
     if len(pushes) == 1:
         return pushes[0]
-    log_prob = sum((p.log_prob_NT for p in pushes[1:]), start=pushes[0].log_prob_NT)
+    log_prob = reduce(add, [p.log_prob_NT for p in pushes])
     entropies = [p.entropy_NT for p in pushes if p.entropy_NT is not None]
     counts: dict[str, Any] = {}
     for push in pushes:
         for name, count in push.counts.items():
             counts[name] = counts.get(name, 0) + count
-    return Push(log_prob, sum(entropies[1:], start=entropies[0]) if entropies else None, counts)
+    return Push(log_prob, reduce(add, entropies) if entropies else None, counts)
 
 
 def learnt(objectives: Sequence[Objective], states: Sequence[Any], parts: Sequence[Tokens]) -> tuple[Any, ...]:

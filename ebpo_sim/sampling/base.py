@@ -110,6 +110,6 @@ def check_plan(plan: Plan, pool: Pool, who: str) -> Plan:
         raise InputError(
             f"{who} must plan prompt_P and size_P of one length above 0, got {prompt_P.shape}, {size_P.shape}"
         )
-    if not ((prompt_P >= 0) & (prompt_P < pool.count)).all() or not (size_P >= 1).all():
+    if not (prompt_P.min() >= 0 and prompt_P.max() < pool.count and size_P.min() >= 1):
         raise InputError(f"{who} must plan prompts 0 .. {pool.count - 1} with at least 1 rollout each, got {plan!r}")
-    return Plan(prompt_P.astype(np.int64), size_P.astype(np.int64))
+    return Plan(prompt_P.astype(np.int64, copy=False), size_P.astype(np.int64, copy=False))
