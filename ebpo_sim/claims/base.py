@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from scipy.special import stdtr
 
-from ebpo_sim.counts.streams import Design
+from ebpo_sim.counts.streams import Design, Mean
 from ebpo_sim.estimators import Estimator
 from ebpo_sim.numbers.mixing import Prior
 
@@ -98,6 +98,15 @@ class Context:
     design: Design
     threads: int = 1
     quick: bool = False
+
+    @property
+    def where(self) -> str:
+        """The reference cell, as effects name it."""
+        return f"{self.reference}, G={self.reference_size}"
+
+    def confirmed(self, exact: float, simulated: Mean) -> Check:
+        """The check by a mean over the design's replicates."""
+        return Check(exact, *simulated, self.design.replicates - 1)
 
 
 @dataclass(frozen=True)
