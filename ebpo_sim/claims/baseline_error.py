@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ebpo_sim.claims import batches
-from ebpo_sim.claims.base import Case, Check, Claim, Context, Finding, Subject
+from ebpo_sim.claims.base import Case, Claim, Context, Finding, Subject
 from ebpo_sim.claims.family import cells, preset, world
 from ebpo_sim.counts.exact import limit_risk, rule
 from ebpo_sim.counts.streams import (
@@ -60,7 +60,7 @@ def lower_error(context: Context) -> list[Finding]:
         simulated = paired_ratio(error, errors[0])
         exact = limit_risk(estimator, reference, size).mse / plain
         condition = "ρ < 1/2" if variant == LEAVE_ONE_OUT else CRITICAL
-        name = f"error / group mean's, {context.reference}, G={size}"
+        name = f"error / group mean's, {context.where}"
         cases = [case for _, case in found]
         if variant == FINITE:
             cases, condition = batches.with_size(found, CRITICAL)
@@ -70,7 +70,7 @@ def lower_error(context: Context) -> list[Finding]:
                 e.mean(axis=1) for e in simulate_errors(reference, size, [estimator, estimators[0]], design, 1)
             )
             simulated, name = paired_ratio(error, other), f"{name}, batches of {SMALL}"
-        check = Check(exact, simulated.value, simulated.se, context.design.replicates - 1)
+        check = context.confirmed(exact, simulated)
         findings.append(Finding(variant, cases, condition, name, exact, check, "ebpo_debiased"))
     return findings
 
@@ -124,7 +124,7 @@ def conservative(context: Context) -> list[Finding]:
             found.append((LIMIT, case))
         estimator = subject(rule(reference, size))
         cases, condition = [case for _, case in found], CONSERVATIVE
-        name = f"shrinkage S, {context.reference}, G={size}"
+        name = f"shrinkage S, {context.where}"
         if variant == FINITE:
             cases, condition = batches.with_size(found, "ρ < 1/(1+√G)", strict=False)
             exact = float(batches.mean_weight(_small(context), context.reference, size)[0])
@@ -133,8 +133,7 @@ def conservative(context: Context) -> list[Finding]:
         else:
             exact = limit_risk(estimator, reference, size).shrinkage or 0.0
             weights = stream_shrinkage(estimator, stream, size, context.design.burn_in)
-        simulated = mean_with_error(weights)
-        check = Check(exact, simulated.value, simulated.se, context.design.replicates - 1)
+        check = context.confirmed(exact, mean_with_error(weights))
         findings.append(Finding(variant, cases, condition, name, exact, check, "ebpo_debiased", strict=False))
     return findings
 

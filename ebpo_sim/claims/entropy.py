@@ -37,7 +37,7 @@ def slower_entropy_loss(context: Context) -> list[Finding]:
         for text, here, group_size in cells(context)
         if group_size == context.group_sizes[0]
     ]
-    name = f"entropy loss / GRPO's, {context.reference}, G={size}"
+    name = f"entropy loss / GRPO's, {context.where}"
     findings = [Finding("idealised", ideal, "", name + ", as in the proof", proof_entropy_ratio(reference))]
     subjects = {v: s for v, s in context.subjects.items() if v != "idealised"}
 
@@ -61,8 +61,7 @@ def slower_entropy_loss(context: Context) -> list[Finding]:
                 ratio = _loss_ratio(mine, plain, per_reward)
                 if ratio is not None:
                     command = f"claims P1 --world {text} --group-size {group_size}: {named}"
-                    case = Case(command, 1 - ratio, True, group_size)
-                    cases.append(case)
+                    cases.append(case := Case(command, 1 - ratio, True, group_size))
                     if variant == FINITE:
                         cases += [c for _, c in batches.finite_cases(context, text, group_size, _slower, case)]
             exact = _loss_ratio(
@@ -74,7 +73,7 @@ def slower_entropy_loss(context: Context) -> list[Finding]:
             if optimiser in sampled and exact is not None:
                 (gain, loss), (gain_0, loss_0) = sampled[optimiser][i], sampled[optimiser][0]
                 simulated = double_ratio(loss, loss_0, gain, gain_0) if per_reward else paired_ratio(loss, loss_0)
-                check = Check(exact, simulated.value, simulated.se, design.replicates - 1)
+                check = Check(exact, *simulated, design.replicates - 1)
             effect = name
             if variant == FINITE:
                 effect, exact = f"{name}, batches of {SMALL}", 1 - float(_slower(few, context.reference, size)[0])
@@ -100,8 +99,7 @@ def _in_batches(context: Context, estimator: Estimator, plain: Estimator, exact:
     """The same ratio from simulated batches of SMALL prompts."""
     design = context.design._replace(prompts=SMALL, steps=64, burn_in=0, replicates=16)
     found = one_step_changes(world(context.reference), context.reference_size, [estimator, plain], ARMS, design)
-    simulated = paired_ratio(found["natural"][0, 1], found["natural"][1, 1])
-    return Check(exact, simulated.value, simulated.se, design.replicates - 1)
+    return Check(exact, *paired_ratio(found["natural"][0, 1], found["natural"][1, 1]), design.replicates - 1)
 
 
 def _loss_ratio(mine: Rates, plain: Rates, per_reward: bool) -> float | None:

@@ -12,9 +12,9 @@ from ebpo_sim.claims.base import Case, Check, Claim, Context, Finding, Subject
 from ebpo_sim.claims.baseline_error import FINITE, SMALL, estimator_name, gain
 from ebpo_sim.claims.family import cells, preset, world
 from ebpo_sim.counts.exact import POPULATION, count_distribution, limit_risk, rule
-from ebpo_sim.counts.kernels import STATE_WORDS, count_successes
+from ebpo_sim.counts.kernels import count_successes
 from ebpo_sim.counts.noise import gradient_noise
-from ebpo_sim.counts.streams import mean_with_error, paired_ratio, stream_seed
+from ebpo_sim.counts.streams import mean_with_error, paired_ratio, stream_seed, words_of
 from ebpo_sim.counts.updates import advantage_gap, raw_table
 from ebpo_sim.estimators import Estimator, baseline_table
 from ebpo_sim.groups import Groups, count_groups, group_rewards
@@ -93,7 +93,7 @@ def consistent_gradient(context: Context) -> list[Finding]:
         table = raw_table(subject(rule(reference, size)), reference, size)
         exact = _world_factor(table, rule(reference, 64))
         check = _sampled_factor(context, table, exact)
-        name = f"expected gradient / true gradient before scaling, {context.reference}, G={size}"
+        name = f"expected gradient / true gradient before scaling, {context.where}"
         repair = "ebpo_debiased, leave-one-out"
         findings.append(Finding(variant, cases, "", name, exact, check, repair, strict=False))
     return findings
@@ -110,8 +110,7 @@ def _sampled_factor(context: Context, table: Array, exact: float) -> Check:
     for p, k in _sampled_groups(context):
         gradient = (k * table[k, 1] * (1 - p) - (size - k) * table[k, 0] * p) / size
         found.append(gradient.sum() / (p * (1 - p)).sum())
-    simulated = mean_with_error(np.asarray(found))
-    return Check(exact, simulated.value, simulated.se, context.design.replicates - 1)
+    return context.confirmed(exact, mean_with_error(np.asarray(found)))
 
 
 def error_and_noise(context: Context) -> list[Finding]:
@@ -119,11 +118,11 @@ def error_and_noise(context: Context) -> list[Finding]:
     The released code in batches of M prompts as well."""
     findings = []
 
+    def noise(estimator: Estimator, here: World, group_size: int) -> float:
+        return gradient_noise(raw_table(estimator, here, group_size), rule(here, max(group_size, 32)))
+
     def excess(found: batches.Batches, text: str, group_size: int) -> Array:
-        plain = raw_table(preset("dr_grpo"), world(text), group_size)
-        return 1 - batches.noise(found, text, group_size) / gradient_noise(
-            plain, rule(world(text), max(group_size, 32))
-        )
+        return 1 - batches.noise(found, text, group_size) / noise(preset("dr_grpo"), world(text), group_size)
 
     for variant, subject in context.subjects.items():
         cases = []
@@ -137,22 +136,19 @@ def error_and_noise(context: Context) -> list[Finding]:
                 cases += [n for (_, b), (_, n) in zip(better, noisy, strict=True) if b.sign > 0]
             if limit_risk(estimator, here, group_size).mse >= prior.within / group_size:
                 continue
-            mine = gradient_noise(raw_table(estimator, here, group_size), prior)
-            plain = gradient_noise(raw_table(preset("dr_grpo"), here, group_size), prior)
+            ratio = noise(estimator, here, group_size) / noise(preset("dr_grpo"), here, group_size)
             command = f"mse_study --world {text} --group-size {group_size} --estimator {estimator_name(variant)}"
-            cases.append(Case(command + ": gradient_noise_ratio", 1 - mine / plain))
+            cases.append(Case(command + ": gradient_noise_ratio", 1 - ratio))
         reference, size = world(context.reference), context.reference_size
-        prior = rule(reference, 32)
-        plain = gradient_noise(raw_table(preset("dr_grpo"), reference, size), prior)
-        ratio = gradient_noise(raw_table(subject(rule(reference, size)), reference, size), prior) / plain
-        name = f"relative gradient variance / group mean's, {context.reference}, G={size}"
-        table = raw_table(subject(rule(reference, size)), reference, size)
-        check = _sampled_noise(context, table, ratio)
+        estimator = subject(rule(reference, size))
+        ratio = noise(estimator, reference, size) / noise(preset("dr_grpo"), reference, size)
+        name = f"relative gradient variance / group mean's, {context.where}"
+        check = _sampled_noise(context, raw_table(estimator, reference, size), ratio)
         if variant == FINITE:
             few, name = batches.exact(context.reference, size, SMALL), f"{name}, batches of {SMALL}"
             ratio = 1 - float(excess(few, context.reference, size)[0])
             table = np.array([0.0, 1.0]) - few.first[0][:, None]
-            check = _sampled_noise(context, table, ratio, subject(rule(reference, size)))
+            check = _sampled_noise(context, table, ratio, estimator)
         findings.append(Finding(variant, cases, "", name, ratio, check))
     return findings
 
@@ -182,8 +178,7 @@ def _sampled_noise(context: Context, table: Array, exact: float, scored: Estimat
             gradient = (k * a[:, 1] * (1 - p) - (size - k) * a[:, 0] * p) / size
             mean = advantage_gap(t, p) * p * (1 - p)
             values.append(float(np.mean(gradient**2 - mean**2) / np.mean(mean) ** 2))
-    simulated = paired_ratio(np.asarray(found[0]), np.asarray(found[1]))
-    return Check(exact, simulated.value, simulated.se, context.design.replicates - 1)
+    return context.confirmed(exact, paired_ratio(np.asarray(found[0]), np.asarray(found[1])))
 
 
 def _sampled_groups(context: Context) -> Iterator[tuple[Array, NDArray[np.int64]]]:
@@ -192,7 +187,7 @@ def _sampled_groups(context: Context) -> Iterator[tuple[Array, NDArray[np.int64]
     for seed in stream_seed(design.seed, f"gradient {here.name}", size).spawn(design.replicates):
         p = here.sample(np.random.default_rng(seed), 4 * design.prompts)
         k = np.empty(len(p), dtype=np.int64)
-        count_successes(p, size, seed.generate_state(STATE_WORDS, np.uint64).astype(np.uint64), k)
+        count_successes(p, size, words_of(seed), k)
         yield p, k
 
 

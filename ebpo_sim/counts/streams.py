@@ -60,6 +60,17 @@ def stream_seed(seed: int, world: str, group_size: int) -> np.random.SeedSequenc
     return np.random.SeedSequence([seed, *np.frombuffer(digest[:16], dtype=np.uint32).tolist()])
 
 
+def words_of(seed: np.random.SeedSequence) -> NDArray[np.uint64]:
+    """The state that the compiled rollouts advance."""
+    return seed.generate_state(STATE_WORDS, np.uint64).astype(np.uint64)
+
+
+def generators(seed: np.random.SeedSequence) -> tuple[np.random.Generator, NDArray[np.uint64]]:
+    """(of the prompts, of the rollouts) of a replicate."""
+    prompts, rollouts = seed.spawn(2)
+    return np.random.Generator(np.random.PCG64DXSM(prompts)), words_of(rollouts)
+
+
 def batch_sums(
     world: World, group_size: int, prompts: int, rng: np.random.Generator, words: NDArray[np.uint64]
 ) -> Array:
@@ -81,9 +92,7 @@ def simulate_stream(world: World, group_size: int, design: Design, threads: int 
     seeds = stream_seed(design.seed, world.name, group_size).spawn(design.replicates)
 
     def one(seed: np.random.SeedSequence) -> Array:
-        prompt_seed, rollout_seed = seed.spawn(2)
-        rng = np.random.Generator(np.random.PCG64DXSM(prompt_seed))
-        words = rollout_seed.generate_state(STATE_WORDS, np.uint64).astype(np.uint64)
+        rng, words = generators(seed)
         return np.stack([batch_sums(world, group_size, design.prompts, rng, words) for _ in range(design.steps)])
 
     with ThreadPoolExecutor(max_workers=max(1, threads)) as pool:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from ebpo_sim import report
 from ebpo_sim.counts.exact import rule
-from ebpo_sim.counts.noise import ARMS, MODELS, Model, Noise, Weights, leave_one_out, noise
+from ebpo_sim.counts.noise import ARMS, MODELS, Model, Weights, leave_one_out, noise
 from ebpo_sim.counts.sampled_noise import sampled_noise, scale_ratio
 from ebpo_sim.counts.streams import Design
 from ebpo_sim.counts.updates import limit_advantages, table_rates
@@ -50,11 +50,6 @@ def advantages(name: str, world: World, group_size: int, model: Model) -> NDArra
     if name in TABLES:
         return leave_one_out(prior, group_size, model, TABLES[name])
     return limit_advantages(counted(name, rule(world, group_size)), world, group_size)
-
-
-def measured(name: str, world: World, group_size: int, model: Model, rows: float = 1.0) -> Noise:
-    """The exact noise of a method or of one of TABLES, of whose rows a share is kept."""
-    return noise(advantages(name, world, group_size, model), rule(world, max(group_size, 32)), model, rows)
 
 
 def simulate(settings: Settings, threads: int = 1) -> Rows:
