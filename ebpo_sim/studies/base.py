@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from scipy.special import stdtrit
 
 from ebpo_sim import budget, cli, report, rungs
 from ebpo_sim.counts.streams import Design
 from ebpo_sim.estimators.registry import SHIPPED
+from ebpo_sim.plots import Figure
 from ebpo_sim.worlds import grammar
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 Rows = list[dict[str, Any]]
 FAMILY_WISE = 1e-3  # false-fail rate of each joint comparison of exact and simulated values

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,12 +27,10 @@ from ebpo_sim.counts.streams import Design
 from ebpo_sim.counts.updates import limit_advantages, table_rates
 from ebpo_sim.labels import REFERENCE
 from ebpo_sim.methods.selected import counted, is_oracle
+from ebpo_sim.plots import Figure, curve, panels
 from ebpo_sim.studies import costs
 from ebpo_sim.studies.base import Rows, Settings, Study, agreement, agreement_text, run
 from ebpo_sim.worlds import World, intra_class_correlation, parse_world
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 TABLES: dict[str, Weights] = {"table": "none", "score_table": "score", "best_table": "best", "constant": "constant"}
 SETTINGS = Settings(
@@ -110,19 +108,16 @@ def show(settings: Settings, rows: Rows, summary: Mapping[str, Any]) -> str:
 
 def plot(rows: Rows) -> dict[str, Figure]:
     """Noise scale relative to GRPO's against G, a panel a score model, the first world."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(5 * len(MODELS), 4.4), layout="constrained")
-    panels = figure.subplots(1, len(MODELS))
+    figure, axes = panels(5 * len(MODELS), 4.4, len(MODELS))
     first = [r for r in rows if r["world"] == rows[0]["world"]]
-    for panel, scores in zip(panels, MODELS, strict=True):
+    for panel, scores in zip(axes, MODELS, strict=True):
         for name in dict.fromkeys(r["estimator"] for r in first):
-            mine = [r for r in first if r["scores"] == scores and r["estimator"] == name and r["nu_ratio"] is not None]
-            panel.plot([r["group_size"] for r in mine], [r["nu_ratio"] for r in mine], marker="o", label=name)
+            mine = (r for r in first if r["scores"] == scores and r["estimator"] == name)
+            curve(panel, mine, "group_size", "nu_ratio", marker="o", label=name)
         panel.axhline(1, color="black", lw=0.8)
         panel.set(xlabel="group size G", title=f"{scores} scores, {rows[0]['world']}")
-    panels[0].set_ylabel("gradient noise scale / GRPO's")
-    panels[0].legend(fontsize=8, frameon=False)
+    axes[0].set_ylabel("gradient noise scale / GRPO's")
+    axes[0].legend(fontsize=8, frameon=False)
     return {"noise.png": figure}
 
 
