@@ -53,6 +53,13 @@ class Mean(NamedTuple):
     value: float
     se: float
 
+    def columns(self, name: str) -> dict[str, float | None]:
+        """The two in a row of a table; None for NaN, a quantity that does not exist."""
+        return {
+            name: None if np.isnan(self.value) else self.value,
+            f"{name}_se": None if np.isnan(self.se) else self.se,
+        }
+
 
 def stream_seed(seed: int, world: str, group_size: int) -> np.random.SeedSequence:
     """The seed of one (world, group size) cell, by name, so that cells do not depend on one another."""

@@ -102,8 +102,7 @@ def _one_step(text: str, world: World, group_size: int, settings: Settings) -> R
             if optimiser in sampled and row["loss_ratio_exact"] is not None:
                 (gain, change), (gain_0, change_0) = sampled[optimiser][i], sampled[optimiser][0]
                 loss, per_reward = paired_ratio(change, change_0), double_ratio(change, change_0, gain, gain_0)
-                row["loss_ratio_mc"], row["loss_ratio_mc_se"] = map(report.exists, loss)
-                row["per_reward_mc"], row["per_reward_mc_se"] = map(report.exists, per_reward)
+                row |= loss.columns("loss_ratio_mc") | per_reward.columns("per_reward_mc")
             rows.append(row)
     return rows
 
@@ -140,8 +139,8 @@ def _long_runs(text: str, world: World, group_size: int, settings: Settings) -> 
                 left, reference = entropy_at_reward(path, reward), entropy_at_reward(paths[REFERENCE], reward)
                 row = _row(text, world, group_size, name, "run", optimiser) | {"at_reward": reward}
                 if not np.any(np.isnan(left) | np.isnan(reference)):
-                    row["entropy_left"], row["entropy_left_se"] = mean_with_error(left)
-                    row["difference"], row["difference_se"] = mean_with_error(left - reference)
+                    row |= mean_with_error(left).columns("entropy_left")
+                    row |= mean_with_error(left - reference).columns("difference")
                 rows.append(row)
     return rows
 

@@ -74,18 +74,17 @@ def _cell(text: str, world: World, group_size: int, settings: Settings, threads:
     for name in settings.estimators:
         estimator = counted(name, prior)
         state = limit_state(estimator, world, group_size)
-        simulated = mean_with_error(all_fail_advantages(estimator, stream, group_size, settings.design.burn_in))
+        seen = all_fail_advantages(estimator, stream, group_size, settings.design.burn_in)
         values = {
             "part": "signal",
             "world": text,
-            "icc": None if np.isnan(icc) else icc,
+            "icc": report.exists(icc),
             "mu_glob": prior.mean,
             "group_size": group_size,
             "estimator": name,
             "raw_exact": 0.0 - float(baseline_table(estimator, state, group_size)[0, 0]),
             "normalised_exact": float(limit_advantages(estimator, world, group_size)[0, 0]),
-            "normalised_mc": simulated.value,
-            "normalised_mc_se": simulated.se,
+            **mean_with_error(seen).columns("normalised_mc"),
             "reference_batch": after_history(estimator, state, reference_batch(group_size), group_size),
             "no_success_batch": after_history(estimator, state, [8.0] + [0.0] * group_size, group_size),
         }

@@ -23,7 +23,7 @@ from ebpo_sim import report
 from ebpo_sim.counts.exact import rule
 from ebpo_sim.counts.noise import ARMS, MODELS, Model, Weights, leave_one_out, noise
 from ebpo_sim.counts.sampled_noise import sampled_noise, scale_ratio
-from ebpo_sim.counts.streams import Design
+from ebpo_sim.counts.streams import Design, Mean
 from ebpo_sim.counts.updates import limit_advantages, table_rates
 from ebpo_sim.labels import REFERENCE
 from ebpo_sim.methods.selected import counted, is_oracle
@@ -74,7 +74,7 @@ def _cell(text: str, group_size: int, scores: str, settings: Settings) -> Rows:
     found = [noise(table, prior, model) for table in tables]
     rows = []
     for name, table, mine, drawn in zip(names, tables, found, sampled, strict=True):
-        rates, ratio = table_rates(table, world, ARMS, "vanilla"), scale_ratio(drawn, sampled[0])
+        rates = table_rates(table, world, ARMS, "vanilla")
         same = name == REFERENCE  # compared with itself nothing is simulated
         few = noise(table, prior, model, found[0].rows) if found[0].rows > 0 else mine
         rows.append({
@@ -82,8 +82,7 @@ def _cell(text: str, group_size: int, scores: str, settings: Settings) -> Rows:
             "scores": scores, "estimator": name, "nu": report.exists(mine.nu), "nu_drawn": report.exists(mine.nu_drawn),
             "nu_ratio": report.exists(mine.nu / found[0].nu),
             "nu_ratio_same_rows": report.exists(few.nu / found[0].nu),
-            "nu_ratio_mc": None if same else report.exists(ratio.value),
-            "nu_ratio_mc_se": None if same else report.exists(ratio.se),
+            **(Mean(np.nan, np.nan) if same else scale_ratio(drawn, sampled[0])).columns("nu_ratio_mc"),
             "cosine": report.exists(mine.cosine), "silent": mine.silent, "rows": mine.rows,
             "entropy_per_reward": rates.entropy / rates.reward if rates.reward != 0 else None,
         })  # fmt: skip
