@@ -175,19 +175,20 @@ def measure(quick: bool, seed: int) -> dict[str, Any]:
         }
 
 
+TITLES = {  # of the parts that are tables, one row or several
+    "against_numpy": f"ns per group, one thread, {STREAMS} streams of {PROMPTS} prompts; ratios NumPy / engine",
+    "prompts": "Whole batches, prompts drawn too, G = 8, one thread",
+    "threads": "Threads, G = 8",
+    "exact": "Exact risk against simulation, ebpo, G = 8",
+    "memory": "One long stream, G = 8",
+}
+
+
 def tables(found: dict[str, Any]) -> str:
     """The benchmark as text."""
     parts = []
-    for title, rows in (
-        (
-            f"ns per group, one thread, {STREAMS} streams of {PROMPTS} prompts; ratios NumPy / engine",
-            found["against_numpy"],
-        ),
-        ("Whole batches, prompts drawn too, G = 8, one thread", found["prompts"]),
-        ("Threads, G = 8", found["threads"]),
-        ("Exact risk against simulation, ebpo, G = 8", [found["exact"]]),
-        ("One long stream, G = 8", [found["memory"]]),
-    ):
+    for name, title in TITLES.items():
+        rows = found[name] if isinstance(found[name], list) else [found[name]]
         lines = [[f"{x:.3g}" if isinstance(x, float) else str(x) for x in row.values()] for row in rows]
         parts.append(f"{title}\n{report.text_table(list(rows[0]), lines)}")
     training = [(name, str(value)) for name, value in found["training"].items()]

@@ -36,7 +36,7 @@ def lower_error(context: Context) -> list[Finding]:
 
     What an unbiased gradient costs: with leave-one-out the best line beats the group mean iff T2 < w, rho < 1/2.
     """
-    subjects = {**context.subjects, LEAVE_ONE_OUT: _leave_one_out}
+    subjects = {**context.subjects, LEAVE_ONE_OUT: leave_one_out}
     ratios: dict[str, list[tuple[float, Case]]] = {variant: [] for variant in subjects}
     for text, here, group_size in cells(context):
         prior = rule(here, group_size)
@@ -138,7 +138,7 @@ def conservative(context: Context) -> list[Finding]:
     return findings
 
 
-def _leave_one_out(prior: Prior) -> Estimator:
+def leave_one_out(prior: Prior) -> Estimator:
     return preset("ebpo_debiased", leave_one_out=True)
 
 

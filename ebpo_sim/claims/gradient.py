@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ebpo_sim.claims import batches
 from ebpo_sim.claims.base import Case, Check, Claim, Context, Finding, Subject
-from ebpo_sim.claims.baseline_error import FINITE, SMALL, estimator_name, gain
+from ebpo_sim.claims.baseline_error import FINITE, LEAVE_ONE_OUT, SMALL, estimator_name, gain, leave_one_out
 from ebpo_sim.claims.family import cells, preset, world
 from ebpo_sim.counts.exact import POPULATION, count_distribution, limit_risk, rule
 from ebpo_sim.counts.kernels import count_successes
@@ -67,21 +67,9 @@ def _batch(group_size: int, ragged: bool) -> Groups:
     return group_rewards(rewards, ids)
 
 
-def with_leave_one_out(subject: Subject) -> Subject:
-    """The same estimator with the mean of the other rollouts in place of the group mean."""
-
-    def changed(prior: Prior) -> Estimator:
-        return subject(prior).with_baseline(leave_one_out=True)
-
-    return changed
-
-
 def consistent_gradient(context: Context) -> list[Finding]:
     """O2: E[A grad log pi] / grad p, exact, for p on a grid; effect -|ratio - 1|."""
-    subjects = {
-        **context.subjects,
-        "ebpo_debiased, leave-one-out": with_leave_one_out(lambda p: preset("ebpo_debiased")),
-    }
+    subjects = {**context.subjects, LEAVE_ONE_OUT: leave_one_out}
     reference, size = world(context.reference), context.reference_size
     findings = []
     for variant, subject in subjects.items():
@@ -94,8 +82,7 @@ def consistent_gradient(context: Context) -> list[Finding]:
         exact = _world_factor(table, rule(reference, 64))
         check = _sampled_factor(context, table, exact)
         name = f"expected gradient / true gradient before scaling, {context.where}"
-        repair = "ebpo_debiased, leave-one-out"
-        findings.append(Finding(variant, cases, "", name, exact, check, repair, strict=False))
+        findings.append(Finding(variant, cases, "", name, exact, check, LEAVE_ONE_OUT, strict=False))
     return findings
 
 

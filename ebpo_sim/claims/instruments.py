@@ -11,6 +11,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -47,12 +48,12 @@ SPREAD = ((0.1, 0.3), (0.6, 0.5), (0.95, 0.2))  # (p, weight) of the world of th
 TABLE = np.array([[-0.6, -0.6], [-0.4, 0.7], [-0.3, 0.5], [0.2, 0.2]])  # advantages A[k, r] of the closed forms
 RATES = (0.1, 0.45, 0.8)  # success probabilities of the policies that they move
 RULES: dict[str, tuple[Callable[[], Estimator], Callable[[Sequence[plain.Batch]], list[plain.Scored]]]] = {
-    "Algorithm 1": (lambda: make("ebpo"), plain.algorithm_1),
-    "released code": (lambda: make("ebpo_released"), plain.released),
-    "ebpo_debiased": (lambda: make("ebpo_debiased"), plain.repaired),
+    "Algorithm 1": (partial(make, "ebpo"), plain.algorithm_1),
+    "released code": (partial(make, "ebpo_released"), plain.released),
+    "ebpo_debiased": (partial(make, "ebpo_debiased"), plain.repaired),
     "ebpo_debiased, leave-one-out": (
-        lambda: make("ebpo_debiased", leave_one_out=True),
-        lambda stream: plain.repaired(stream, leave_one_out=True),
+        partial(make, "ebpo_debiased", leave_one_out=True),
+        partial(plain.repaired, leave_one_out=True),
     ),
 }
 

@@ -7,6 +7,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from ebpo_sim import rungs
 from ebpo_sim.claims import noise_rules
 from ebpo_sim.claims.base import Case, Check, Claim, Context, Finding
 from ebpo_sim.claims.baseline_error import estimator_name
@@ -16,7 +17,6 @@ from ebpo_sim.counts.exact import limit_risk, rule
 from ebpo_sim.counts.noise import MODELS
 from ebpo_sim.counts.sampled_noise import sampled_noise, scale_ratio
 from ebpo_sim.counts.streams import Mean, paired_ratio, stream_seed
-from ebpo_sim.estimators import make
 from ebpo_sim.worlds import intra_class_correlation
 
 Array = NDArray[np.float64]
@@ -77,8 +77,7 @@ def _expected(name: str, text: str, size: int, scores: str) -> bool:
         return size == 2
     here = world(text)
     prior, rho = rule(here, size), intra_class_correlation(here)
-    estimator = make(name, prior=prior) if name == "oracle_linear" else make(name)
-    weight = limit_risk(estimator, here, size).shrinkage or 0.0
+    weight = limit_risk(rungs.bound(name, prior, rungs.COUNTS), here, size).shrinkage or 0.0
     return size * weight * (1 + (size - 2) * rho) < 2 * (1 - rho) * (size - 1 + weight)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Sequence
+from functools import partial
 from statistics import fmean, pvariance, stdev, variance
 from typing import NamedTuple
 
@@ -25,28 +26,24 @@ class Scored(NamedTuple):
     advantage: list[list[float]]
 
 
-def algorithm_1(stream: Sequence[Batch]) -> list[Scored]:
+def algorithm_1(stream: Sequence[Batch], forget: bool = False) -> list[Scored]:
     """EBPO's Algorithm 1: learn from the batch, then score it. S = (v/n)/(v/n + t) with the variances v of all rewards
-    and t of all group means so far (both over their number), mu the mean of all rewards; batch standardisation."""
+    and t of all group means so far (both over their number), mu the mean of all rewards; batch standardisation.
+    forget: as the authors' public code, every batch for itself, with mu the mean of its group means."""
     rewards: list[float] = []
     means: list[float] = []
     found = []
     for batch in stream:
+        if forget:
+            rewards, means = [], []
         rewards += [r for group in batch for r in group]
         means += [fmean(group) for group in batch]
         weights = [_weight(pvariance(rewards), pvariance(means), len(group)) for group in batch]
-        found.append(_standardised(batch, _line(batch, weights, fmean(rewards))))
+        found.append(_standardised(batch, _line(batch, weights, fmean(means if forget else rewards))))
     return found
 
 
-def released(stream: Sequence[Batch]) -> list[Scored]:
-    """The authors' public code: as Algorithm 1, but every batch for itself, with mu the mean of its group means."""
-    found = []
-    for batch in stream:
-        rewards, means = [r for group in batch for r in group], [fmean(group) for group in batch]
-        weights = [_weight(pvariance(rewards), pvariance(means), len(group)) for group in batch]
-        found.append(_standardised(batch, _line(batch, weights, fmean(means))))
-    return found
+released = partial(algorithm_1, forget=True)
 
 
 def repaired(stream: Sequence[Batch], leave_one_out: bool = False) -> list[Scored]:

@@ -125,7 +125,7 @@ def merged(parts: Sequence[Partial]) -> Partial:
     whole = parts[0] if len(parts) == 1 else _joined(parts)
     if np.any(whole.key[1:] < whole.key[:-1]):
         order = np.argsort(whole.key, kind="stable")
-        whole = Partial(*(x[order] for x in whole))
+        whole = Partial(whole.key[order], *(x[order] for x in whole[1:]))
     key, n, mean, m2, low, high, _, length = whole
     start = np.flatnonzero(np.diff(key, prepend=-1))
     each = np.diff(start, append=len(key))

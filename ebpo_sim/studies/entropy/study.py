@@ -24,7 +24,7 @@ from ebpo_sim.labels import REFERENCE, SUBJECT
 from ebpo_sim.methods.selected import counted, is_oracle
 from ebpo_sim.plots import Figure, curve, known, panels, points
 from ebpo_sim.studies import costs
-from ebpo_sim.studies.base import Rows, Settings, Study, run
+from ebpo_sim.studies.base import Rows, Settings, Study, run, z_scores
 from ebpo_sim.worlds import World, intra_class_correlation, parse_world, quantiles
 
 ARMS = 20
@@ -148,12 +148,7 @@ def _long_runs(text: str, world: World, group_size: int, settings: Settings) -> 
 def score(settings: Settings, rows: Rows) -> dict[str, Any]:
     """How often the entropy loss at a shared learning rate is below the reference's, and the joint agreement test."""
     steps = [r for r in rows if r["part"] == "step" and r["estimator"] == SUBJECT and r["loss_ratio_exact"] is not None]
-    z = [
-        (r[f"{what}_mc"] - r[f"{what}_exact"]) / r[f"{what}_mc_se"]
-        for r in rows
-        for what in ("loss_ratio", "per_reward")
-        if r[f"{what}_mc_se"]
-    ]
+    z = [x for what in ("loss_ratio", "per_reward") for x in z_scores(rows, f"{what}_mc", f"{what}_exact")]
     found: dict[str, Any] = {"comparisons": len(z), "max_abs_z": max(map(abs, z), default=None)}
     for optimiser in ("natural", "vanilla", "adam"):
         mine = [r for r in steps if r["optimiser"] == optimiser]

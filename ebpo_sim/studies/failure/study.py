@@ -24,7 +24,7 @@ from ebpo_sim.groups import count_groups
 from ebpo_sim.methods.selected import counted, is_oracle
 from ebpo_sim.plots import Figure, curve, panels, points
 from ebpo_sim.studies import costs
-from ebpo_sim.studies.base import Rows, Settings, Study, run
+from ebpo_sim.studies.base import Rows, Settings, Study, run, z_scores
 from ebpo_sim.worlds import World, intra_class_correlation, parse_world
 
 ARMS = 20
@@ -152,11 +152,7 @@ def direction(p: float, group_size: int, arms: int, design: Design) -> dict[str,
 
 def score(settings: Settings, rows: Rows) -> dict[str, Any]:
     """Simulated against exact advantages, jointly; and for which estimators the history reaches the penalty."""
-    z = [
-        (r["normalised_mc"] - r["normalised_exact"]) / r["normalised_mc_se"]
-        for r in rows
-        if r["part"] == "signal" and r["normalised_mc_se"]
-    ]
+    z = z_scores(rows, "normalised_mc", "normalised_exact")
     spans = {}
     for name in settings.estimators:
         mine = [r for r in rows if r["part"] == "signal" and r["estimator"] == name]
