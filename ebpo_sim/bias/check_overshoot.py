@@ -83,18 +83,14 @@ def _edge() -> Cases:
     early = measured_ratios(_adam((0.95, 0.9)), np.ones((1, 1)), 100)[:, 0]
     consecutive = np.append(early[0], early[1:] / early[:-1])
     name = "betas (0.95, 0.9)"
-    yield (
-        "R5", f"{name}: steps that shrink after T = 100", 0, float((np.diff(late, prepend=1) < 0).sum()), 0,
-        "beta1^2 >= beta2, large T", f"{name}: momentum never fades",
-    )  # fmt: skip
-    yield "R5", f"{name}: rho, published", 1.0014, late[-1] / late[-2], 5e-5, "T = 100, k = 199"
-    yield (
-        "R5", f"{name}: first ratio at T = 2, published", 0.708, consecutive[0], 5e-4, "small T",
-        "one step, then the stop: the steps do shrink",
-    )  # fmt: skip
-    yield (
-        "R5", f"{name}: step from which none shrinks, published 'about 70'", 70,
-        2 + int(np.argmax(consecutive >= 1)), 1, "any T: the ratio depends on T + k alone",
+    yield from (
+        ("R5", f"{name}: steps that shrink after T = 100", 0, float((np.diff(late, prepend=1) < 0).sum()), 0,
+         "beta1^2 >= beta2, large T", f"{name}: momentum never fades"),
+        ("R5", f"{name}: rho, published", 1.0014, late[-1] / late[-2], 5e-5, "T = 100, k = 199"),
+        ("R5", f"{name}: first ratio at T = 2, published", 0.708, consecutive[0], 5e-4, "small T",
+         "one step, then the stop: the steps do shrink"),
+        ("R5", f"{name}: step from which none shrinks, published 'about 70'", 70,
+         2 + int(np.argmax(consecutive >= 1)), 1, "any T: the ratio depends on T + k alone"),
     )  # fmt: skip
 
 
@@ -117,14 +113,12 @@ def _mirror(history: Array) -> Cases:
 def _contrast() -> Cases:
     adam = _adam(FAST)
     fixed = ov.run_logit(aw.Sgd(0.05), ov.start(0.3), objective=PENALTY, steps=400).ratio_T[-1]
-    yield (
-        "R7", "ratio-variance penalty: fixed point 1 + A/(2 lambda)", 1.2, fixed, ROUNDED,
-        "A = 1, lambda = 2.5, SGD; reachable: 1 + A/(2 lambda) < 1/pi_old",
-    )  # fmt: skip
     masked = ov.run_logit(adam, ov.start(0.3), objective=DPPO(0.06)).logit_T
-    yield (
-        "R7", "divergence mask, delta = eps pi_old: largest difference from PPO's run", 0,
-        float(np.abs(masked - ov.run_logit(adam, ov.start(0.3)).logit_T).max()), 0, "one logit", "DPPO, delta 0.06",
+    yield from (
+        ("R7", "ratio-variance penalty: fixed point 1 + A/(2 lambda)", 1.2, fixed, ROUNDED,
+         "A = 1, lambda = 2.5, SGD; reachable: 1 + A/(2 lambda) < 1/pi_old"),
+        ("R7", "divergence mask, delta = eps pi_old: largest difference from PPO's run", 0,
+         float(np.abs(masked - ov.run_logit(adam, ov.start(0.3)).logit_T).max()), 0, "one logit", "DPPO, delta 0.06"),
     )  # fmt: skip
     for name, objective in {"variance_penalty": PENALTY, **GATES}.items():
 
@@ -135,17 +129,15 @@ def _contrast() -> Cases:
         what = f"{name}: d J/d log pi at s = 1.3, {'pulls back' if name == 'variance_penalty' else 'goes on'}"
         yield "R7", what, float(coefficient(objective, 1.3, 1.0, 0.3)), slope[0], 1e-10, "A = 1"
     hazard_S = coefficient(MHPO(), np.linspace(0.5, 3, 25001), 1.0, 0.3)
-    yield (
-        "R7", "hazard_gate: largest coefficient, at s = 1.78 (0.265 at s = 1), published", 0.3958,
-        float(hazard_S.max()), 5e-5, "MHPO's defaults", "MHPO, one sample: above s = 1 the coefficient first grows",
-    )  # fmt: skip
     stopped = max(
         float((ov.run_logit(adam, ov.start(0.3), objective=objective).gradient_T == 0).sum())
         for objective in GATES.values()
     )
-    yield (
-        "R7", "soft and hazard gates, CISPO: steps with zero gradient", 0, stopped, 0, "A = 1",
-        "CISPO, one logit: never stops",
+    yield from (
+        ("R7", "hazard_gate: largest coefficient, at s = 1.78 (0.265 at s = 1), published", 0.3958,
+         float(hazard_S.max()), 5e-5, "MHPO's defaults", "MHPO, one sample: above s = 1 the coefficient first grows"),
+        ("R7", "soft and hazard gates, CISPO: steps with zero gradient", 0, stopped, 0, "A = 1",
+         "CISPO, one logit: never stops"),
     )  # fmt: skip
 
 
@@ -155,13 +147,11 @@ def _others() -> Cases:
     above = int(np.argmax(run.ratio_T > 1.2))
     s = run.ratio_T[above]
     example = "3 right and 1 wrong of 8 share the token, p = 1/2: the ratio comes back to 1.2"
-    yield (
-        "R8", "above 1+eps the wrong answer's gradient is s (1/G) A (1-pi) < 0", -s * 0.5 / 8 * (1 - 0.3 * s),
-        run.gradient_T[above], ROUNDED, "uniform weights (P5)", example,
-    )  # fmt: skip
-    yield (
-        "R8", "mean ratio of steps 100 to 200: back at 1+eps", 1.2, run.ratio_T[100:].mean(), 5e-3,
-        "other outputs share the token with A < 0", example,
+    yield from (
+        ("R8", "above 1+eps the wrong answer's gradient is s (1/G) A (1-pi) < 0", -s * 0.5 / 8 * (1 - 0.3 * s),
+         run.gradient_T[above], ROUNDED, "uniform weights (P5)", example),
+        ("R8", "mean ratio of steps 100 to 200: back at 1+eps", 1.2, run.ratio_T[100:].mean(), 5e-3,
+         "other outputs share the token with A < 0", example),
     )  # fmt: skip
     pulled = ov.run_logit(adam, ov.start(0.3), kl=0.5)
     clipped = int(np.argmax(pulled.ratio_T > 1.2))
@@ -170,17 +160,15 @@ def _others() -> Cases:
         pi = 1 / (1 + np.exp(-x[0]))
         return float(-0.5 * (pi * np.log(pi / 0.3) + (1 - pi) * np.log((1 - pi) / 0.7)))
 
-    yield (
-        "R8", "KL to pi_old, beta = 0.5: gradient above 1+eps = -beta d KL/d logit < 0",
-        numerical_gradient(minus_kl, pulled.logit_T[clipped : clipped + 1])[0], pulled.gradient_T[clipped], 1e-11,
-        "any KL term", "one sample, beta = 0.5: the ratio comes back",
-    )  # fmt: skip
     group = ov.run_logit(adam, ov.start(0.3), steps=29)
     again = ov.run_logit(adam, group.state, advantages_G=(0.0,) * 8, steps=52).logit_T
     reset = ov.run_logit(adam, init(group.state.theta), advantages_G=(0.0,) * 8, steps=52).logit_T
     inherited = adam.lr * group.direction_T[27] * ov.step_ratio(*FAST, 29, np.arange(1, 53)).sum()
-    yield (
-        "R9", "next group all equal (A = 0): drift = lr u sum of C from k = 1", inherited, again[-1] - again[0],
-        ROUNDED, "state kept", "one clipped step, then A = 0",
+    yield from (
+        ("R8", "KL to pi_old, beta = 0.5: gradient above 1+eps = -beta d KL/d logit < 0",
+         numerical_gradient(minus_kl, pulled.logit_T[clipped : clipped + 1])[0], pulled.gradient_T[clipped], 1e-11,
+         "any KL term", "one sample, beta = 0.5: the ratio comes back"),
+        ("R9", "next group all equal (A = 0): drift = lr u sum of C from k = 1", inherited, again[-1] - again[0],
+         ROUNDED, "state kept", "one clipped step, then A = 0"),
+        ("R9", "state reset at the boundary: drift", 0, reset[-1] - reset[0], 0, "reset"),
     )  # fmt: skip
-    yield "R9", "state reset at the boundary: drift", 0, reset[-1] - reset[0], 0, "reset"

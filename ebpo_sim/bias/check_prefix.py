@@ -92,23 +92,19 @@ def check_prefix(seed: int) -> Cases:
             "equal lengths and weights, suffix ratios differ",
         )  # fmt: skip
     literal = float(np.cov(A, LENGTHS, ddof=0)[0, 1]) / math.sqrt(p * (1 - p))
-    yield (
-        "P6", "gcpo, ratio counted at every token: W = Cov(L, A)/sigma, on-policy", literal,
-        numeric_weight(alpha["gcpo"] * LENGTHS, A), DIFFERENCES, "Eq. 1's sum over t taken literally",
-        "W = 0 of P2 needs the sequence ratio once per output",
-    )  # fmt: skip
     S, mu, r = 0.4, 0.6, np.array(REWARDS)
     needs = "uniform weights, s = 1"
-    yield (
-        "P7", "baseline b = 0.2: W = mean(r) - b", p - 0.2, numeric_weight(uniform, r - 0.2), DIFFERENCES, needs,
-        "any constant baseline other than the group mean",
+    yield from (
+        ("P6", "gcpo, ratio counted at every token: W = Cov(L, A)/sigma, on-policy", literal,
+         numeric_weight(alpha["gcpo"] * LENGTHS, A), DIFFERENCES, "Eq. 1's sum over t taken literally",
+         "W = 0 of P2 needs the sequence ratio once per output"),
+        ("P7", "baseline b = 0.2: W = mean(r) - b", p - 0.2, numeric_weight(uniform, r - 0.2), DIFFERENCES, needs,
+         "any constant baseline other than the group mean"),
+        ("P7", "shrinkage baseline: W = S (mu_group - mu_global)", S * (p - mu),
+         numeric_weight(uniform, r - ((1 - S) * p + S * mu)), DIFFERENCES, needs,
+         "S = 0.4, mu_group = 3/8, mu_global = 0.6: a shared prefix of a hard prompt is pushed down"),
+        ("P7", "RLOO: W = 0", 0, numeric_weight(uniform, r - (sum(REWARDS) - r) / 7), DIFFERENCES, needs),
     )  # fmt: skip
-    yield (
-        "P7", "shrinkage baseline: W = S (mu_group - mu_global)", S * (p - mu),
-        numeric_weight(uniform, r - ((1 - S) * p + S * mu)), DIFFERENCES, needs,
-        "S = 0.4, mu_group = 3/8, mu_global = 0.6: a shared prefix of a hard prompt is pushed down",
-    )  # fmt: skip
-    yield "P7", "RLOO: W = 0", 0, numeric_weight(uniform, r - (sum(REWARDS) - r) / 7), DIFFERENCES, needs
     yield from _control()
     yield from _loss(A)
 
