@@ -130,6 +130,9 @@ class Finding:
         object.__setattr__(self, "verdict", decide(self.cases, self.condition, self.strict))
 
 
+Decision = Callable[[Context], list[Finding]]
+
+
 class Claim(NamedTuple):
     """A statement, where it is from, what its proof assumes, and the function that checks it.
 
@@ -142,8 +145,23 @@ class Claim(NamedTuple):
     statement: str
     assumptions: str
     meaning: str
-    check: Callable[[Context], list[Finding]]
+    check: Decision
     presumes: tuple[tuple[str, Word], ...] = ()
+
+
+CLAIMS: dict[str, Claim] = {}  # by id, as their modules are imported
+
+
+def claim(
+    id: str, source: str, statement: str, assumptions: str, meaning: str, presumes: tuple[tuple[str, Word], ...] = ()
+) -> Callable[[Decision], Decision]:
+    """Decorator: the function decides this claim; the fields are those of `Claim`."""
+
+    def add(check: Decision) -> Decision:
+        CLAIMS[id] = Claim(id, source, statement, assumptions, meaning, check, presumes)
+        return check
+
+    return add
 
 
 def decide(cases: Sequence[Case], condition: str, strict: bool = True) -> Verdict:

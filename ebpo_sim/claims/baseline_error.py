@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ebpo_sim.claims import batches
-from ebpo_sim.claims.base import Case, Claim, Context, Finding, Subject
+from ebpo_sim.claims.base import Case, Context, Finding, Subject, claim
 from ebpo_sim.claims.family import cells, preset, world
 from ebpo_sim.counts.exact import limit_risk, rule
 from ebpo_sim.counts.streams import (
@@ -31,6 +31,14 @@ LEAVE_ONE_OUT = "ebpo_debiased, leave-one-out"
 CONSERVATIVE = "ρ ≤ 1/(1+√G)"
 
 
+@claim(
+    "T2",
+    "EBPO Theorem 3.3",
+    "The shrunk baseline has a strictly lower error E(V - θ)² than the group mean",
+    "known prior mean, true within and between variances",
+    "Check your intra-class correlation: beyond ρ* the published baseline is worse than GRPO's.",
+    (("algorithm-1", "holds_if"), ("released", "holds_if"), ("ebpo_debiased", "holds")),
+)
 def lower_error(context: Context) -> list[Finding]:
     """T2: exact ratio of errors in every cell; effect 1 - ratio. The released code in batches of M prompts as well.
 
@@ -96,6 +104,14 @@ def _small_design(context: Context) -> Design:
     return plan._replace(prompts=SMALL, steps=plan.prompts // SMALL, burn_in=0)
 
 
+@claim(
+    "R2",
+    "EBPO remark after Algorithm 1",
+    "Using the raw variance of group means is conservative: it only lowers the weight on the prior below S*",
+    "none given",
+    "Holds with the within-group variance; with the variance of all rewards saturated prompts are over-shrunk.",
+    (("idealised", "holds"), ("algorithm-1", "holds_if"), ("released", "holds_if"), ("ebpo_debiased", "holds")),
+)
 def conservative(context: Context) -> list[Finding]:
     """R2: exact S against S* in every cell; effect S* - S (zero counts as conservative). The released code in batches
     of M prompts as well: S* - E S, which is below 0 in every finite batch where the limit is 0."""
@@ -153,25 +169,3 @@ def estimator_name(variant: str) -> str:
         return estimator_name(variant.removesuffix(", leave-one-out")) + ":leave_one_out=True"
     plain = variant.partition(",")[0]
     return {"idealised": "oracle_linear", "algorithm-1": "ebpo", "released": "ebpo_released"}.get(plain, plain)
-
-
-CLAIMS = (
-    Claim(
-        "T2",
-        "EBPO Theorem 3.3",
-        "The shrunk baseline has a strictly lower error E(V - θ)² than the group mean",
-        "known prior mean, true within and between variances",
-        "Check your intra-class correlation: beyond ρ* the published baseline is worse than GRPO's.",
-        lower_error,
-        (("algorithm-1", "holds_if"), ("released", "holds_if"), ("ebpo_debiased", "holds")),
-    ),
-    Claim(
-        "R2",
-        "EBPO remark after Algorithm 1",
-        "Using the raw variance of group means is conservative: it only lowers the weight on the prior below S*",
-        "none given",
-        "Holds with the within-group variance; with the variance of all rewards saturated prompts are over-shrunk.",
-        conservative,
-        (("idealised", "holds"), ("algorithm-1", "holds_if"), ("released", "holds_if"), ("ebpo_debiased", "holds")),
-    ),
-)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ebpo_sim.claims import batches
-from ebpo_sim.claims.base import Case, Check, Claim, Context, Finding, Subject
+from ebpo_sim.claims.base import Case, Check, Context, Finding, Subject, claim
 from ebpo_sim.claims.baseline_error import FINITE, SMALL
 from ebpo_sim.claims.family import cells, preset, world
 from ebpo_sim.counts.exact import rule
@@ -29,6 +29,14 @@ VIEWS = {  # option: (optimiser, per unit of reward)
 }
 
 
+@claim(
+    "P1",
+    "EBPO Proposition 3.6",
+    "The expected entropy loss of a step is strictly below GRPO's",
+    "log-probability/reward covariance over the within std independent of that std; heterogeneous prompts",
+    "EBPO's entropy is not protected: at one learning rate it falls faster; per reward gained it is about GRPO's.",
+    (("algorithm-1", "fails"), ("algorithm-1, per unit of reward", "fails"), ("released", "fails")),
+)
 def slower_entropy_loss(context: Context) -> list[Finding]:
     """P1: exact expected entropy loss of one step over GRPO's; effect 1 - ratio. The released code in batches of M."""
     reference, size = world(context.reference), context.reference_size
@@ -108,16 +116,3 @@ def _loss_ratio(mine: Rates, plain: Rates, per_reward: bool) -> float | None:
         return None
     ratio = mine.entropy / plain.entropy
     return float(np.float64(ratio / (mine.reward / plain.reward) if per_reward else ratio))
-
-
-CLAIMS = (
-    Claim(
-        "P1",
-        "EBPO Proposition 3.6",
-        "The expected entropy loss of a step is strictly below GRPO's",
-        "log-probability/reward covariance over the within std independent of that std; heterogeneous prompts",
-        "EBPO's entropy is not protected: at one learning rate it falls faster; per reward gained it is about GRPO's.",
-        slower_entropy_loss,
-        (("algorithm-1", "fails"), ("algorithm-1, per unit of reward", "fails"), ("released", "fails")),
-    ),
-)

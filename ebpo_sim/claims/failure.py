@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ebpo_sim.claims.base import Case, Check, Claim, Context, Finding
+from ebpo_sim.claims.base import Case, Check, Context, Finding, claim
 from ebpo_sim.claims.family import cells, world
 from ebpo_sim.counts.exact import POPULATION, limit_state, rule
 from ebpo_sim.counts.streams import Design, mean_with_error, simulate_stream
@@ -41,6 +41,14 @@ def premise(estimator: Estimator, state: Any, counts: list[float], here: World, 
     )
 
 
+@claim(
+    "T1",
+    "EBPO Theorem 3.2",
+    "An all-fail group keeps a negative advantage where GRPO's is zero",
+    "S > 0 and mu_glob > 0; stated before normalisation",
+    "Small batches of hard prompts can still be silent: centring takes the signal away when nobody succeeds.",
+    (("algorithm-1", "holds_if"), ("released", "holds_if"), ("ebpo_debiased", "holds")),
+)
 def non_vanishing(context: Context) -> list[Finding]:
     """T1: the advantage of an all-fail group after a long history, in three batches; effect -A."""
     reference, size = world(context.reference), context.reference_size
@@ -80,6 +88,14 @@ def non_vanishing(context: Context) -> list[Finding]:
     return findings
 
 
+@claim(
+    "C1",
+    "EBPO Corollary 3.5",
+    "The penalty of an all-fail group grows with mu_glob: failing the easy costs more than failing the hard",
+    "raw advantage, S fixed",
+    "After batch centring the penalty follows the batch's mean, not the policy's history.",
+    (("algorithm-1", "fails"), ("algorithm-1, batch of the same world", "holds"), ("released", "fails")),
+)
 def growing_penalty(context: Context) -> list[Finding]:
     """C1: Beta worlds of one intra-class correlation, mean rising; effect = the penalty's increase between neighbours.
 
@@ -158,6 +174,14 @@ def _after(estimator: Estimator, state: Any, group_size: int, view: str) -> floa
     return -after_history(estimator, state, reference_batch(group_size), group_size)
 
 
+@claim(
+    "O3",
+    "this project",
+    "The penalty of a failed group is a direction: its signal exceeds its noise",
+    "constant penalty, wrong answers equally likely",
+    "On hopeless prompts the penalty only flattens the policy; it does not point to the answer.",
+    (("any constant penalty", "holds_if"),),
+)
 def direction_of_penalty(context: Context) -> list[Finding]:
     """Ours: does a penalty on a saturated failure say where to go? effect: signal to noise less 1, p -> 0."""
     cases = [
@@ -177,34 +201,3 @@ def direction_of_penalty(context: Context) -> list[Finding]:
     return [
         Finding("any constant penalty", cases, f"p > √((K-2)/K)/√G, K = {ARMS} arms", name, row["snr_exact"], check)
     ]
-
-
-CLAIMS = (
-    Claim(
-        "T1",
-        "EBPO Theorem 3.2",
-        "An all-fail group keeps a negative advantage where GRPO's is zero",
-        "S > 0 and mu_glob > 0; stated before normalisation",
-        "Small batches of hard prompts can still be silent: centring takes the signal away when nobody succeeds.",
-        non_vanishing,
-        (("algorithm-1", "holds_if"), ("released", "holds_if"), ("ebpo_debiased", "holds")),
-    ),
-    Claim(
-        "C1",
-        "EBPO Corollary 3.5",
-        "The penalty of an all-fail group grows with mu_glob: failing the easy costs more than failing the hard",
-        "raw advantage, S fixed",
-        "After batch centring the penalty follows the batch's mean, not the policy's history.",
-        growing_penalty,
-        (("algorithm-1", "fails"), ("algorithm-1, batch of the same world", "holds"), ("released", "fails")),
-    ),
-    Claim(
-        "O3",
-        "this project",
-        "The penalty of a failed group is a direction: its signal exceeds its noise",
-        "constant penalty, wrong answers equally likely",
-        "On hopeless prompts the penalty only flattens the policy; it does not point to the answer.",
-        direction_of_penalty,
-        (("any constant penalty", "holds_if"),),
-    ),
-)

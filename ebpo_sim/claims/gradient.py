@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ebpo_sim.claims import batches
-from ebpo_sim.claims.base import Case, Check, Claim, Context, Finding, Subject
+from ebpo_sim.claims.base import Case, Check, Context, Finding, Subject, claim
 from ebpo_sim.claims.baseline_error import FINITE, LEAVE_ONE_OUT, SMALL, estimator_name, gain, leave_one_out
 from ebpo_sim.claims.family import cells, preset, world
 from ebpo_sim.counts.exact import POPULATION, count_distribution, limit_risk, rule
@@ -25,6 +25,14 @@ Array = NDArray[np.float64]
 P_GRID = (0.01, 0.1, 0.3, 0.5, 0.7, 0.9, 0.99)
 
 
+@claim(
+    "O1",
+    "this project",
+    "Batch centring cancels the global mean: mu_glob has no effect on any advantage",
+    "one S, groups of one size",
+    "In Algorithm 1 the running mean never reaches the policy, only S does; in the repair both do.",
+    (("algorithm-1", "holds"), ("algorithm-1, ragged groups", "fails"), ("ebpo_debiased", "fails")),
+)
 def centring_cancels(context: Context) -> list[Finding]:
     """O1: one batch after a history and after its mirror image (1 - r everywhere); effect - largest change of A.
 
@@ -67,6 +75,14 @@ def _batch(group_size: int, ragged: bool) -> Groups:
     return group_rewards(rewards, ids)
 
 
+@claim(
+    "O2",
+    "EBPO, remark on consistency",
+    "The expected gradient is the true gradient in the long run",
+    "stationary stream, before scaling",
+    "The scored reward sits in its own baseline and scales the gradient by 1 - (1-S)/G; leave-one-out mends it.",
+    (("algorithm-1", "fails"), ("released", "fails"), ("ebpo_debiased, leave-one-out", "holds")),
+)
 def consistent_gradient(context: Context) -> list[Finding]:
     """O2: E[A grad log pi] / grad p, exact, for p on a grid; effect -|ratio - 1|."""
     subjects = {**context.subjects, LEAVE_ONE_OUT: leave_one_out}
@@ -100,6 +116,14 @@ def _sampled_factor(context: Context, table: Array, exact: float) -> Check:
     return context.confirmed(exact, mean_with_error(np.asarray(found)))
 
 
+@claim(
+    "O4",
+    "this project",
+    "A baseline with a lower error gives a gradient with a lower variance",
+    "one-logit policies, before scaling",
+    "Do not choose a baseline by its error alone: the variance-optimal one is not the best estimate of p.",
+    (("algorithm-1", "fails"), ("released", "fails"), ("ebpo_debiased", "fails")),
+)
 def error_and_noise(context: Context) -> list[Finding]:
     """O4: wherever the baseline's error is below the group mean's: relative gradient variance, its excess negated.
     The released code in batches of M prompts as well."""
@@ -176,34 +200,3 @@ def _sampled_groups(context: Context) -> Iterator[tuple[Array, NDArray[np.int64]
         k = np.empty(len(p), dtype=np.int64)
         count_successes(p, size, words_of(seed), k)
         yield p, k
-
-
-CLAIMS = (
-    Claim(
-        "O1",
-        "this project",
-        "Batch centring cancels the global mean: mu_glob has no effect on any advantage",
-        "one S, groups of one size",
-        "In Algorithm 1 the running mean never reaches the policy, only S does; in the repair both do.",
-        centring_cancels,
-        (("algorithm-1", "holds"), ("algorithm-1, ragged groups", "fails"), ("ebpo_debiased", "fails")),
-    ),
-    Claim(
-        "O2",
-        "EBPO, remark on consistency",
-        "The expected gradient is the true gradient in the long run",
-        "stationary stream, before scaling",
-        "The scored reward sits in its own baseline and scales the gradient by 1 - (1-S)/G; leave-one-out mends it.",
-        consistent_gradient,
-        (("algorithm-1", "fails"), ("released", "fails"), ("ebpo_debiased, leave-one-out", "holds")),
-    ),
-    Claim(
-        "O4",
-        "this project",
-        "A baseline with a lower error gives a gradient with a lower variance",
-        "one-logit policies, before scaling",
-        "Do not choose a baseline by its error alone: the variance-optimal one is not the best estimate of p.",
-        error_and_noise,
-        (("algorithm-1", "fails"), ("released", "fails"), ("ebpo_debiased", "fails")),
-    ),
-)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ebpo_sim.claims.base import MARGIN, Case, Check, Claim, Context, Finding
+from ebpo_sim.claims.base import MARGIN, Case, Check, Context, Finding, claim
 from ebpo_sim.claims.baseline_error import estimator_name
 from ebpo_sim.claims.family import world
 from ebpo_sim.counts.exact import rule
@@ -84,6 +84,21 @@ def drift_bias(estimator: Estimator, age: int) -> float:
     return prior_after(estimator, means) - means[-1]
 
 
+@claim(
+    "R3",
+    "EBPO remark on bias",
+    "The bias from a batch inside its own prior decays as 1/T",
+    "stationary stream (not stated)",
+    "True of a prior that is not centred away, under a policy that stands still; centring puts the own batch's "
+    "mean in its place, a bias of S/(MG) a rollout for ever. A policy that learns drifts away from a prior that "
+    "never forgets.",
+    (
+        ("algorithm-1, stationary", "fails"),
+        (f"{NOT_CENTRED}, stationary", "holds"),
+        (f"{NOT_CENTRED}, drift", "fails"),
+        ("ebpo_debiased, drift", "fails"),
+    ),
+)
 def decaying_bias(context: Context) -> list[Finding]:
     """R3: own-batch weight against 1/T on a stationary stream; growth of the bias when the stream drifts. Both of the
     prior that reaches the policy; "not centred": Algorithm 1's mu_glob itself. A known prior has weight 0, by
@@ -159,6 +174,20 @@ def _blocked(context: Context, text: str, prompts: int, steps: int, column: str)
     }
 
 
+@claim(
+    "P2",
+    "EBPO Proposition 3.8",
+    "Presenting prompts by topic lowers the prior's error from Var(θ) to E Var(θ | topic)",
+    "the tracker adapts instantly to the topic",
+    "A running mean that never forgets gains almost nothing from topic order; the batch's mean, which centring "
+    "puts in its place, and a lagged prior per topic gain it where topics last longer than in the paper's epoch.",
+    (
+        ("algorithm-1", "holds_if"),
+        (NOT_CENTRED, "fails"),
+        ("ebpo_debiased", "fails"),
+        ("ebpo_debiased, prior per topic", "holds_if"),
+    ),
+)
 def topic_order(context: Context) -> list[Finding]:
     """P2: share of the promised reduction that topic order realises in the error of the prior that reaches the policy,
     for epochs of several lengths; effect share - 0.9. "not centred": of Algorithm 1's mu_glob itself. The ideal is the
@@ -222,38 +251,3 @@ def _gain(text: str, order: str, estimator: Estimator, memory: Any, per_topic: b
         topics, order, memory, group_size=4, prompts=PROMPTS, steps=steps, per_cluster=per_topic, update=estimator.order
     )
     return float(np.nanmean(found.static - found.error) / topics.between_topics)
-
-
-CLAIMS = (
-    Claim(
-        "R3",
-        "EBPO remark on bias",
-        "The bias from a batch inside its own prior decays as 1/T",
-        "stationary stream (not stated)",
-        "True of a prior that is not centred away, under a policy that stands still; centring puts the own batch's "
-        "mean in its place, a bias of S/(MG) a rollout for ever. A policy that learns drifts away from a prior that "
-        "never forgets.",
-        decaying_bias,
-        (
-            ("algorithm-1, stationary", "fails"),
-            (f"{NOT_CENTRED}, stationary", "holds"),
-            (f"{NOT_CENTRED}, drift", "fails"),
-            ("ebpo_debiased, drift", "fails"),
-        ),
-    ),
-    Claim(
-        "P2",
-        "EBPO Proposition 3.8",
-        "Presenting prompts by topic lowers the prior's error from Var(θ) to E Var(θ | topic)",
-        "the tracker adapts instantly to the topic",
-        "A running mean that never forgets gains almost nothing from topic order; the batch's mean, which centring "
-        "puts in its place, and a lagged prior per topic gain it where topics last longer than in the paper's epoch.",
-        topic_order,
-        (
-            ("algorithm-1", "holds_if"),
-            (NOT_CENTRED, "fails"),
-            ("ebpo_debiased", "fails"),
-            ("ebpo_debiased, prior per topic", "holds_if"),
-        ),
-    ),
-)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ebpo_sim import rungs
 from ebpo_sim.claims import noise_rules
-from ebpo_sim.claims.base import Case, Check, Claim, Context, Finding
+from ebpo_sim.claims.base import Case, Check, Context, Finding, claim
 from ebpo_sim.claims.baseline_error import estimator_name
 from ebpo_sim.claims.family import cells, world
 from ebpo_sim.claims.noise_rules import EXACT, NAMES, each, small_cells, study
@@ -49,6 +49,18 @@ def sampled(context: Context, names: tuple[str, str], scores: str, exact: float,
     return context.confirmed(exact, scale_ratio(mine, plain))
 
 
+@claim(
+    "N4",
+    "EBPO (arXiv 2602.05165), small groups",
+    "EBPO has less gradient noise than GRPO and RLOO at an equal number of rollouts",
+    "long run, prompts that share nothing and are all in every batch",
+    "At G = 2 it needs fewer rollouts, unless norms are equal and ρ > .73; from G = 3 on it depends on both.",
+    (
+        *each("holds holds_if holds_if", "idealised, "),
+        *each("holds_if holds_if holds_if", "algorithm-1, "),
+        *each("holds holds_if holds_if", "ebpo_debiased, "),
+    ),
+)
 def small_groups(context: Context) -> list[Finding]:
     """N4: nu of EBPO below the smaller of GRPO's and RLOO's, at equal rollouts; effect 1 - ratio."""
     findings = []
@@ -81,6 +93,19 @@ def _expected(name: str, text: str, size: int, scores: str) -> bool:
     return size * weight * (1 + (size - 2) * rho) < 2 * (1 - rho) * (size - 1 + weight)
 
 
+@claim(
+    "N5",
+    "this project",
+    "Rows skipped without bias down to GRPO's share leave less noise than GRPO",
+    "kept with q = min(1, |A| |s|/tau), weighed 1/q",
+    "Skipping pays where wrong answers carry the larger scores; with equal norms GRPO's silent groups cost less.",
+    (
+        ("unbiased", "holds"),
+        *each("fails fails fails", "ebpo, "),
+        *each("fails fails fails", "table, "),
+        *each("fails holds fails", "score_table, "),
+    ),
+)
 def skipped_rows(context: Context) -> list[Finding]:
     """N5: expected updates (`_unbiased`); nu at GRPO's share of rows against GRPO's, effect 1 - ratio."""
     findings = [_unbiased(context)]
@@ -114,6 +139,17 @@ def _unbiased(context: Context) -> Finding:
     return Finding("unbiased", cases, "", name, 1.0, checks[context.reference])
 
 
+@claim(
+    "N6",
+    "arXiv 2603.01162",
+    "One group size is best for all budgets",
+    "prompts drawn anew; cost (N + nu)(1 + share of trained rows), a loss below 5 % forgiven",
+    "With one right answer a small G is near the best throughout; with equal norms G depends on the budget.",
+    (
+        *each("fails holds holds holds fails fails", "rloo, ", ", all budgets", ", as pass rates rise"),
+        *each("holds holds holds holds fails holds", "score_table, ", ", all budgets", ", as pass rates rise"),
+    ),
+)
 def one_group_size(context: Context) -> list[Finding]:
     """N6: cost to a target (N + nu)(1 + rows) for N rollouts a step, of G in GRID; effect: REGRET less what the best
     single G loses, against the best G of each budget (at one world), or of each pass rate (at the smallest budget)."""
@@ -153,6 +189,14 @@ def _regret(cost: Array) -> float:
     return float((cost.max(axis=0) - 1).min())
 
 
+@claim(
+    "N7",
+    "Dr. GRPO (arXiv 2503.20783) as it is read",
+    "Leaving out the denominator is a change of the step size",
+    "binary rewards, prompts that share nothing",
+    "A group's own spread turns the update as well, by little; a batch's spread only rescales it.",
+    (("group's spread", "holds_if"), ("batch's spread", "holds")),
+)
 def denominators(context: Context) -> list[Finding]:
     """N7: cosine of the expected updates with and without the division; effect 1e-9 - (1 - cosine)."""
     findings = []
@@ -191,55 +235,3 @@ def _sampled_cosine(context: Context, name: str, exact: float) -> Check:
     spread = float(np.std(influence, ddof=1))
     se = value * spread / len(parts) ** 0.5 if spread > 1e-9 else 0.0  # one rule up to a scale: rounding alone
     return context.confirmed(exact, Mean(value, se))
-
-
-CLAIMS = (
-    Claim(
-        "N4",
-        "EBPO (arXiv 2602.05165), small groups",
-        "EBPO has less gradient noise than GRPO and RLOO at an equal number of rollouts",
-        "long run, prompts that share nothing and are all in every batch",
-        "At G = 2 it needs fewer rollouts, unless norms are equal and ρ > .73; from G = 3 on it depends on both.",
-        small_groups,
-        (
-            *each("holds holds_if holds_if", "idealised, "),
-            *each("holds_if holds_if holds_if", "algorithm-1, "),
-            *each("holds holds_if holds_if", "ebpo_debiased, "),
-        ),
-    ),
-    Claim(
-        "N5",
-        "this project",
-        "Rows skipped without bias down to GRPO's share leave less noise than GRPO",
-        "kept with q = min(1, |A| |s|/tau), weighed 1/q",
-        "Skipping pays where wrong answers carry the larger scores; with equal norms GRPO's silent groups cost less.",
-        skipped_rows,
-        (
-            ("unbiased", "holds"),
-            *each("fails fails fails", "ebpo, "),
-            *each("fails fails fails", "table, "),
-            *each("fails holds fails", "score_table, "),
-        ),
-    ),
-    Claim(
-        "N6",
-        "arXiv 2603.01162",
-        "One group size is best for all budgets",
-        "prompts drawn anew; cost (N + nu)(1 + share of trained rows), a loss below 5 % forgiven",
-        "With one right answer a small G is near the best throughout; with equal norms G depends on the budget.",
-        one_group_size,
-        (
-            *each("fails holds holds holds fails fails", "rloo, ", ", all budgets", ", as pass rates rise"),
-            *each("holds holds holds holds fails holds", "score_table, ", ", all budgets", ", as pass rates rise"),
-        ),
-    ),
-    Claim(
-        "N7",
-        "Dr. GRPO (arXiv 2503.20783) as it is read",
-        "Leaving out the denominator is a change of the step size",
-        "binary rewards, prompts that share nothing",
-        "A group's own spread turns the update as well, by little; a batch's spread only rescales it.",
-        denominators,
-        (("group's spread", "holds_if"), ("batch's spread", "holds")),
-    ),
-)

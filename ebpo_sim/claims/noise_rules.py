@@ -10,7 +10,7 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from ebpo_sim.claims.base import Case, Check, Claim, Context, Finding, Word
+from ebpo_sim.claims.base import Case, Check, Context, Finding, Word, claim
 from ebpo_sim.claims.family import cells, world
 from ebpo_sim.counts.exact import rule, table_risk
 from ebpo_sim.counts.noise import MODELS, Model, Noise, baseline_noise, best_baseline, equal, noise
@@ -85,6 +85,18 @@ def sampled_ratio(context: Context, mine: str, plain: str, scores: str, exact: f
     return context.confirmed(exact, paired_ratio(drawn[0].noise_R, drawn[1].noise_R))
 
 
+@claim(
+    "N1",
+    "this project",
+    "The table of success counts is the best of all leave-one-out rules",
+    "long run; f(k) = E[r | k] for error, weighed by |s|^2 for noise, best_table with the group's coupling too",
+    "Count f(k) instead of fitting a prior; weigh by score norms where noise counts.",
+    (
+        ("table, error", "holds"),
+        *each("holds holds holds", "best_table, noise, "),
+        *each("holds fails fails", "score_table, noise, "),
+    ),
+)
 def best_table(context: Context) -> list[Finding]:
     """N1: error and noise of each leave-one-out rule less the table's; effect: the smallest, equality allowed."""
     cases = []
@@ -137,6 +149,14 @@ def _sampled_error(context: Context, exact: float) -> Check:
     return context.confirmed(exact, paired_ratio(*np.array(found).T))
 
 
+@claim(
+    "N2",
+    "Greensmith, Bartlett and Baxter 2004",
+    "b* = pa/(pa + (1-p)c) has the least gradient noise of all baselines that leave the scored rollout out",
+    "a, c: mean squared score norms of right and wrong answers; a baseline of the prompt alone",
+    "Measure a and c before choosing a baseline: with a = c it is p, with a far below c close to 0.",
+    each("holds holds holds"),
+)
 def best_independent(context: Context) -> list[Finding]:
     """N2: noise of other baselines of the prompt less that of b*; effect: the smallest, equality allowed."""
     rivals: dict[str, Callable[[Array], Array | float]] = {
@@ -179,6 +199,14 @@ def _sampled_second(p: Array, b: Array, model: Model, rng: np.random.Generator) 
     return float(np.mean((right - b) ** 2 * norm - (p * (1 - p)) ** 2 * scores.apart_J))
 
 
+@claim(
+    "N3",
+    "EBPO Theorem 3.3 as it is used",
+    "Of two unbiased baselines the one with the lower error has the lower gradient noise",
+    "leave-one-out or independent of the scored rollout, unscaled",
+    "True where right and wrong answers have equal score norms; else error does not rank baselines.",
+    each("holds fails fails"),
+)
 def error_orders_noise(context: Context) -> list[Finding]:
     """N3: all pairs of unbiased rules of which one has the lower error; effect: its noise below the other's, relative,
     the worst pair of the cell."""
@@ -203,6 +231,14 @@ def error_orders_noise(context: Context) -> list[Finding]:
     return findings
 
 
+@claim(
+    "N8",
+    "this project",
+    "The whole prize of any value baseline over RLOO is 1/G of the gradient noise",
+    "b = p, the perfect value; equal norms without a common direction",
+    "With equal norms a perfect value saves 12.5 % at G = 8; with one right answer the prize is another.",
+    each("holds fails fails"),
+)
 def whole_prize(context: Context) -> list[Finding]:
     """N8: noise of b = p, the best value baseline, over RLOO's; effect 1e-9 - |ratio - (1 - 1/G)|."""
     findings = []
@@ -231,47 +267,3 @@ def _sampled_prize(context: Context, scores: str, exact: float) -> Check:
     )
     mine = [_sampled_second(p, p, model, rng) for p, rng in _replicates(context)]
     return context.confirmed(exact, paired_ratio(np.array(mine), plain[0].noise_R))
-
-
-CLAIMS = (
-    Claim(
-        "N1",
-        "this project",
-        "The table of success counts is the best of all leave-one-out rules",
-        "long run; f(k) = E[r | k] for error, weighed by |s|^2 for noise, best_table with the group's coupling too",
-        "Count f(k) instead of fitting a prior; weigh by score norms where noise counts.",
-        best_table,
-        (
-            ("table, error", "holds"),
-            *each("holds holds holds", "best_table, noise, "),
-            *each("holds fails fails", "score_table, noise, "),
-        ),
-    ),
-    Claim(
-        "N2",
-        "Greensmith, Bartlett and Baxter 2004",
-        "b* = pa/(pa + (1-p)c) has the least gradient noise of all baselines that leave the scored rollout out",
-        "a, c: mean squared score norms of right and wrong answers; a baseline of the prompt alone",
-        "Measure a and c before choosing a baseline: with a = c it is p, with a far below c close to 0.",
-        best_independent,
-        each("holds holds holds"),
-    ),
-    Claim(
-        "N3",
-        "EBPO Theorem 3.3 as it is used",
-        "Of two unbiased baselines the one with the lower error has the lower gradient noise",
-        "leave-one-out or independent of the scored rollout, unscaled",
-        "True where right and wrong answers have equal score norms; else error does not rank baselines.",
-        error_orders_noise,
-        each("holds fails fails"),
-    ),
-    Claim(
-        "N8",
-        "this project",
-        "The whole prize of any value baseline over RLOO is 1/G of the gradient noise",
-        "b = p, the perfect value; equal norms without a common direction",
-        "With equal norms a perfect value saves 12.5 % at G = 8; with one right answer the prize is another.",
-        whole_prize,
-        each("holds fails fails"),
-    ),
-)
