@@ -7,7 +7,7 @@ what it provides, and a pairing that cannot work is refused before anything runs
 from __future__ import annotations
 
 import hashlib
-from typing import Any, ClassVar, Literal, NamedTuple, get_args
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 
@@ -28,7 +28,6 @@ Need = Literal[
     "pass_rates",
     "score_norms",
 ]
-NEEDS: tuple[Need, ...] = get_args(Need)
 REMEDIES: dict[Need, str] = {
     "binary_rewards": "threshold the rewards at 0 and 1",
     "lengths": "pass lengths=, the tokens of every rollout",

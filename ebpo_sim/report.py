@@ -267,3 +267,14 @@ def png(figure: Figure, dpi: int = 130) -> bytes:
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=dpi, metadata={"Software": None})
     return content.getvalue()
+
+
+def write_files(folder: Path, files: Mapping[str, Any]) -> None:
+    """Every file by its name: the rows of a table as CSV, text as it is, a figure as a PNG."""
+    for name, content in files.items():
+        if isinstance(content, str):
+            write_bytes(folder / name, content.encode())
+        elif name.endswith(".csv"):
+            write_csv(folder / name, content)
+        else:
+            save_figure(folder / name, content)

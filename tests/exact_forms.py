@@ -10,7 +10,8 @@ from scipy.special import rel_entr
 
 from ebpo_sim.bias.prefix import advantages, aggregate_weight, token_weights
 from ebpo_sim.chains.policy import step_distributions, step_log_probabilities
-from ebpo_sim.numbers.formulas import degenerate_probability, oracle_shrinkage_icc
+from ebpo_sim.estimators.components import retention
+from ebpo_sim.numbers.formulas import degenerate_probability
 
 
 def algorithm1_shrinkage(icc, group_size):
@@ -30,6 +31,27 @@ def beta_binomial_shrinkage(icc, group_size):
     """
     nu = (group_size - 1) * oracle_shrinkage_icc(icc, group_size)
     return nu / (nu + group_size)
+
+
+def oracle_shrinkage_icc(icc, group_size):
+    """S* = (1 - rho) / (1 + (G-1) rho): `oracle_shrinkage` as a function of the intra-class correlation."""
+    return (1 - icc) / (1 + (group_size - 1) * icc)
+
+
+def linear_risk(shrinkage, within, between, group_size):
+    """R(S) = (1-S)^2 w/G + S^2 T2 = E (baseline - p)^2 of (1-S) group mean + S mu, for any prior of p."""
+    return (1 - shrinkage) ** 2 * within / group_size + shrinkage**2 * between
+
+
+def drift_lag(per_step, memory, batches, update):
+    """E mu_glob - mean of the batch being scored, when the mean moves by c a batch and the memory holds n batches.
+
+    -c times the average age of the memory: cumulative (n-1)/2; retention l: l/(1-l) - n l^n/(1-l^n), which stays below
+    l/(1-l); batch 0; one more of each with "score_then_update". n >= 1.
+    """
+    n, keep = np.asarray(batches, dtype=np.float64), retention(memory)
+    age = (n - 1) / 2 if keep == 1 else keep / (1 - keep) - n * keep**n / (1 - keep**n)
+    return -per_step * (age + (update == "score_then_update"))
 
 
 def leave_one_out_risk(shrinkage, within, between, group_size):

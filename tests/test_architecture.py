@@ -23,7 +23,7 @@ FOLDERS = {name: ROOT / name for name in ("ebpo_sim", "llm", "paper_figures", "t
 PLAIN = {"errors", "typed", "numbers", "host", "groups", "part", "labels"}  # what everything may stand on
 PARTS = {"estimators", "objectives", "sampling", "registry"}
 # terminals, files, processes
-SHELL = {"html", "report", "budget", "tables", "sources", "cache", "plugins", "pool", "cli", "rungs"}
+SHELL = {"html", "report", "plots", "budget", "tables", "sources", "cache", "plugins", "pool", "cli", "rungs"}
 SIMULATION = {"worlds", "counts", "chains"}
 MAY_IMPORT = {  # room -> the rooms it may import; what is not listed may not
     "errors": set(),
@@ -55,6 +55,7 @@ MAY_IMPORT = {  # room -> the rooms it may import; what is not listed may not
     "compare": {"errors", "labels", "numbers", "cache", "pool", "report"},
     "studies": PLAIN | PARTS | SHELL | SIMULATION | {"bias", "compare", "methods"},
     "timing": set(),
+    "plots": set(),
     "bench": PLAIN | PARTS | SHELL | SIMULATION | {"timing"},
     "claims": PLAIN | PARTS | SHELL | SIMULATION | {"bias", "studies"},
     "diagnose": PLAIN | PARTS | SHELL | {"worlds", "counts"},
@@ -186,11 +187,7 @@ def test_heavy_libraries_have_one_door() -> None:
     """Guards optional weight: numba only in kernels, torch only at the edge, matplotlib only where figures are made."""
     assert users_of("numba") == {"kernels.py"}
     assert users_of("torch") == {"host.py", "trl.py", "trl_loss.py", "trl_score_norms.py", "verl.py", "verl_loss.py"}
-    assert {name for name in users_of("matplotlib") if not name.endswith("plots.py")} == {
-        "base.py",
-        "report.py",
-        "study.py",
-    }
+    assert {name for name in users_of("matplotlib") if not name.endswith("plots.py")} == {"report.py"}
 
 
 def test_importing_the_estimators_is_light() -> None:

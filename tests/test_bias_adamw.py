@@ -69,18 +69,6 @@ def test_q1_bandit_phi_1024_bit_exact() -> None:
     assert np.array_equal(scaled.theta_TK, aw.run_bandit(ADAM).theta_TK)
 
 
-@pytest.mark.parametrize(
-    ("phi", "published", "rounding"),
-    [(10, 1.0891, 5e-5), (0.1, 0.55, 5e-13), (0.01, 0.10, 5e-13), (1e-3, 0.01089, 5e-6)],
-)
-def test_q2_adam_scale_ratio_formula(phi: float, published: float, rounding: float) -> None:
-    """Q2: (sqrt v + eps)/(sqrt v + eps/phi) at sqrt v = 1e-4, eps = 1e-5: e.g. 1.1/1.01 = 1.0891 at phi = 10."""
-    adam = Adam(eps=1e-5)
-    steps = [trajectory(adam, [(s * 1e-4, 0.0)])[0, 0] - 0.3 for s in (phi, 1.0)]
-    assert float(aw.update_ratio(phi, 1e-4, 1e-5)) == pytest.approx(published, abs=rounding)
-    assert steps[0] / steps[1] == pytest.approx(published, abs=max(rounding, 1e-12))
-
-
 @given(histories, st.floats(1e-3, 1e3), st.floats(1e-8, 1e-2))
 def test_q2_ratio_for_every_history(history, phi: float, eps: float) -> None:
     """Q2 per coordinate, v-hat from its definition sum_t (1-b2) b2^(n-t) g_t^2/(1-b2^n)."""
@@ -96,16 +84,6 @@ def test_q2_ratio_for_every_history(history, phi: float, eps: float) -> None:
     formula = (np.sqrt(v) + eps) / (np.sqrt(v) + eps / phi)
     np.testing.assert_allclose(steps[0], formula * steps[1], rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(aw.update_ratio(phi, np.sqrt(v), eps), formula, rtol=1e-12)
-
-
-@pytest.mark.parametrize(
-    ("phi", "eps", "published", "rounding"),
-    [(1e3, 1e-8, 3.9e-7, 5e-9), (1e-3, 1e-8, 3.9e-4, 5e-6), (1e-3, 1e-5, 0.226, 5e-4)],
-)
-def test_q3_bandit_numbers(phi: float, eps: float, published: float, rounding: float) -> None:
-    """Q3: max |theta| difference after 200 steps, published."""
-    adam = Adam(eps=eps)
-    assert apart(aw.run_bandit(adam, scale=phi), aw.run_bandit(adam)) == pytest.approx(published, abs=rounding)
 
 
 def test_q4_kl_breaks_invariance_threshold() -> None:
@@ -153,8 +131,6 @@ def test_q6_clipping_breaks_conjugacy() -> None:
     assert second(1, 2) == pytest.approx(2.9 / 1.9 / math.sqrt((0.999 + 4) / 1.999), rel=1e-12)
     assert second(10, 2) == pytest.approx(1, rel=1e-12)
     assert second(10, 20) == pytest.approx(second(1, 2), rel=1e-12)
-    scaled = aw.run_bandit(ADAM._replace(eps=1024e-8), scale=1024.0, clip_norm=0.1)
-    assert apart(scaled, aw.run_bandit(ADAM, clip_norm=0.1)) > 1e-3
 
 
 def test_q6_initial_moments_break_it_and_warm_up_does_not() -> None:

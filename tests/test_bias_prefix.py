@@ -75,11 +75,6 @@ def test_p1_w_agg_matches_autodiff(method: str, ratio: float) -> None:
     np.testing.assert_allclose(numeric, closed, rtol=0, atol=5e-11)
 
 
-@pytest.mark.parametrize(("method", "published"), [("grpo", -0.023207), ("gspo", -0.023207), ("grpo_v3.2", -0.011235)])
-def test_p2_example_group(method: str, published: float) -> None:
-    assert weight(method, LENGTHS, REWARDS) == pytest.approx(published, abs=5e-7)
-
-
 @given(groups())
 def test_p2_w_agg_closed_forms(group) -> None:
     """P2: Cov_pop(A, 1/L)/sigma, p(1-p)(m+ - m-), and 0 when weights are equal over outputs."""

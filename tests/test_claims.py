@@ -351,7 +351,7 @@ def test_the_ledger_states_its_degrees_of_freedom(full: Any) -> None:
                 seen.setdefault(kind or "rest", set()).add(f.check.freedom)
     assert seen == {"slope": {798}, "rest": {39}, **{kind: {15} for kind in few}}
     quick = default_context(quick=True, seed=0, threads=1)
-    assert {c.freedom for c in history._simulated_lags(quick).values()} == {7}
+    assert {c.freedom for c in history._blocked(quick, "drift:0.3,0.01@10", 256, 40, "lag_last").values()} == {7}
 
 
 class MixedGroups(StatelessBaseline):

@@ -16,7 +16,7 @@ from ebpo_sim.errors import InputError
 from ebpo_sim.estimators import Estimator
 from ebpo_sim.groups import group_rewards
 from ebpo_sim.studies.base import agreement
-from ebpo_sim.studies.clustering.simulation import MEMORIES, Keep, prior_error_exact, remember, simulate_epochs, walk
+from ebpo_sim.studies.clustering.simulation import MEMORIES, Keep, remember, simulate_epochs, walk
 from ebpo_sim.studies.clustering.study import (
     FAMILY_WISE,
     QUICK,
@@ -220,13 +220,6 @@ def test_bad_input_is_refused_before_anything_is_written(arguments: list[str], m
         main([*arguments, "--out", str(tmp_path / "out")])
     assert "\n" not in str(refusal.value)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_exact_error_for_the_ledger(rows) -> None:
-    """Guards the one-number form: it is the table's exact column."""
-    size = {"group_size": 4, "prompts": 150, "steps": 18}
-    found = pick(rows, world=STUDIED.worlds[0], estimator="ebpo", memory="cumulative", order="blocked")
-    assert prior_error_exact(STUDIED.worlds[0], "blocked", "cumulative", **size) == found["prior_error_exact"]
 
 
 def test_verdicts_and_settings() -> None:

@@ -111,10 +111,10 @@ def test_formulas_agree_with_the_estimators_at_every_group_size(group_size: int)
     rho = 1 / 2.2
     stated = {
         "ebpo": exact_forms.algorithm1_shrinkage,
-        "oracle_linear": formulas.oracle_shrinkage_icc,
+        "oracle_linear": exact_forms.oracle_shrinkage_icc,
     }
     if group_size > 1:  # a group of one shows no within variance, so nothing can be estimated of it
-        stated |= {"ebpo_within": exact_forms.within_shrinkage, "ebpo_debiased": formulas.oracle_shrinkage_icc}
+        stated |= {"ebpo_within": exact_forms.within_shrinkage, "ebpo_debiased": exact_forms.oracle_shrinkage_icc}
         stated |= {"ebpo_beta_binomial": exact_forms.beta_binomial_shrinkage}
     found = {name: limit(name, world, group_size).shrinkage for name in stated}
     assert found == pytest.approx({name: f(rho, group_size) for name, f in stated.items()}, rel=1e-9)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from fractions import Fraction
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,10 +14,24 @@ from hypothesis import strategies as st
 
 from battery import assert_close, assert_same
 from ebpo_sim import InputError
-from ebpo_sim.numbers.moments import Moments, forget, merge, push, push_many, remove_one, variance, zero
+from ebpo_sim.numbers.moments import Moments, forget, merge, of, remove_one, variance
 
 NUMBERS = st.floats(-1e3, 1e3, allow_nan=False).map(lambda x: round(x, 3))
 STREAMS = st.lists(NUMBERS, min_size=1, max_size=12)
+
+
+zero = Moments
+
+
+def push(state: Moments, x: float) -> Moments:
+    """Welford's update with one observation: mean += (x - mean)/n, m2 += (x - mean_old)(x - mean_new)."""
+    count, delta = state.n + 1.0, x - state.mean
+    mean = state.mean + delta / count
+    return Moments(count, state.n_sq + 1.0, mean, state.m2 + delta * (x - mean))
+
+
+def push_many(state: Moments, xs: Any, multiplicity: Any = 1.0) -> Moments:
+    return merge(state, of(xs, multiplicity))
 
 
 def pushed(xs: list[float]) -> Moments:

@@ -53,15 +53,10 @@ class Answer(NamedTuple):
     score: Array
 
 
-def arms_of(p: float, arms: int, length: int) -> list[Answer]:
-    """Every answer of `length` softmax steps of `arms` arms, arm 0 right in each, a block of logits a step."""
-    right = p ** (1 / length)
-    pi = np.array([right] + [(1 - right) / (arms - 1)] * (arms - 1))
-    found = []
-    for actions in itertools.product(range(arms), repeat=length):
-        score = np.concatenate([np.eye(arms)[a] - pi for a in actions])
-        found.append(Answer(float(np.prod(pi[list(actions)])), int(not any(actions)), score))
-    return found
+def arms_of(p: float, arms: int) -> list[Answer]:
+    """Every arm of a softmax policy, arm 0 right."""
+    pi = np.array([p] + [(1 - p) / (arms - 1)] * (arms - 1))
+    return [Answer(float(pi[a]), int(a == 0), np.eye(arms)[a] - pi) for a in range(arms)]
 
 
 def one_logit_of(p: float) -> list[Answer]:
@@ -79,9 +74,8 @@ def equal_of(p: float, share: float) -> list[Answer]:
 
 CASES: dict[str, tuple[Model, Callable[[float], list[Answer]], int]] = {
     "one_logit": (one_logit, one_logit_of, 4),
-    "softmax 3": (partial(softmax, arms=3), partial(arms_of, arms=3, length=1), 3),
-    "softmax 2, two steps": (partial(softmax, arms=2, length=2), partial(arms_of, arms=2, length=2), 3),
-    "softmax 3, three steps": (partial(softmax, arms=3, length=3), partial(arms_of, arms=3, length=3), 2),
+    "softmax 2": (partial(softmax, arms=2), partial(arms_of, arms=2), 3),
+    "softmax 3": (partial(softmax, arms=3), partial(arms_of, arms=3), 3),
     "equal": (partial(equal, share=0.4), partial(equal_of, share=0.4), 3),
 }
 
@@ -245,7 +239,7 @@ def rule_of(f: Array) -> Array:
     return np.stack([-np.append(f, f[-1]), 1 - np.append(f[0], f)], axis=-1)
 
 
-models = st.sampled_from([equal, one_logit, softmax, partial(softmax, arms=20), partial(softmax, length=3)])
+models = st.sampled_from([equal, one_logit, softmax, partial(softmax, arms=20)])
 
 
 @settings(max_examples=150, deadline=None)
@@ -304,7 +298,7 @@ def test_the_optima_are_strict_and_apart() -> None:
 
 @pytest.mark.parametrize(("call", "text"), [
     (lambda: equal(0.5, share=1.5), r"share must lie in \[0, 1\], got 1.5"),
-    (lambda: softmax(0.5, arms=1), "at least 2 arms and 1 step, got 1 arms"),
+    (lambda: softmax(0.5, arms=1), "at least 2 arms, got 1"),
     (lambda: leave_one_out(TWO, 1, equal), "group_size must be at least 2, got 1"),
 ])  # fmt: skip
 def test_impossible_settings_are_refused(call: Callable[[], object], text: str) -> None:

@@ -53,8 +53,8 @@ def test_oracle_shrinkage_beats_the_group_mean_for_every_prior(world: Points, gr
     within, between, rho = moments(world)
     best = formulas.oracle_shrinkage(within, between, group_size)
     assert close(best, (within / group_size) / (within / group_size + between))
-    assert close(formulas.oracle_shrinkage_icc(rho, group_size), best)
-    risk = formulas.linear_risk(best, within, between, group_size)
+    assert close(exact_forms.oracle_shrinkage_icc(rho, group_size), best)
+    risk = exact_forms.linear_risk(best, within, between, group_size)
     assert close(risk, (1 - best) * within / group_size)
     assert risk < within / group_size
     found = limit("oracle_linear", world, group_size)
@@ -67,7 +67,7 @@ def test_the_oracle_weight_is_the_minimum(world: Points, group_size: int, other:
     """R(S) - R(S*) = (w/G + T2)(S - S*)^2: no weight, inside [0, 1] or not, has a lower risk."""
     within, between, _ = moments(world)
     best = formulas.oracle_shrinkage(within, between, group_size)
-    excess = formulas.linear_risk(other, within, between, group_size) - (1 - best) * within / group_size
+    excess = exact_forms.linear_risk(other, within, between, group_size) - (1 - best) * within / group_size
     scale = within / group_size + between
     assert math.isclose(excess, scale * (other - best) ** 2, rel_tol=1e-9, abs_tol=1e-12 * scale)
 
@@ -125,7 +125,7 @@ def test_conservative_holds_up_to_its_own_threshold(world: Points, group_size: i
     threshold = formulas.conservative_icc(group_size)
     assume(abs(rho - threshold) > 1e-6)
     found = limit("ebpo", world, group_size).shrinkage
-    assert (found <= formulas.oracle_shrinkage_icc(rho, group_size)) == (rho <= threshold)
+    assert (found <= exact_forms.oracle_shrinkage_icc(rho, group_size)) == (rho <= threshold)
 
 
 @pytest.mark.parametrize("group_size", [1, 2, 4, 9, 16, 25, 100])
@@ -133,11 +133,13 @@ def test_the_conservative_threshold_is_a_root(group_size: int) -> None:
     """At rho = 1/(1 + sqrt(G)) both weights are 1/(1 + sqrt(G)): exact rational check for square G."""
     threshold = formulas.conservative_icc(group_size)
     assert math.isclose(exact_forms.algorithm1_shrinkage(threshold, group_size), threshold, rel_tol=1e-12)
-    assert math.isclose(formulas.oracle_shrinkage_icc(threshold, group_size), threshold, rel_tol=1e-12)
+    assert math.isclose(exact_forms.oracle_shrinkage_icc(threshold, group_size), threshold, rel_tol=1e-12)
     if math.isqrt(group_size) ** 2 == group_size:
         rho = Fraction(1, 1 + math.isqrt(group_size))
         assert (
-            exact_forms.algorithm1_shrinkage(rho, group_size) == formulas.oracle_shrinkage_icc(rho, group_size) == rho
+            exact_forms.algorithm1_shrinkage(rho, group_size)
+            == exact_forms.oracle_shrinkage_icc(rho, group_size)
+            == rho
         )
 
 
@@ -145,7 +147,7 @@ def test_the_conservative_threshold_is_a_root(group_size: int) -> None:
 def test_the_repaired_estimators_never_lose(world: Points, group_size: int) -> None:
     """ebpo_debiased is the oracle; EBPO-G's S*/(1+S*) and EBPO-BB's nu/(nu+G) shrink less than it: never above w/G."""
     within, between, rho = moments(world)
-    best = formulas.oracle_shrinkage_icc(rho, group_size)
+    best = exact_forms.oracle_shrinkage_icc(rho, group_size)
     debiased = limit("ebpo_debiased", world, group_size)
     assert close(debiased.shrinkage, best)
     assert close(debiased.mse, (1 - best) * within / group_size)
@@ -182,7 +184,7 @@ def test_for_beta_priors_the_line_is_the_posterior_mean(a: float, b: float, grou
     assert close(bayes.mse, a * b / (nu * (nu + 1) * (nu + group_size)))
     assert close(line.mse, bayes.mse)
     assert close(line.shrinkage, nu / (nu + group_size))
-    assert close(formulas.oracle_shrinkage_icc(1 / (nu + 1), group_size), nu / (nu + group_size))
+    assert close(exact_forms.oracle_shrinkage_icc(1 / (nu + 1), group_size), nu / (nu + group_size))
 
 
 @given(worlds(), st.integers(2, 64))

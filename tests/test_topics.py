@@ -9,15 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import exact_forms
 from ebpo_sim.errors import InputError
 from ebpo_sim.numbers import moments
-from ebpo_sim.worlds import Beta, observed_counts, variance_components
+from ebpo_sim.worlds import Beta, Mixture, observed_counts, variance_components
 from ebpo_sim.worlds.topics import (
     ORDERS,
     Topics,
     beta_topics,
     composition,
-    drift_lag_exact,
     drift_topics,
     memory_weights,
     observed_topics,
@@ -28,6 +28,13 @@ from ebpo_sim.worlds.topics import (
 
 means = st.lists(st.floats(0.05, 0.95), min_size=1, max_size=6)
 UPDATES = ("update_then_score", "score_then_update")
+
+
+def within_of(topics: Topics) -> float:
+    """E p(1-p)."""
+    return float(np.dot(topics.weights, topics.moments[2]))
+
+
 FOUR = beta_topics([0.4, 0.1, 0.8, 0.55], 10, [1, 2, 2, 1.5])
 
 
@@ -35,10 +42,10 @@ FOUR = beta_topics([0.4, 0.1, 0.8, 0.55], 10, [1, 2, 2, 1.5])
 def test_variance_is_between_plus_within_topics(m: list[float], c: float, random) -> None:
     """Guards the law of total variance, P2's J_shuffle - J_topic = Var_k(m_k), against the population as one world."""
     topics = beta_topics(m, c, [random.uniform(0.1, 1) for _ in m])
-    whole = topics.world.quadrature(2)
+    whole = Mixture(topics.weights, topics.parts).quadrature(2)
     assert topics.mean == pytest.approx(whole.mean, abs=1e-12)
     assert topics.variance == pytest.approx(whole.between, abs=1e-12)
-    assert topics.within == pytest.approx(whole.within, abs=1e-12)
+    assert within_of(topics) == pytest.approx(whole.within, abs=1e-12)
     assert topics.variance - topics.within_topics == pytest.approx(topics.between_topics, abs=1e-15)
     assert topics.moments[1] == pytest.approx(np.array(m) * (1 - np.array(m)) / (c + 1))
 
@@ -50,7 +57,9 @@ def test_observed_difficulties_are_the_whole_benchmark() -> None:
     assert topics.labels == ("easy", "hard", "medium")
     assert topics.weights == pytest.approx(np.array([142, 90, 168]) / 400)
     assert topics.mean == pytest.approx(whole.mean, abs=1e-12)
-    assert topics.within == pytest.approx(whole.within, abs=1e-3)  # ddof 1 within each topic: equal up to order 1/90
+    assert within_of(topics) == pytest.approx(
+        whole.within, abs=1e-3
+    )  # ddof 1 within each topic: equal up to order 1/90
     assert topics.between_topics > 0.3 * topics.variance
     assert parse_topics("observed:GPT-4-0613", 5).weights == topics.weights
 
@@ -147,9 +156,9 @@ def test_exact_shuffle_against_all_permutations(update: str) -> None:
 def test_a_running_mean_cannot_be_helped_by_order(x: list[float]) -> None:
     """Guards the conservation law behind P2's failure: sum (x_t - mean_{t-1})(x_t - mean_t) has no order."""
     for order in (x, sorted(x), sorted(x)[::-1]):
-        state, total = moments.zero(), 0.0
+        state, total = moments.Moments(), 0.0
         for value in order:
-            before, state = state, moments.push(state, value)
+            before, state = state, moments.merge(state, moments.of([value]))
             total += (value - before.mean) * (value - state.mean) if before.n else 0.0
         assert total == pytest.approx(np.var(x) * len(x), abs=1e-9)
 
@@ -224,7 +233,7 @@ def test_drift_lag(memory: str | float, update: str) -> None:
     late = update == "score_then_update"
     direct = -c * (raw_TT * age).sum(axis=1)[late:] / raw_TT.sum(axis=1)[late:]
     n = np.arange(1, steps + 1 - late)
-    closed = drift_lag_exact(c, memory, n, update)
+    closed = exact_forms.drift_lag(c, memory, n, update)
     assert closed == pytest.approx(direct, abs=1e-13)
     topics = drift_topics(0.2, c, steps, 10)
     found = prior_exact(topics, "blocked", memory, group_size=4, prompts=7, steps=steps, update=update)
@@ -287,5 +296,3 @@ def test_bad_arguments_are_refused() -> None:
         composition(FOUR, "block", 5, 5)
     with pytest.raises(InputError, match="memory must be"):
         prior_exact(FOUR, "blocked", "forever", group_size=2, prompts=5, steps=5)
-    with pytest.raises(InputError, match="batches must be at least 1"):
-        drift_lag_exact(0.1, "cumulative", 0)

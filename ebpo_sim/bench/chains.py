@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,12 +18,12 @@ from numpy.typing import NDArray
 
 from ebpo_sim.chains.policy import Ints, Prompts, step_distributions
 from ebpo_sim.chains.population import SkillChain, skill_chain
-from ebpo_sim.chains.rung import State, TrainingConfig, advance, build_method, learner_of, start, stream
+from ebpo_sim.chains.rung import TrainingConfig, advance, build_method, learner_of, start, stream
 from ebpo_sim.groups import group_rewards
 from ebpo_sim.numbers import adam
 from ebpo_sim.numbers.softmax import softmax
 from ebpo_sim.objectives import Tokens
-from ebpo_sim.timing import spread
+from ebpo_sim.timing import race, ratio, spread
 
 Array = NDArray[np.float64]
 Gradient = Callable[[Array, Prompts, Ints, Array, Array, TrainingConfig], Array]
@@ -115,21 +116,17 @@ def training_throughput(rounds: int, seed: int) -> dict[str, Any]:
     population = skill_chain(prompts=2048, seed=seed)
     fresh = start(population, RUN)
     advance(population, RUN, fresh, 2)  # compile and warm up
-    ways: dict[str, tuple[int, Callable[[State], object]]] = {
-        "engine": (RUN.steps, lambda s: advance(population, RUN, s, RUN.steps)),
-        "numpy, per prompt": (
-            4, lambda s: numpy_steps(population, RUN, 4, per_prompt_rollout, per_prompt_gradient),
-        ),
-        "numpy, vectorised": (
-            20, lambda s: numpy_steps(population, RUN, 20, vectorised_rollout, vectorised_gradient),
-        ),
-    }  # fmt: skip
-    times: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(rounds):
-        for name, (steps, work) in ways.items():
-            began = time.process_time()
-            work(fresh)
-            times[name].append((time.process_time() - began) / steps)
+
+    def per_step(steps: int, work: Callable[..., object], *arguments: Any) -> float:
+        began = time.process_time()
+        work(population, RUN, *arguments)
+        return (time.process_time() - began) / steps
+
+    times = race({
+        "engine": partial(per_step, RUN.steps, advance, fresh, RUN.steps),
+        "numpy, per prompt": partial(per_step, 4, numpy_steps, 4, per_prompt_rollout, per_prompt_gradient),
+        "numpy, vectorised": partial(per_step, 20, numpy_steps, 20, vectorised_rollout, vectorised_gradient),
+    }, rounds)  # fmt: skip
     engine = times.pop("engine")
     found: dict[str, Any] = {
         "run of 1000 steps, CPU s": spread([RUN.steps * t for t in engine]),
@@ -137,5 +134,5 @@ def training_throughput(rounds: int, seed: int) -> dict[str, Any]:
     }
     for name, values in times.items():
         found[f"{name}, ms a step"] = spread([1e3 * t for t in values])
-        found[f"{name} / engine"] = spread([t / e for t, e in zip(values, engine, strict=True)])
+        found[f"{name} / engine"] = ratio(values, engine)
     return found

@@ -7,11 +7,11 @@ a ratio is taken within a round, and reported as median [lower quartile, upper q
 
 from __future__ import annotations
 
-import argparse
 import resource
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -21,11 +21,19 @@ from numpy.typing import NDArray
 from ebpo_sim import cli, report
 from ebpo_sim.bench.chains import training_throughput
 from ebpo_sim.counts.exact import limit_risk
-from ebpo_sim.counts.kernels import STATE_WORDS, draw_and_tally
-from ebpo_sim.counts.streams import Design, batch_sums, mean_with_error, simulate_errors, simulate_stream, squared_error
+from ebpo_sim.counts.kernels import draw_and_tally
+from ebpo_sim.counts.streams import (
+    Design,
+    batch_sums,
+    mean_with_error,
+    simulate_errors,
+    simulate_stream,
+    squared_error,
+    words_of,
+)
 from ebpo_sim.estimators import baseline_table, make
 from ebpo_sim.groups import count_groups
-from ebpo_sim.timing import seconds, spread
+from ebpo_sim.timing import race, ratio, seconds, spread
 from ebpo_sim.worlds import Beta, parse_world
 
 Array = NDArray[np.float64]
@@ -59,8 +67,7 @@ def numpy_batch(p_P: Array, mean_P: Array, group_size: int) -> tuple[float, floa
 def against_numpy(group_size: int, rounds: int, seed: int) -> dict[str, Any]:
     """ns per group of the engine and of NumPy's two ways, one thread, and the ratios to the engine."""
     rng = np.random.default_rng(seed)
-    seeds = np.random.SeedSequence(seed).spawn(STREAMS)
-    words = [s.generate_state(STATE_WORDS, np.uint64).astype(np.uint64) for s in seeds]
+    words = [words_of(seed) for seed in np.random.SeedSequence(seed).spawn(STREAMS)]
     p_P = rng.beta(0.5, 0.7, PROMPTS)
 
     def uniforms() -> list[tuple[float, float]]:
@@ -78,15 +85,12 @@ def against_numpy(group_size: int, rounds: int, seed: int) -> dict[str, Any]:
     }
     for work in ways.values():
         work()  # compile and warm up
-    times: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(rounds):
-        for name, work in ways.items():
-            times[name].append(seconds(work))
+    times = race({name: partial(seconds, work) for name, work in ways.items()}, rounds)
     row: dict[str, Any] = {"G": group_size}
     for name, values in times.items():
         row[name] = spread([1e9 * t / PROMPTS / STREAMS for t in values])
         if name != "engine":
-            row[f"{name} / engine"] = spread([t / e for t, e in zip(values, times["engine"], strict=True)])
+            row[f"{name} / engine"] = ratio(values, times["engine"])
     return row
 
 
@@ -97,7 +101,7 @@ def scaling_with_prompts(group_size: int, rounds: int, seed: int) -> list[dict[s
         for exponent in range(8, 21, 4):
             prompts = 1 << exponent
             rng = np.random.default_rng(seed)
-            words = np.random.SeedSequence(seed).generate_state(STATE_WORDS, np.uint64).astype(np.uint64)
+            words = words_of(np.random.SeedSequence(seed))
             batch_sums(world, group_size, prompts, rng, words)
             times = [seconds(lambda: batch_sums(world, group_size, prompts, rng, words)) for _ in range(rounds)]  # noqa: B023
             rows.append(
@@ -111,13 +115,9 @@ def scaling_with_threads(group_size: int, rounds: int, seed: int) -> list[dict[s
     design = Design(prompts=1 << 16, steps=4, burn_in=0, replicates=8, seed=seed)
     world = Beta(0.5, 0.7)
     counts = [n for n in (1, 2, 4, 8, 16) if n <= cli.available_cores()]
-    times: dict[int, list[float]] = {n: [] for n in counts}
-    for _ in range(max(3, rounds // 4)):
-        for n in counts:
-            times[n].append(seconds(partial(simulate_stream, world, group_size, design, n)))
-    return [
-        {"threads": n, "speed-up": spread([one / t for one, t in zip(times[1], times[n], strict=True)])} for n in counts
-    ]
+    ways = {str(n): partial(seconds, partial(simulate_stream, world, group_size, design, n)) for n in counts}
+    times = race(ways, max(3, rounds // 4))
+    return [{"threads": n, "speed-up": ratio(times["1"], times[str(n)])} for n in counts]
 
 
 def exact_against_simulation(group_size: int, rounds: int, seed: int) -> dict[str, Any]:
@@ -138,7 +138,7 @@ def exact_against_simulation(group_size: int, rounds: int, seed: int) -> dict[st
     return {
         "exact, ms": spread([1e3 * t for t in exact]),
         "simulation to 0.1 %, ms": spread([1e3 * t for t in needed]),
-        "ratio": spread([n / e for n, e in zip(needed, exact, strict=False)]),
+        "ratio": ratio(needed, exact),
     }
 
 
@@ -175,19 +175,20 @@ def measure(quick: bool, seed: int) -> dict[str, Any]:
         }
 
 
+TITLES = {  # of the parts that are tables, one row or several
+    "against_numpy": f"ns per group, one thread, {STREAMS} streams of {PROMPTS} prompts; ratios NumPy / engine",
+    "prompts": "Whole batches, prompts drawn too, G = 8, one thread",
+    "threads": "Threads, G = 8",
+    "exact": "Exact risk against simulation, ebpo, G = 8",
+    "memory": "One long stream, G = 8",
+}
+
+
 def tables(found: dict[str, Any]) -> str:
     """The benchmark as text."""
     parts = []
-    for title, rows in (
-        (
-            f"ns per group, one thread, {STREAMS} streams of {PROMPTS} prompts; ratios NumPy / engine",
-            found["against_numpy"],
-        ),
-        ("Whole batches, prompts drawn too, G = 8, one thread", found["prompts"]),
-        ("Threads, G = 8", found["threads"]),
-        ("Exact risk against simulation, ebpo, G = 8", [found["exact"]]),
-        ("One long stream, G = 8", [found["memory"]]),
-    ):
+    for name, title in TITLES.items():
+        rows = found[name] if isinstance(found[name], list) else [found[name]]
         lines = [[f"{x:.3g}" if isinstance(x, float) else str(x) for x in row.values()] for row in rows]
         parts.append(f"{title}\n{report.text_table(list(rows[0]), lines)}")
     training = [(name, str(value)) for name, value in found["training"].items()]
@@ -196,18 +197,18 @@ def tables(found: dict[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
+@dataclass(frozen=True)
+class Options:
+    """The command line."""
+
+    quick: bool = cli.option(False, "fewer rounds, a shorter stream")
+    seed: int = cli.seed_option("of the random draws (times vary all the same)")
+    out: str = cli.out_option("where bench.json goes (default %(default)s)", "results/bench")
+    json: bool = cli.json_option("JSON")
+
+
 def main(argv: Sequence[str]) -> None:
-    parser = cli.Parser(
-        prog="python -m ebpo_sim.bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--quick", action="store_true", help="fewer rounds, a shorter stream")
-    parser.add_argument("--seed", type=int, default=0, help="of the random draws (times vary all the same)")
-    parser.add_argument(
-        "--out", default="results/bench", metavar="DIR", help="where bench.json goes (default results/bench)"
-    )
-    parser.add_argument("--json", action="store_true", help="print only the JSON")
-    args = parser.parse_args(argv)
-    cli.check_seed(args.seed)
+    args = cli.parse(Options, "python -m ebpo_sim.bench", __doc__, argv)
     out = report.writable_folder(args.out)
     with report.locked(out):
         found = measure(args.quick, args.seed)

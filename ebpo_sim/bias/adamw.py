@@ -6,7 +6,6 @@ Source: arXiv 2601.05002, Propositions 2, 5 and 6, with standard Adam (Appendice
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import numpy as np
@@ -112,15 +111,10 @@ def shrinkage_advantages(rewards_G: ArrayLike, prior: GlobalPrior) -> Array:
     return np.asarray(r - (1 - S) * r.mean(axis=-1, keepdims=True) - S * prior.mean)
 
 
-class Bandit(NamedTuple):
-    """Softmax bandit: K arms, groups of `group_size` samples, started at zero logits."""
-
-    rewards_K: tuple[float, ...] = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
-    reference_K: tuple[float, ...] = (1.0, 0.0, 0.0, 0.0, 0.0, -1.0)  # logits of the KL term's reference
-    group_size: int = 8
-
-
-BANDIT = Bandit()
+# The softmax bandit, started at zero logits.
+REWARDS_K = np.array([0.0, 0.2, 0.4, 0.6, 0.8, 1.0])
+REFERENCE_K = softmax((1.0, 0.0, 0.0, 0.0, 0.0, -1.0))  # of the KL term
+GROUP_SIZE = 8
 
 
 class BanditRun(NamedTuple):
@@ -138,39 +132,36 @@ def run_bandit(
     kl: float = 0.0,
     normalise: bool = False,
     prior: GlobalPrior | None = None,
-    clip_norm: float = math.inf,
     warmup: int = 0,
     steps: int = 200,
     seed: int = 3,
-    bandit: Bandit = BANDIT,
 ) -> BanditRun:
     """`steps` updates with g = (1/G) sum_i A_i (e_{a_i} - pi) - kl grad KL(pi || reference), rewards phi r + c.
 
     A is centred on the group mean, or on EBPO's baseline with a fixed `prior`; `normalise` divides it by the group's
-    standard deviation (eps 0). `clip_norm` bounds |g|, `warmup` steps raise the learning rate linearly. Arms come
+    standard deviation (eps 0). `warmup` steps raise the learning rate linearly. Arms come
     from NumPy's default generator: same seed, same arms as long as the logits agree.
     """
-    if steps < 1 or bandit.group_size < 2:
-        raise InputError(f"steps must be >= 1 and group_size >= 2, got {steps} and {bandit.group_size}")
+    if steps < 1:
+        raise InputError(f"steps must be >= 1, got {steps}")
     if not scale > 0:
         raise InputError(f"scale must be positive, got {scale}: a negative scale turns the objective round")
-    rng, size, arms = np.random.default_rng(seed), bandit.group_size, len(bandit.rewards_K)
-    rewards_K, reference = np.array(bandit.rewards_K), softmax(bandit.reference_K)
+    rng, arms = np.random.default_rng(seed), len(REWARDS_K)
     state = adam.init(np.zeros(arms))
     theta_TK, root_v_TK = np.zeros((steps + 1, arms)), np.zeros((steps, arms))
     for t in range(steps):
         pi = softmax(state.theta)
-        arm_G = rng.choice(arms, size=size, p=pi)
-        r = scale * rewards_K[arm_G] + shift
+        arm_G = rng.choice(arms, size=GROUP_SIZE, p=pi)
+        r = scale * REWARDS_K[arm_G] + shift
         A = advantages(r) if prior is None else shrinkage_advantages(r, prior)
         if normalise:
             sigma = r.std()
             A = A / sigma if sigma > 0 else np.zeros_like(A)
         gradient = (A[:, None] * (np.eye(arms)[arm_G] - pi)).mean(axis=0)
         if kl:
-            log_ratio = np.log(pi / reference)
+            log_ratio = np.log(pi / REFERENCE_K)
             gradient = gradient - kl * (pi * (log_ratio - pi @ log_ratio))
-        state = update(optimiser, state, clip_by_norm(gradient, clip_norm), min(1.0, (t + 1) / max(1, warmup)))
+        state = update(optimiser, state, gradient, min(1.0, (t + 1) / max(1, warmup)))
         theta_TK[t + 1] = state.theta
         if isinstance(optimiser, Adam):
             root_v_TK[t] = np.sqrt(state.second / (1 - optimiser.beta2**state.step))

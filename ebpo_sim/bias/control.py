@@ -29,13 +29,13 @@ class FirstToken(NamedTuple):
     lengths_g: Pair
 
 
-def _groups(world: FirstToken, group_size: int, success: Pair, q: float) -> tuple[Array, Array, Array, Array]:
+def _groups(world: FirstToken, group_size: int) -> tuple[Array, Array, Array, Array]:
     """(probability, starts with f, reward, length) of all 4^G groups; the last three of shape (4^G, G)."""
     if not 2 <= group_size <= LARGEST_GROUP:
         raise InputError(f"group_size must be in 2..{LARGEST_GROUP}, got {group_size}: all 4^G groups are visited")
     if not all(0 <= x <= 1 for x in (world.probability, *world.success)):
         raise InputError(f"probability and success must be in [0, 1], got {world.probability}, {world.success}")
-    (p_f, p_g) = success
+    q, (p_f, p_g) = world.probability, world.success
     law = np.array([q * p_f, q * (1 - p_f), (1 - q) * p_g, (1 - q) * (1 - p_g)])
     kind = np.indices((4,) * group_size).reshape(group_size, -1).T
     length = np.array([*world.lengths_f, *world.lengths_g])
@@ -44,14 +44,14 @@ def _groups(world: FirstToken, group_size: int, success: Pair, q: float) -> tupl
 
 def expected_drift(world: FirstToken, group_size: int, method: str) -> float:
     """E[dJ/dz_f] = E sum_i alpha_i A_i (1[y_i = f] - q), on-policy, by summing over all groups (2 <= G <= 8)."""
-    weight, f, r, L = _groups(world, group_size, world.success, world.probability)
+    weight, f, r, L = _groups(world, group_size)
     alpha = token_weights(method, L, r)
     return float(weight @ aggregate_weight(alpha * (f - world.probability), advantages(r)))
 
 
 def conditional_drift(world: FirstToken, group_size: int, method: str) -> float:
     """E[W_agg (1-q) | every output starts with f], the diagnostic of Proposition 1, by summing over those groups."""
-    weight, _, r, L = _groups(world, group_size, world.success, 1.0)
+    weight, _, r, L = _groups(world._replace(probability=1.0), group_size)
     return float(weight @ aggregate_weight(token_weights(method, L, r), advantages(r))) * (1 - world.probability)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ebpo_sim.bias.check_adamw import check_adamw
 from ebpo_sim.bias.check_overshoot import check_overshoot
 from ebpo_sim.bias.check_prefix import check_prefix
-from ebpo_sim.bias.record import Prediction
+from ebpo_sim.bias.record import Prediction, prediction
 
 __all__ = ["IDS", "Prediction", "check_predictions"]
 
@@ -25,5 +25,5 @@ def check_predictions(seed: int = 3) -> tuple[Prediction, ...]:
     from finite differences, enumeration or a run. `seed` draws the random histories and ratios; published numbers
     keep their own seed.
     """
-    found = (*check_prefix(seed), *check_adamw(seed), *check_overshoot(seed))
-    return tuple(sorted(found, key=lambda x: IDS.index(x.id)))
+    cases = (*check_prefix(seed), *check_adamw(seed), *check_overshoot(seed))
+    return tuple(prediction(*case) for case in sorted(cases, key=lambda case: IDS.index(case[0])))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 
 class Prediction(NamedTuple):
@@ -13,21 +14,18 @@ class Prediction(NamedTuple):
     predicted: float
     computed: float
     tolerance: float  # absolute
-    holds: bool
     condition: str  # what the statement needs
-    counterexample: str  # the smallest set-up where what the statement denies fails; empty when it denies nothing
+    counterexample: str = ""  # the smallest set-up where what the statement denies fails; empty when it denies nothing
+
+    @property
+    def holds(self) -> bool:
+        """|computed - predicted| <= tolerance."""
+        return bool(abs(self.computed - self.predicted) <= self.tolerance)
 
 
-def prediction(
-    id: str,
-    statement: str,
-    predicted: float,
-    computed: float,
-    tolerance: float,
-    condition: str,
-    counterexample: str = "",
-) -> Prediction:
-    """The record with holds = |computed - predicted| <= tolerance."""
-    predicted, computed = float(predicted), float(computed)
-    holds = abs(computed - predicted) <= tolerance
-    return Prediction(id, statement, predicted, computed, float(tolerance), holds, condition, counterexample)
+Cases = Iterator[tuple[Any, ...]]  # the fields of predictions in their order, as the checks list them
+
+
+def prediction(id: str, statement: str, predicted: float, computed: float, tolerance: float, *words: str) -> Prediction:
+    """The record of a case, its numbers as Python's."""
+    return Prediction(id, statement, float(predicted), float(computed), float(tolerance), *words)

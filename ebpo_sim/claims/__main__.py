@@ -86,18 +86,13 @@ def main(argv: Sequence[str]) -> None:
             "quick": args.quick,
         }
         text = report.to_json({"settings": settings, "agreement": checked, "instruments": checks, "rows": table})
-        figures = {claim.id: plot(claim, findings) for claim, findings in ledger if not claim.id.startswith("HB-")}
-        report.write_csv(out / "table.csv", table)
-        report.write_csv(out / "instruments.csv", checks["rows"])
-        report.write_bytes(out / "ledger.json", text.encode())
-        report.write_bytes(out / "ledger.md", (markdown(ledger) + "\n").encode())
+        own = [(claim, findings) for claim, findings in ledger if not claim.id.startswith("HB-")]
+        figures = {f"{claim.id}.png": plot(claim, findings) for claim, findings in own}
+        written = {"table.csv": table, "instruments.csv": checks["rows"], "ledger.json": text}
         if args.html:
-            report.write_bytes(
-                out / "ledger.html",
-                ledger_page(ledger, {name: report.png(figure, 70) for name, figure in figures.items()}),
-            )
-        for name, figure in figures.items():
-            report.save_figure(out / f"{name}.png", figure)
+            pictures = {name.removesuffix(".png"): report.png(figure, 70) for name, figure in figures.items()}
+            report.write_bytes(out / "ledger.html", ledger_page(ledger, pictures))
+        report.write_files(out, {**written, "ledger.md": f"{markdown(ledger)}\n", **figures})
     if args.json:
         report.say(text)
         return
@@ -106,9 +101,8 @@ def main(argv: Sequence[str]) -> None:
         "\nEffects (what each number is: table.csv); simulated ± one standard error; in how many cases of the search "
         f"the claim holds, is met with equality (within {MARGIN:g}), fails."
     )
-    for claim, findings in ledger:
-        if not claim.id.startswith("HB-"):
-            report.say(f"{claim.id}  {claim.statement}. {meaning(claim, findings)}")
+    for claim, findings in own:
+        report.say(f"{claim.id}  {claim.statement}. {meaning(claim, findings)}")
     if checked["comparisons"]:
         report.say(
             f"Exact against simulated: smallest p-value {checked['p_value']:.2g} of {checked['comparisons']} "

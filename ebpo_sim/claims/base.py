@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from scipy.special import stdtr
 
-from ebpo_sim.counts.streams import Design
+from ebpo_sim.counts.streams import Design, Mean
 from ebpo_sim.estimators import Estimator
 from ebpo_sim.numbers.mixing import Prior
 
@@ -99,6 +99,15 @@ class Context:
     threads: int = 1
     quick: bool = False
 
+    @property
+    def where(self) -> str:
+        """The reference cell, as effects name it."""
+        return f"{self.reference}, G={self.reference_size}"
+
+    def confirmed(self, exact: float, simulated: Mean) -> Check:
+        """The check by a mean over the design's replicates."""
+        return Check(exact, *simulated, self.design.replicates - 1)
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -121,6 +130,9 @@ class Finding:
         object.__setattr__(self, "verdict", decide(self.cases, self.condition, self.strict))
 
 
+Decision = Callable[[Context], list[Finding]]
+
+
 class Claim(NamedTuple):
     """A statement, where it is from, what its proof assumes, and the function that checks it.
 
@@ -133,8 +145,23 @@ class Claim(NamedTuple):
     statement: str
     assumptions: str
     meaning: str
-    check: Callable[[Context], list[Finding]]
+    check: Decision
     presumes: tuple[tuple[str, Word], ...] = ()
+
+
+CLAIMS: dict[str, Claim] = {}  # by id, as their modules are imported
+
+
+def claim(
+    id: str, source: str, statement: str, assumptions: str, meaning: str, presumes: tuple[tuple[str, Word], ...] = ()
+) -> Callable[[Decision], Decision]:
+    """Decorator: the function decides this claim; the fields are those of `Claim`."""
+
+    def add(check: Decision) -> Decision:
+        CLAIMS[id] = Claim(id, source, statement, assumptions, meaning, check, presumes)
+        return check
+
+    return add
 
 
 def decide(cases: Sequence[Case], condition: str, strict: bool = True) -> Verdict:

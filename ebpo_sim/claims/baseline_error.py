@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ebpo_sim.claims import batches
-from ebpo_sim.claims.base import Case, Check, Claim, Context, Finding, Subject
+from ebpo_sim.claims.base import Case, Context, Finding, Subject, claim
 from ebpo_sim.claims.family import cells, preset, world
 from ebpo_sim.counts.exact import limit_risk, rule
 from ebpo_sim.counts.streams import (
@@ -31,12 +31,20 @@ LEAVE_ONE_OUT = "ebpo_debiased, leave-one-out"
 CONSERVATIVE = "ρ ≤ 1/(1+√G)"
 
 
+@claim(
+    "T2",
+    "EBPO Theorem 3.3",
+    "The shrunk baseline has a strictly lower error E(V - θ)² than the group mean",
+    "known prior mean, true within and between variances",
+    "Check your intra-class correlation: beyond ρ* the published baseline is worse than GRPO's.",
+    (("algorithm-1", "holds_if"), ("released", "holds_if"), ("ebpo_debiased", "holds")),
+)
 def lower_error(context: Context) -> list[Finding]:
     """T2: exact ratio of errors in every cell; effect 1 - ratio. The released code in batches of M prompts as well.
 
     What an unbiased gradient costs: with leave-one-out the best line beats the group mean iff T2 < w, rho < 1/2.
     """
-    subjects = {**context.subjects, LEAVE_ONE_OUT: _leave_one_out}
+    subjects = {**context.subjects, LEAVE_ONE_OUT: leave_one_out}
     ratios: dict[str, list[tuple[float, Case]]] = {variant: [] for variant in subjects}
     for text, here, group_size in cells(context):
         prior = rule(here, group_size)
@@ -60,7 +68,7 @@ def lower_error(context: Context) -> list[Finding]:
         simulated = paired_ratio(error, errors[0])
         exact = limit_risk(estimator, reference, size).mse / plain
         condition = "ρ < 1/2" if variant == LEAVE_ONE_OUT else CRITICAL
-        name = f"error / group mean's, {context.reference}, G={size}"
+        name = f"error / group mean's, {context.where}"
         cases = [case for _, case in found]
         if variant == FINITE:
             cases, condition = batches.with_size(found, CRITICAL)
@@ -70,7 +78,7 @@ def lower_error(context: Context) -> list[Finding]:
                 e.mean(axis=1) for e in simulate_errors(reference, size, [estimator, estimators[0]], design, 1)
             )
             simulated, name = paired_ratio(error, other), f"{name}, batches of {SMALL}"
-        check = Check(exact, simulated.value, simulated.se, context.design.replicates - 1)
+        check = context.confirmed(exact, simulated)
         findings.append(Finding(variant, cases, condition, name, exact, check, "ebpo_debiased"))
     return findings
 
@@ -96,6 +104,14 @@ def _small_design(context: Context) -> Design:
     return plan._replace(prompts=SMALL, steps=plan.prompts // SMALL, burn_in=0)
 
 
+@claim(
+    "R2",
+    "EBPO remark after Algorithm 1",
+    "Using the raw variance of group means is conservative: it only lowers the weight on the prior below S*",
+    "none given",
+    "Holds with the within-group variance; with the variance of all rewards saturated prompts are over-shrunk.",
+    (("idealised", "holds"), ("algorithm-1", "holds_if"), ("released", "holds_if"), ("ebpo_debiased", "holds")),
+)
 def conservative(context: Context) -> list[Finding]:
     """R2: exact S against S* in every cell; effect S* - S (zero counts as conservative). The released code in batches
     of M prompts as well: S* - E S, which is below 0 in every finite batch where the limit is 0."""
@@ -124,7 +140,7 @@ def conservative(context: Context) -> list[Finding]:
             found.append((LIMIT, case))
         estimator = subject(rule(reference, size))
         cases, condition = [case for _, case in found], CONSERVATIVE
-        name = f"shrinkage S, {context.reference}, G={size}"
+        name = f"shrinkage S, {context.where}"
         if variant == FINITE:
             cases, condition = batches.with_size(found, "ρ < 1/(1+√G)", strict=False)
             exact = float(batches.mean_weight(_small(context), context.reference, size)[0])
@@ -133,13 +149,12 @@ def conservative(context: Context) -> list[Finding]:
         else:
             exact = limit_risk(estimator, reference, size).shrinkage or 0.0
             weights = stream_shrinkage(estimator, stream, size, context.design.burn_in)
-        simulated = mean_with_error(weights)
-        check = Check(exact, simulated.value, simulated.se, context.design.replicates - 1)
+        check = context.confirmed(exact, mean_with_error(weights))
         findings.append(Finding(variant, cases, condition, name, exact, check, "ebpo_debiased", strict=False))
     return findings
 
 
-def _leave_one_out(prior: Prior) -> Estimator:
+def leave_one_out(prior: Prior) -> Estimator:
     return preset("ebpo_debiased", leave_one_out=True)
 
 
@@ -154,25 +169,3 @@ def estimator_name(variant: str) -> str:
         return estimator_name(variant.removesuffix(", leave-one-out")) + ":leave_one_out=True"
     plain = variant.partition(",")[0]
     return {"idealised": "oracle_linear", "algorithm-1": "ebpo", "released": "ebpo_released"}.get(plain, plain)
-
-
-CLAIMS = (
-    Claim(
-        "T2",
-        "EBPO Theorem 3.3",
-        "The shrunk baseline has a strictly lower error E(V - θ)² than the group mean",
-        "known prior mean, true within and between variances",
-        "Check your intra-class correlation: beyond ρ* the published baseline is worse than GRPO's.",
-        lower_error,
-        (("algorithm-1", "holds_if"), ("released", "holds_if"), ("ebpo_debiased", "holds")),
-    ),
-    Claim(
-        "R2",
-        "EBPO remark after Algorithm 1",
-        "Using the raw variance of group means is conservative: it only lowers the weight on the prior below S*",
-        "none given",
-        "Holds with the within-group variance; with the variance of all rewards saturated prompts are over-shrunk.",
-        conservative,
-        (("idealised", "holds"), ("algorithm-1", "holds_if"), ("released", "holds_if"), ("ebpo_debiased", "holds")),
-    ),
-)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ebpo_sim.claims import batches
-from ebpo_sim.claims.base import Case, Check, Claim, Context, Finding, Subject
+from ebpo_sim.claims.base import Case, Check, Context, Finding, Subject, claim
 from ebpo_sim.claims.baseline_error import FINITE, SMALL
 from ebpo_sim.claims.family import cells, preset, world
 from ebpo_sim.counts.exact import rule
@@ -29,6 +29,14 @@ VIEWS = {  # option: (optimiser, per unit of reward)
 }
 
 
+@claim(
+    "P1",
+    "EBPO Proposition 3.6",
+    "The expected entropy loss of a step is strictly below GRPO's",
+    "log-probability/reward covariance over the within std independent of that std; heterogeneous prompts",
+    "EBPO's entropy is not protected: at one learning rate it falls faster; per reward gained it is about GRPO's.",
+    (("algorithm-1", "fails"), ("algorithm-1, per unit of reward", "fails"), ("released", "fails")),
+)
 def slower_entropy_loss(context: Context) -> list[Finding]:
     """P1: exact expected entropy loss of one step over GRPO's; effect 1 - ratio. The released code in batches of M."""
     reference, size = world(context.reference), context.reference_size
@@ -37,7 +45,7 @@ def slower_entropy_loss(context: Context) -> list[Finding]:
         for text, here, group_size in cells(context)
         if group_size == context.group_sizes[0]
     ]
-    name = f"entropy loss / GRPO's, {context.reference}, G={size}"
+    name = f"entropy loss / GRPO's, {context.where}"
     findings = [Finding("idealised", ideal, "", name + ", as in the proof", proof_entropy_ratio(reference))]
     subjects = {v: s for v, s in context.subjects.items() if v != "idealised"}
 
@@ -61,8 +69,7 @@ def slower_entropy_loss(context: Context) -> list[Finding]:
                 ratio = _loss_ratio(mine, plain, per_reward)
                 if ratio is not None:
                     command = f"claims P1 --world {text} --group-size {group_size}: {named}"
-                    case = Case(command, 1 - ratio, True, group_size)
-                    cases.append(case)
+                    cases.append(case := Case(command, 1 - ratio, True, group_size))
                     if variant == FINITE:
                         cases += [c for _, c in batches.finite_cases(context, text, group_size, _slower, case)]
             exact = _loss_ratio(
@@ -74,7 +81,7 @@ def slower_entropy_loss(context: Context) -> list[Finding]:
             if optimiser in sampled and exact is not None:
                 (gain, loss), (gain_0, loss_0) = sampled[optimiser][i], sampled[optimiser][0]
                 simulated = double_ratio(loss, loss_0, gain, gain_0) if per_reward else paired_ratio(loss, loss_0)
-                check = Check(exact, simulated.value, simulated.se, design.replicates - 1)
+                check = Check(exact, *simulated, design.replicates - 1)
             effect = name
             if variant == FINITE:
                 effect, exact = f"{name}, batches of {SMALL}", 1 - float(_slower(few, context.reference, size)[0])
@@ -100,8 +107,7 @@ def _in_batches(context: Context, estimator: Estimator, plain: Estimator, exact:
     """The same ratio from simulated batches of SMALL prompts."""
     design = context.design._replace(prompts=SMALL, steps=64, burn_in=0, replicates=16)
     found = one_step_changes(world(context.reference), context.reference_size, [estimator, plain], ARMS, design)
-    simulated = paired_ratio(found["natural"][0, 1], found["natural"][1, 1])
-    return Check(exact, simulated.value, simulated.se, design.replicates - 1)
+    return Check(exact, *paired_ratio(found["natural"][0, 1], found["natural"][1, 1]), design.replicates - 1)
 
 
 def _loss_ratio(mine: Rates, plain: Rates, per_reward: bool) -> float | None:
@@ -110,16 +116,3 @@ def _loss_ratio(mine: Rates, plain: Rates, per_reward: bool) -> float | None:
         return None
     ratio = mine.entropy / plain.entropy
     return float(np.float64(ratio / (mine.reward / plain.reward) if per_reward else ratio))
-
-
-CLAIMS = (
-    Claim(
-        "P1",
-        "EBPO Proposition 3.6",
-        "The expected entropy loss of a step is strictly below GRPO's",
-        "log-probability/reward covariance over the within std independent of that std; heterogeneous prompts",
-        "EBPO's entropy is not protected: at one learning rate it falls faster; per reward gained it is about GRPO's.",
-        slower_entropy_loss,
-        (("algorithm-1", "fails"), ("algorithm-1, per unit of reward", "fails"), ("released", "fails")),
-    ),
-)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from ebpo_sim.claims.base import Case, Check, Claim, Context, Finding
+from ebpo_sim.claims.base import Case, Check, Context, Finding, claim
 from ebpo_sim.claims.family import cells, world
 from ebpo_sim.counts.exact import POPULATION, limit_state, rule
 from ebpo_sim.counts.streams import Design, mean_with_error, simulate_stream
@@ -40,6 +41,14 @@ def premise(estimator: Estimator, state: Any, counts: list[float], here: World, 
     )
 
 
+@claim(
+    "T1",
+    "EBPO Theorem 3.2",
+    "An all-fail group keeps a negative advantage where GRPO's is zero",
+    "S > 0 and mu_glob > 0; stated before normalisation",
+    "Small batches of hard prompts can still be silent: centring takes the signal away when nobody succeeds.",
+    (("algorithm-1", "holds_if"), ("released", "holds_if"), ("ebpo_debiased", "holds")),
+)
 def non_vanishing(context: Context) -> list[Finding]:
     """T1: the advantage of an all-fail group after a long history, in three batches; effect -A."""
     reference, size = world(context.reference), context.reference_size
@@ -70,15 +79,23 @@ def non_vanishing(context: Context) -> list[Finding]:
                 variant,
                 cases,
                 "the batch has a success",
-                f"normalised advantage of an all-fail group, {context.reference}, G={size}",
+                f"normalised advantage of an all-fail group, {context.where}",
                 exact,
-                Check(exact, simulated.value, simulated.se, context.design.replicates - 1),
+                context.confirmed(exact, simulated),
                 "ebpo_debiased",
             )
         )
     return findings
 
 
+@claim(
+    "C1",
+    "EBPO Corollary 3.5",
+    "The penalty of an all-fail group grows with mu_glob: failing the easy costs more than failing the hard",
+    "raw advantage, S fixed",
+    "After batch centring the penalty follows the batch's mean, not the policy's history.",
+    (("algorithm-1", "fails"), ("algorithm-1, batch of the same world", "holds"), ("released", "fails")),
+)
 def growing_penalty(context: Context) -> list[Finding]:
     """C1: Beta worlds of one intra-class correlation, mean rising; effect = the penalty's increase between neighbours.
 
@@ -91,19 +108,15 @@ def growing_penalty(context: Context) -> list[Finding]:
         for view in views:
             cases = []
             for group_size in context.group_sizes:
-                penalties = [_penalty(subject, m, group_size, view) for m in MEANS]
-                for (m, low), (n, high) in zip(
-                    list(zip(MEANS, penalties, strict=True))[:-1],
-                    list(zip(MEANS, penalties, strict=True))[1:],
-                    strict=True,
-                ):
-                    a, b = (f"beta:{CONCENTRATION * x:g},{CONCENTRATION * (1 - x):g}" for x in (m, n))
+                penalties = [(m, _penalty(subject, m, group_size, view)) for m in MEANS]
+                for (m, low), (n, high) in pairwise(penalties):
+                    a, b = _beta(m), _beta(n)
                     column = {"raw": "raw_exact", "same batch": "reference_batch"}.get(view, "normalised_exact")
                     command = f"failure_study --world {a} --world {b} --group-size {group_size}: {column}"
                     cases.append(Case(command, high - low, True, n))
             size = context.reference_size
             spread = _penalty(subject, MEANS[-1], size, view) - _penalty(subject, MEANS[0], size, view)
-            named = variant if view != "batch of the same world" else f"{variant}, batch of the same world"
+            named = f"{variant}, {view}" if view == "batch of the same world" else variant
             findings.append(
                 Finding(
                     named,
@@ -118,14 +131,16 @@ def growing_penalty(context: Context) -> list[Finding]:
     return findings
 
 
+def _beta(mean: float) -> str:
+    return f"beta:{CONCENTRATION * mean:g},{CONCENTRATION * (1 - mean):g}"
+
+
 def _penalty(subject: Any, mean: float, group_size: int, view: str, groups: float = POPULATION) -> float:
-    here = world(f"beta:{CONCENTRATION * mean:g},{CONCENTRATION * (1 - mean):g}")
+    here = world(_beta(mean))
     estimator = subject(rule(here, group_size))
     state = limit_state(estimator, here, group_size, groups)
-    if view == "raw":
-        return float(baseline_table(estimator, state, group_size)[0, 0])
-    if view == "same batch":
-        return -after_history(estimator, state, reference_batch(group_size), group_size)
+    if view != "batch of the same world":
+        return _after(estimator, state, group_size, view)
     return -float(limit_advantages(estimator, here, group_size)[0, 0])
 
 
@@ -133,30 +148,40 @@ def _simulated_spread(context: Context, subject: Any, view: str) -> Check:
     """The same difference after simulated histories, beside the exact one for a history of that length."""
     design = context.design
     seen = float(design.prompts * design.steps) if view != "batch of the same world" else POPULATION
-    ends = [_penalty(subject, mean, context.reference_size, view, seen) for mean in (MEANS[0], MEANS[-1])]
-    exact = ends[1] - ends[0]
     size, found = context.reference_size, []
+    low, high = (_penalty(subject, mean, size, view, seen) for mean in (MEANS[0], MEANS[-1]))
     for mean in (MEANS[0], MEANS[-1]):
-        here = world(f"beta:{CONCENTRATION * mean:g},{CONCENTRATION * (1 - mean):g}")
+        here = world(_beta(mean))
         estimator = subject(rule(here, size))
         stream = simulate_stream(here, size, context.design, context.threads)
         if view == "batch of the same world":
             found.append(-all_fail_advantages(estimator, stream, size, context.design.burn_in))
             continue
         values = []
-        for replicate in range(stream.shape[0]):
+        for replicate in stream:
             state = estimator.init()
-            for sums in stream[replicate]:
+            for sums in replicate:
                 state = estimator.update(state, count_groups(size, sums[0]))
-            if view == "raw":
-                values.append(float(baseline_table(estimator, state, size)[0, 0]))
-            else:
-                values.append(-after_history(estimator, state, reference_batch(size), size))
+            values.append(_after(estimator, state, size, view))
         found.append(np.asarray(values))
-    simulated = mean_with_error(found[1] - found[0])
-    return Check(exact, simulated.value, simulated.se, context.design.replicates - 1)
+    return context.confirmed(high - low, mean_with_error(found[1] - found[0]))
 
 
+def _after(estimator: Estimator, state: Any, group_size: int, view: str) -> float:
+    """The raw penalty in this state, or that of the reference batch."""
+    if view == "raw":
+        return float(baseline_table(estimator, state, group_size)[0, 0])
+    return -after_history(estimator, state, reference_batch(group_size), group_size)
+
+
+@claim(
+    "O3",
+    "this project",
+    "The penalty of a failed group is a direction: its signal exceeds its noise",
+    "constant penalty, wrong answers equally likely",
+    "On hopeless prompts the penalty only flattens the policy; it does not point to the answer.",
+    (("any constant penalty", "holds_if"),),
+)
 def direction_of_penalty(context: Context) -> list[Finding]:
     """Ours: does a penalty on a saturated failure say where to go? effect: signal to noise less 1, p -> 0."""
     cases = [
@@ -176,34 +201,3 @@ def direction_of_penalty(context: Context) -> list[Finding]:
     return [
         Finding("any constant penalty", cases, f"p > √((K-2)/K)/√G, K = {ARMS} arms", name, row["snr_exact"], check)
     ]
-
-
-CLAIMS = (
-    Claim(
-        "T1",
-        "EBPO Theorem 3.2",
-        "An all-fail group keeps a negative advantage where GRPO's is zero",
-        "S > 0 and mu_glob > 0; stated before normalisation",
-        "Small batches of hard prompts can still be silent: centring takes the signal away when nobody succeeds.",
-        non_vanishing,
-        (("algorithm-1", "holds_if"), ("released", "holds_if"), ("ebpo_debiased", "holds")),
-    ),
-    Claim(
-        "C1",
-        "EBPO Corollary 3.5",
-        "The penalty of an all-fail group grows with mu_glob: failing the easy costs more than failing the hard",
-        "raw advantage, S fixed",
-        "After batch centring the penalty follows the batch's mean, not the policy's history.",
-        growing_penalty,
-        (("algorithm-1", "fails"), ("algorithm-1, batch of the same world", "holds"), ("released", "fails")),
-    ),
-    Claim(
-        "O3",
-        "this project",
-        "The penalty of a failed group is a direction: its signal exceeds its noise",
-        "constant penalty, wrong answers equally likely",
-        "On hopeless prompts the penalty only flattens the policy; it does not point to the answer.",
-        direction_of_penalty,
-        (("any constant penalty", "holds_if"),),
-    ),
-)

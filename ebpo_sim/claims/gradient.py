@@ -8,13 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ebpo_sim.claims import batches
-from ebpo_sim.claims.base import Case, Check, Claim, Context, Finding, Subject
-from ebpo_sim.claims.baseline_error import FINITE, SMALL, estimator_name, gain
+from ebpo_sim.claims.base import Case, Check, Context, Finding, Subject, claim
+from ebpo_sim.claims.baseline_error import FINITE, LEAVE_ONE_OUT, SMALL, estimator_name, gain, leave_one_out
 from ebpo_sim.claims.family import cells, preset, world
 from ebpo_sim.counts.exact import POPULATION, count_distribution, limit_risk, rule
-from ebpo_sim.counts.kernels import STATE_WORDS, count_successes
+from ebpo_sim.counts.kernels import count_successes
 from ebpo_sim.counts.noise import gradient_noise
-from ebpo_sim.counts.streams import mean_with_error, paired_ratio, stream_seed
+from ebpo_sim.counts.streams import mean_with_error, paired_ratio, stream_seed, words_of
 from ebpo_sim.counts.updates import advantage_gap, raw_table
 from ebpo_sim.estimators import Estimator, baseline_table
 from ebpo_sim.groups import Groups, count_groups, group_rewards
@@ -25,6 +25,14 @@ Array = NDArray[np.float64]
 P_GRID = (0.01, 0.1, 0.3, 0.5, 0.7, 0.9, 0.99)
 
 
+@claim(
+    "O1",
+    "this project",
+    "Batch centring cancels the global mean: mu_glob has no effect on any advantage",
+    "one S, groups of one size",
+    "In Algorithm 1 the running mean never reaches the policy, only S does; in the repair both do.",
+    (("algorithm-1", "holds"), ("algorithm-1, ragged groups", "fails"), ("ebpo_debiased", "fails")),
+)
 def centring_cancels(context: Context) -> list[Finding]:
     """O1: one batch after a history and after its mirror image (1 - r everywhere); effect - largest change of A.
 
@@ -67,21 +75,17 @@ def _batch(group_size: int, ragged: bool) -> Groups:
     return group_rewards(rewards, ids)
 
 
-def with_leave_one_out(subject: Subject) -> Subject:
-    """The same estimator with the mean of the other rollouts in place of the group mean."""
-
-    def changed(prior: Prior) -> Estimator:
-        return subject(prior).with_baseline(leave_one_out=True)
-
-    return changed
-
-
+@claim(
+    "O2",
+    "EBPO, remark on consistency",
+    "The expected gradient is the true gradient in the long run",
+    "stationary stream, before scaling",
+    "The scored reward sits in its own baseline and scales the gradient by 1 - (1-S)/G; leave-one-out mends it.",
+    (("algorithm-1", "fails"), ("released", "fails"), ("ebpo_debiased, leave-one-out", "holds")),
+)
 def consistent_gradient(context: Context) -> list[Finding]:
     """O2: E[A grad log pi] / grad p, exact, for p on a grid; effect -|ratio - 1|."""
-    subjects = {
-        **context.subjects,
-        "ebpo_debiased, leave-one-out": with_leave_one_out(lambda p: preset("ebpo_debiased")),
-    }
+    subjects = {**context.subjects, LEAVE_ONE_OUT: leave_one_out}
     reference, size = world(context.reference), context.reference_size
     findings = []
     for variant, subject in subjects.items():
@@ -93,9 +97,8 @@ def consistent_gradient(context: Context) -> list[Finding]:
         table = raw_table(subject(rule(reference, size)), reference, size)
         exact = _world_factor(table, rule(reference, 64))
         check = _sampled_factor(context, table, exact)
-        name = f"expected gradient / true gradient before scaling, {context.reference}, G={size}"
-        repair = "ebpo_debiased, leave-one-out"
-        findings.append(Finding(variant, cases, "", name, exact, check, repair, strict=False))
+        name = f"expected gradient / true gradient before scaling, {context.where}"
+        findings.append(Finding(variant, cases, "", name, exact, check, LEAVE_ONE_OUT, strict=False))
     return findings
 
 
@@ -110,20 +113,27 @@ def _sampled_factor(context: Context, table: Array, exact: float) -> Check:
     for p, k in _sampled_groups(context):
         gradient = (k * table[k, 1] * (1 - p) - (size - k) * table[k, 0] * p) / size
         found.append(gradient.sum() / (p * (1 - p)).sum())
-    simulated = mean_with_error(np.asarray(found))
-    return Check(exact, simulated.value, simulated.se, context.design.replicates - 1)
+    return context.confirmed(exact, mean_with_error(np.asarray(found)))
 
 
+@claim(
+    "O4",
+    "this project",
+    "A baseline with a lower error gives a gradient with a lower variance",
+    "one-logit policies, before scaling",
+    "Do not choose a baseline by its error alone: the variance-optimal one is not the best estimate of p.",
+    (("algorithm-1", "fails"), ("released", "fails"), ("ebpo_debiased", "fails")),
+)
 def error_and_noise(context: Context) -> list[Finding]:
     """O4: wherever the baseline's error is below the group mean's: relative gradient variance, its excess negated.
     The released code in batches of M prompts as well."""
     findings = []
 
+    def noise(estimator: Estimator, here: World, group_size: int) -> float:
+        return gradient_noise(raw_table(estimator, here, group_size), rule(here, max(group_size, 32)))
+
     def excess(found: batches.Batches, text: str, group_size: int) -> Array:
-        plain = raw_table(preset("dr_grpo"), world(text), group_size)
-        return 1 - batches.noise(found, text, group_size) / gradient_noise(
-            plain, rule(world(text), max(group_size, 32))
-        )
+        return 1 - batches.noise(found, text, group_size) / noise(preset("dr_grpo"), world(text), group_size)
 
     for variant, subject in context.subjects.items():
         cases = []
@@ -137,22 +147,19 @@ def error_and_noise(context: Context) -> list[Finding]:
                 cases += [n for (_, b), (_, n) in zip(better, noisy, strict=True) if b.sign > 0]
             if limit_risk(estimator, here, group_size).mse >= prior.within / group_size:
                 continue
-            mine = gradient_noise(raw_table(estimator, here, group_size), prior)
-            plain = gradient_noise(raw_table(preset("dr_grpo"), here, group_size), prior)
+            ratio = noise(estimator, here, group_size) / noise(preset("dr_grpo"), here, group_size)
             command = f"mse_study --world {text} --group-size {group_size} --estimator {estimator_name(variant)}"
-            cases.append(Case(command + ": gradient_noise_ratio", 1 - mine / plain))
+            cases.append(Case(command + ": gradient_noise_ratio", 1 - ratio))
         reference, size = world(context.reference), context.reference_size
-        prior = rule(reference, 32)
-        plain = gradient_noise(raw_table(preset("dr_grpo"), reference, size), prior)
-        ratio = gradient_noise(raw_table(subject(rule(reference, size)), reference, size), prior) / plain
-        name = f"relative gradient variance / group mean's, {context.reference}, G={size}"
-        table = raw_table(subject(rule(reference, size)), reference, size)
-        check = _sampled_noise(context, table, ratio)
+        estimator = subject(rule(reference, size))
+        ratio = noise(estimator, reference, size) / noise(preset("dr_grpo"), reference, size)
+        name = f"relative gradient variance / group mean's, {context.where}"
+        check = _sampled_noise(context, raw_table(estimator, reference, size), ratio)
         if variant == FINITE:
             few, name = batches.exact(context.reference, size, SMALL), f"{name}, batches of {SMALL}"
             ratio = 1 - float(excess(few, context.reference, size)[0])
             table = np.array([0.0, 1.0]) - few.first[0][:, None]
-            check = _sampled_noise(context, table, ratio, subject(rule(reference, size)))
+            check = _sampled_noise(context, table, ratio, estimator)
         findings.append(Finding(variant, cases, "", name, ratio, check))
     return findings
 
@@ -182,8 +189,7 @@ def _sampled_noise(context: Context, table: Array, exact: float, scored: Estimat
             gradient = (k * a[:, 1] * (1 - p) - (size - k) * a[:, 0] * p) / size
             mean = advantage_gap(t, p) * p * (1 - p)
             values.append(float(np.mean(gradient**2 - mean**2) / np.mean(mean) ** 2))
-    simulated = paired_ratio(np.asarray(found[0]), np.asarray(found[1]))
-    return Check(exact, simulated.value, simulated.se, context.design.replicates - 1)
+    return context.confirmed(exact, paired_ratio(np.asarray(found[0]), np.asarray(found[1])))
 
 
 def _sampled_groups(context: Context) -> Iterator[tuple[Array, NDArray[np.int64]]]:
@@ -192,36 +198,5 @@ def _sampled_groups(context: Context) -> Iterator[tuple[Array, NDArray[np.int64]
     for seed in stream_seed(design.seed, f"gradient {here.name}", size).spawn(design.replicates):
         p = here.sample(np.random.default_rng(seed), 4 * design.prompts)
         k = np.empty(len(p), dtype=np.int64)
-        count_successes(p, size, seed.generate_state(STATE_WORDS, np.uint64).astype(np.uint64), k)
+        count_successes(p, size, words_of(seed), k)
         yield p, k
-
-
-CLAIMS = (
-    Claim(
-        "O1",
-        "this project",
-        "Batch centring cancels the global mean: mu_glob has no effect on any advantage",
-        "one S, groups of one size",
-        "In Algorithm 1 the running mean never reaches the policy, only S does; in the repair both do.",
-        centring_cancels,
-        (("algorithm-1", "holds"), ("algorithm-1, ragged groups", "fails"), ("ebpo_debiased", "fails")),
-    ),
-    Claim(
-        "O2",
-        "EBPO, remark on consistency",
-        "The expected gradient is the true gradient in the long run",
-        "stationary stream, before scaling",
-        "The scored reward sits in its own baseline and scales the gradient by 1 - (1-S)/G; leave-one-out mends it.",
-        consistent_gradient,
-        (("algorithm-1", "fails"), ("released", "fails"), ("ebpo_debiased, leave-one-out", "holds")),
-    ),
-    Claim(
-        "O4",
-        "this project",
-        "A baseline with a lower error gives a gradient with a lower variance",
-        "one-logit policies, before scaling",
-        "Do not choose a baseline by its error alone: the variance-optimal one is not the best estimate of p.",
-        error_and_noise,
-        (("algorithm-1", "fails"), ("released", "fails"), ("ebpo_debiased", "fails")),
-    ),
-)

@@ -29,9 +29,8 @@ def _margin(p: Prediction) -> float:
     return 1 - gap / p.tolerance
 
 
-def check_id(name: str, context: Context) -> list[Finding]:
+def _check(mine: list[Prediction], context: Context) -> list[Finding]:
     """One row: all records of a prediction; effect = tolerance less |computed - predicted|, in units of tolerance."""
-    mine = [p for p in predictions() if p.id == name]
     cases = [Case(p.counterexample or p.statement, _margin(p)) for p in mine]
     worst = min(mine, key=_margin)
     return [Finding("idealised", cases, "", f"computed value of: {worst.statement}", worst.computed, strict=False)]
@@ -39,18 +38,17 @@ def check_id(name: str, context: Context) -> list[Finding]:
 
 def hidden_claims() -> tuple[Claim, ...]:
     """A claim for each prediction id, in the reference's order."""
-    claims = []
-    for name in dict.fromkeys(p.id for p in predictions()):
-        first = next(p for p in predictions() if p.id == name)
-        source = f"arXiv 2601.05002, {TITLES[name[0]]}"
-        claims.append(
-            Claim(
-                f"HB-{name}",
-                source,
-                first.statement,
-                first.condition,
-                "See hidden_bias_study.",
-                partial(check_id, name),
-            )
+    found: dict[str, list[Prediction]] = {}
+    for p in predictions():
+        found.setdefault(p.id, []).append(p)
+    return tuple(
+        Claim(
+            f"HB-{name}",
+            f"arXiv 2601.05002, {TITLES[name[0]]}",
+            mine[0].statement,
+            mine[0].condition,
+            "See hidden_bias_study.",
+            partial(_check, mine),
         )
-    return tuple(claims)
+        for name, mine in found.items()
+    )

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ebpo_sim.claims.base import MARGIN, Case, Check, Claim, Context, Finding
+from ebpo_sim.claims.base import MARGIN, Case, Check, Context, Finding, claim
 from ebpo_sim.claims.baseline_error import estimator_name
 from ebpo_sim.claims.family import world
 from ebpo_sim.counts.exact import rule
@@ -42,6 +42,15 @@ EPOCH = 34 / 9  # batches a topic in the paper's epoch: DAPO-Math-17k, 512 promp
 HORIZONS = (2.0, EPOCH, 8.0, 16.0, 24.0, 32.0, 64.0, 128.0)  # batches a topic
 
 
+LAGGING = {  # the prior that reaches the policy, by (estimator, memory); a centred one is the batch's mean
+    "algorithm-1": ("ebpo", "batch"),
+    "released": ("ebpo", "batch"),
+    NOT_CENTRED: ("ebpo", "cumulative"),
+    "ebpo_debiased": ("ebpo_debiased", "cumulative"),
+    "ebpo_debiased, retention 0.9": ("ebpo_debiased", "retention 0.9"),
+}
+
+
 def reaching(estimator: Estimator, state: Any, batch: Groups) -> Array:
     """The prior as it reaches the policy, (...,): before scaling an all-fail group has the advantage -S c, the first
     group of `batch`. Without centring c is mu_glob; with one S and equal groups centring puts the batch's mean in its
@@ -52,12 +61,11 @@ def reaching(estimator: Estimator, state: Any, batch: Groups) -> Array:
     return np.asarray(-raw_PG[..., 0, 0] / info.shrinkage_P[..., 0])
 
 
-def prior_after(estimator: Estimator, means: Sequence[float], group_size: int = 4) -> float:
-    """`reaching` as the last of the batches is scored, each of prompts of one success rate, means[t]."""
+def prior_after(estimator: Estimator, means: Sequence[float]) -> float:
+    """`reaching` as the last of the batches is scored, each of prompts of one success rate, means[t]; groups of 4."""
     state = estimator.init()
-    k = np.arange(group_size + 1)
     for mean in means:
-        batch = count_groups(group_size, 1000 * count_pmf((mean,), group_size, k)[0])
+        batch = count_groups(4, 1000 * count_pmf((mean,), 4, np.arange(5))[0])
         scoring, state = estimator.turn(state, batch)
     return float(reaching(estimator, scoring, batch))
 
@@ -76,6 +84,21 @@ def drift_bias(estimator: Estimator, age: int) -> float:
     return prior_after(estimator, means) - means[-1]
 
 
+@claim(
+    "R3",
+    "EBPO remark on bias",
+    "The bias from a batch inside its own prior decays as 1/T",
+    "stationary stream (not stated)",
+    "True of a prior that is not centred away, under a policy that stands still; centring puts the own batch's "
+    "mean in its place, a bias of S/(MG) a rollout for ever. A policy that learns drifts away from a prior that "
+    "never forgets.",
+    (
+        ("algorithm-1, stationary", "fails"),
+        (f"{NOT_CENTRED}, stationary", "holds"),
+        (f"{NOT_CENTRED}, drift", "fails"),
+        ("ebpo_debiased, drift", "fails"),
+    ),
+)
 def decaying_bias(context: Context) -> list[Finding]:
     """R3: own-batch weight against 1/T on a stationary stream; growth of the bias when the stream drifts. Both of the
     prior that reaches the policy; "not centred": Algorithm 1's mu_glob itself. A known prior has weight 0, by
@@ -87,7 +110,8 @@ def decaying_bias(context: Context) -> list[Finding]:
         subjects["idealised"] = replace(subjects["idealised"], chain=subjects["idealised"].chain[:1])
     subjects[NOT_CENTRED] = make("ebpo", centre="none", scale="none")
     subjects["ebpo_debiased, retention 0.9"] = make("ebpo_debiased", memory=0.9)
-    lags = _simulated_lags(context)
+    simulated = _blocked(context, "drift:0.3,0.01@10", 256, 40, "lag_last")
+    lags = {variant: simulated[key] for variant, key in LAGGING.items()}
     findings = []
     for variant, estimator in subjects.items():
         cases = stationary_cases(variant, estimator)
@@ -117,15 +141,15 @@ def stationary_cases(variant: str, estimator: Estimator) -> list[Case]:
     return [Case(command, 1 / age - own_weight(estimator, age), True, age) for age in AGES]
 
 
-def _sampled_weight(context: Context, estimator: Estimator, age: int = SEEN) -> Check:
+def _sampled_weight(context: Context, estimator: Estimator) -> Check:
     """The own-batch weight as a regression slope of c on the mean of its last batch, over many short streams."""
     size = context.reference_size
-    design = Design(64, age, age - 1, 200 if context.quick else 800, context.design.seed)
+    design = Design(64, SEEN, SEEN - 1, 200 if context.quick else 800, context.design.seed)
     stream = simulate_stream(world(context.reference), size, design, context.threads)
     ((state, batch, sums),) = walk(estimator, stream, size, design.burn_in)
     y = np.broadcast_to(reaching(estimator, state, batch), stream.shape[:1])
     x = sums[:, 0] @ np.arange(size + 1) / size / design.prompts
-    return Check(own_weight(estimator, age), *slope_with_error(x, y), len(x) - 2)
+    return Check(own_weight(estimator, SEEN), *slope_with_error(x, y), len(x) - 2)
 
 
 def slope_with_error(x: Array, y: Array) -> Mean:
@@ -138,29 +162,37 @@ def slope_with_error(x: Array, y: Array) -> Mean:
     return Mean(slope, float(np.sqrt(noise / (len(x) - 2) / (x @ x))))
 
 
-def _simulated_lags(context: Context) -> dict[str, Check]:
-    """The lag at the end of a simulated drifting stream, by variant; a centred prior is the batch's mean, as with a
-    memory of one batch."""
-    design = Design(256, 40, 0, 8 if context.quick else 16, context.design.seed)
-    rows = claim_rows(Settings(("drift:0.3,0.01@10",), (4,), ("ebpo", "ebpo_debiased"), design), context.threads)
-    named = {
-        ("ebpo", "cumulative"): (NOT_CENTRED,),
-        ("ebpo", "batch"): ("algorithm-1", "released"),
-        ("ebpo_debiased", "cumulative"): ("ebpo_debiased",),
-        ("ebpo_debiased", "retention 0.9"): ("ebpo_debiased, retention 0.9",),
+def _blocked(context: Context, text: str, prompts: int, steps: int, column: str) -> dict[tuple[str, str], Check]:
+    """A column of the clustering study by (estimator, memory): the stateful estimators on simulated epochs of a world,
+    topic after topic."""
+    design = Design(prompts, steps, 0, 8 if context.quick else 16, context.design.seed)
+    rows = claim_rows(Settings((text,), (4,), ("ebpo", "ebpo_debiased"), design), context.threads)
+    return {
+        (r["estimator"], r["memory"]): Check(r[f"{column}_exact"], r[column], r[f"{column}_se"], design.replicates - 1)
+        for r in rows
+        if r["order"] == "blocked"
     }
-    found = {}
-    for row in rows:
-        for variant in named.get((row["estimator"], row["memory"]), ()) if row["order"] == "blocked" else ():
-            found[variant] = Check(row["lag_last_exact"], row["lag_last"], row["lag_last_se"], design.replicates - 1)
-    return found
 
 
+@claim(
+    "P2",
+    "EBPO Proposition 3.8",
+    "Presenting prompts by topic lowers the prior's error from Var(θ) to E Var(θ | topic)",
+    "the tracker adapts instantly to the topic",
+    "A running mean that never forgets gains almost nothing from topic order; the batch's mean, which centring "
+    "puts in its place, and a lagged prior per topic gain it where topics last longer than in the paper's epoch.",
+    (
+        ("algorithm-1", "holds_if"),
+        (NOT_CENTRED, "fails"),
+        ("ebpo_debiased", "fails"),
+        ("ebpo_debiased, prior per topic", "holds_if"),
+    ),
+)
 def topic_order(context: Context) -> list[Finding]:
     """P2: share of the promised reduction that topic order realises in the error of the prior that reaches the policy,
     for epochs of several lengths; effect share - 0.9. "not centred": of Algorithm 1's mu_glob itself. The ideal is the
     law of total variance, by construction."""
-    checks = _simulated(context)
+    checks = _blocked(context, REFERENCE_TOPICS, PROMPTS, _steps(REFERENCE_TOPICS, EPOCH), "gain")
     plain = make("ebpo", centre="none", scale="none")
     memories: dict[str, tuple[Estimator, Any, bool]] = {  # variant -> estimator, memory, a prior per topic
         "algorithm-1": (make("ebpo"), "cumulative", False),
@@ -194,7 +226,7 @@ def topic_order(context: Context) -> list[Finding]:
         least = enough(cases)
         cases = [c._replace(expected=c.x >= least) for c in cases]
         condition = f"a topic has ≥ {least:.3g} batches (the paper's epoch: {EPOCH:.1f})"
-        check = checks[learner, kept, per_topic]
+        check = checks[learner, Keep(kept, per_topic).text]
         name = (
             f"share of the promised reduction, {REFERENCE_TOPICS}, topic after topic, an epoch as long as the paper's"
         )
@@ -219,52 +251,3 @@ def _gain(text: str, order: str, estimator: Estimator, memory: Any, per_topic: b
         topics, order, memory, group_size=4, prompts=PROMPTS, steps=steps, per_cluster=per_topic, update=estimator.order
     )
     return float(np.nanmean(found.static - found.error) / topics.between_topics)
-
-
-def _simulated(context: Context) -> dict[tuple[str, Any, bool], Check]:
-    """The same shares from the stateful estimators on one simulated epoch of the reference world."""
-    design = Design(PROMPTS, _steps(REFERENCE_TOPICS, EPOCH), 0, 8 if context.quick else 16, context.design.seed)
-    rows = claim_rows(Settings((REFERENCE_TOPICS,), (4,), ("ebpo", "ebpo_debiased"), design), context.threads)
-    found = {}
-    for row in rows:
-        if row["order"] == "blocked":
-            kept = row["memory"].removeprefix("per topic, ")
-            memory: Any = float(kept.removeprefix("retention ")) if kept.startswith("retention") else kept
-            check = Check(row["gain_exact"], row["gain"], row["gain_se"], design.replicates - 1)
-            found[row["estimator"], memory, row["memory"].startswith("per topic")] = check
-    return found
-
-
-CLAIMS = (
-    Claim(
-        "R3",
-        "EBPO remark on bias",
-        "The bias from a batch inside its own prior decays as 1/T",
-        "stationary stream (not stated)",
-        "True of a prior that is not centred away, under a policy that stands still; centring puts the own batch's "
-        "mean in its place, a bias of S/(MG) a rollout for ever. A policy that learns drifts away from a prior that "
-        "never forgets.",
-        decaying_bias,
-        (
-            ("algorithm-1, stationary", "fails"),
-            (f"{NOT_CENTRED}, stationary", "holds"),
-            (f"{NOT_CENTRED}, drift", "fails"),
-            ("ebpo_debiased, drift", "fails"),
-        ),
-    ),
-    Claim(
-        "P2",
-        "EBPO Proposition 3.8",
-        "Presenting prompts by topic lowers the prior's error from Var(θ) to E Var(θ | topic)",
-        "the tracker adapts instantly to the topic",
-        "A running mean that never forgets gains almost nothing from topic order; the batch's mean, which centring "
-        "puts in its place, and a lagged prior per topic gain it where topics last longer than in the paper's epoch.",
-        topic_order,
-        (
-            ("algorithm-1", "holds_if"),
-            (NOT_CENTRED, "fails"),
-            ("ebpo_debiased", "fails"),
-            ("ebpo_debiased, prior per topic", "holds_if"),
-        ),
-    ),
-)

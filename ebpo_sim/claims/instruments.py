@@ -11,6 +11,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -44,13 +45,15 @@ STREAM: tuple[plain.Batch, ...] = (  # ragged; a group that failed, one that pas
     ((0, 1), (1, 1, 1, 0), (0.25, 0, 1), (0, 0, 0, 0, 1)),
 )
 SPREAD = ((0.1, 0.3), (0.6, 0.5), (0.95, 0.2))  # (p, weight) of the world of the closed forms
+TABLE = np.array([[-0.6, -0.6], [-0.4, 0.7], [-0.3, 0.5], [0.2, 0.2]])  # advantages A[k, r] of the closed forms
+RATES = (0.1, 0.45, 0.8)  # success probabilities of the policies that they move
 RULES: dict[str, tuple[Callable[[], Estimator], Callable[[Sequence[plain.Batch]], list[plain.Scored]]]] = {
-    "Algorithm 1": (lambda: make("ebpo"), plain.algorithm_1),
-    "released code": (lambda: make("ebpo_released"), plain.released),
-    "ebpo_debiased": (lambda: make("ebpo_debiased"), plain.repaired),
+    "Algorithm 1": (partial(make, "ebpo"), plain.algorithm_1),
+    "released code": (partial(make, "ebpo_released"), plain.released),
+    "ebpo_debiased": (partial(make, "ebpo_debiased"), plain.repaired),
     "ebpo_debiased, leave-one-out": (
-        lambda: make("ebpo_debiased", leave_one_out=True),
-        lambda stream: plain.repaired(stream, leave_one_out=True),
+        partial(make, "ebpo_debiased", leave_one_out=True),
+        partial(plain.repaired, leave_one_out=True),
     ),
 }
 
@@ -182,19 +185,25 @@ def _moments() -> tuple[float, float]:
 WORLD = "points:" + ",".join(f"{p:g}@{w:g}" for p, w in SPREAD)
 
 
+SIZES = (2, 4, 16)
+
+
+def _closed(size: int) -> dict[str, float]:
+    """S of the repair and of Algorithm 1 in the long run."""
+    within, between = _moments()
+    return {
+        "ebpo_debiased": within / size / (within / size + between),
+        "ebpo": 1 / (2 + (size - 1) * between / (within + between)),
+    }
+
+
 def _weights() -> float:
     """A weight that never exceeds S* may still be far below it; here it is S*."""
-    within, between = _moments()
-    found = []
-    for size in (2, 4, 16):
-        wanted = {
-            "ebpo_debiased": within / size / (within / size + between),
-            "ebpo": 1 / (2 + (size - 1) * between / (within + between)),
-        }
-        for name, weight in wanted.items():
-            used = limit_risk(make(name), parse_world(WORLD), size).shrinkage
-            found.append(_gap(float("nan") if used is None else used, weight))
-    return max(found)
+    return max(
+        _gap(limit_risk(make(name), parse_world(WORLD), size).shrinkage, weight)  # no weight is no number, and a gap
+        for size in SIZES
+        for name, weight in _closed(size).items()
+    )
 
 
 def _best_line() -> float:
@@ -204,7 +213,7 @@ def _best_line() -> float:
             limit_risk(make("ebpo_debiased"), parse_world(WORLD), size).mse,
             between * within / size / (within / size + between),
         )
-        for size in (2, 4, 16)
+        for size in SIZES
     )
 
 
@@ -233,15 +242,14 @@ def _batches() -> float:
 
 def _updates() -> float:
     """Natural and vanilla directions and the gradient's noise against sums over every group that can be drawn."""
-    table = np.array([[-0.6, -0.6], [-0.4, 0.7], [-0.3, 0.5], [0.2, 0.2]])
     found = []
-    for p in (0.1, 0.45, 0.8):
-        gap = advantage_gap(table, p)
+    for p in RATES:
+        gap = advantage_gap(TABLE, p)
         for optimiser, directions in (("natural", natural_directions), ("vanilla", vanilla_directions)):
             exact = [float((gap * d)[0]) for d in directions(p, 3)]
-            found.append(_gap(exact, plain.rates(table.tolist(), p, 3, optimiser)))
+            found.append(_gap(exact, plain.rates(TABLE.tolist(), p, 3, optimiser)))
     prior = Prior(tuple(p for p, _ in SPREAD), tuple(w for _, w in SPREAD))
-    found.append(_gap(gradient_noise(table, prior), plain.noise(table.tolist(), SPREAD)))
+    found.append(_gap(gradient_noise(TABLE, prior), plain.noise(TABLE.tolist(), SPREAD)))
     return max(found)
 
 
@@ -249,12 +257,8 @@ def _all_fail() -> float:
     """-S mu/sqrt(w(1 - 1/G) + S^2(T2 + w/G)), after centring, and for the repair without; S in closed form."""
     within, between = _moments()
     mu, found = sum(w * p for p, w in SPREAD), []
-    for size in (2, 4, 16):
-        weights = {
-            "ebpo": 1 / (2 + (size - 1) * between / (within + between)),
-            "ebpo_debiased": within / size / (within / size + between),
-        }
-        for name, s in weights.items():
+    for size in SIZES:
+        for name, s in _closed(size).items():
             scale = math.sqrt(within * (1 - 1 / size) + s * s * (between + within / size)) + plain.EPS
             found.append(_gap(limit_advantages(make(name), parse_world(WORLD), size)[0, 0], -s * mu / scale))
     return max(found)
@@ -292,9 +296,5 @@ def _adamw() -> float:
 
 
 def _adam_direction() -> float:
-    table = np.array([[-0.6, -0.6], [-0.4, 0.7], [-0.3, 0.5], [0.2, 0.2]])
-    found = []
-    for p in (0.1, 0.45, 0.8):
-        reward, change = adam_directions(table, p, 3)
-        found.append(_gap((reward[0], change[0]), plain.adam_rates(table.tolist(), p, 3)))
-    return max(found)
+    pairs = ((np.ravel(adam_directions(TABLE, p, 3)), plain.adam_rates(TABLE.tolist(), p, 3)) for p in RATES)
+    return max(_gap(*pair) for pair in pairs)

@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ebpo_sim.claims.base import Claim, Finding
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from ebpo_sim.plots import Figure, panels
 
 
 def plot(claim: Claim, findings: Sequence[Finding]) -> Figure:
     """How far the claim holds in every case, variant by variant; below 0 it is violated."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 1.6 + 0.55 * len(findings)), layout="constrained")
-    axis = figure.subplots()
+    figure, (axis,) = panels(9, 1.6 + 0.55 * len(findings))
     axis.axvline(0, color="black", lw=1)
     for i, finding in enumerate(reversed(findings)):
         effects = np.sort([c.effect for c in finding.cases])

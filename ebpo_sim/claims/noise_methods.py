@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ebpo_sim.claims.base import Case, Check, Claim, Context, Finding
+from ebpo_sim import rungs
+from ebpo_sim.claims import noise_rules
+from ebpo_sim.claims.base import Case, Check, Context, Finding, claim
 from ebpo_sim.claims.baseline_error import estimator_name
 from ebpo_sim.claims.family import cells, world
-from ebpo_sim.claims.noise_rules import EXACT, NAMES, small_cells
+from ebpo_sim.claims.noise_rules import EXACT, NAMES, each, small_cells, study
 from ebpo_sim.counts.exact import limit_risk, rule
-from ebpo_sim.counts.noise import MODELS, Noise, noise
+from ebpo_sim.counts.noise import MODELS
 from ebpo_sim.counts.sampled_noise import sampled_noise, scale_ratio
-from ebpo_sim.counts.streams import paired_ratio, stream_seed
-from ebpo_sim.estimators import make
-from ebpo_sim.studies.noise.study import TABLES, advantages
+from ebpo_sim.counts.streams import Mean, paired_ratio, stream_seed
 from ebpo_sim.worlds import intra_class_correlation
 
 Array = NDArray[np.float64]
@@ -33,26 +33,9 @@ TRAINING = 1.0  # cost of training a row over sampling it
 REGRET = 0.05  # of the cost that another group size would save
 
 
-@lru_cache(maxsize=65536)
-def found(name: str, text: str, group_size: int, scores: str, rows: float = 1.0) -> Noise:
-    """The exact noise of what reaches the policy, as noise_study has it."""
-    prior = rule(world(text), max(group_size, 32))
-    return noise(table_of(name, text, group_size, scores), prior, MODELS[scores], rows)
-
-
-def table_of(name: str, text: str, group_size: int, scores: str) -> Array:
-    return _table(name, text, group_size, scores if name in TABLES else "equal")
-
-
-@lru_cache(maxsize=16384)
-def _table(name: str, text: str, group_size: int, scores: str) -> Array:
-    return advantages(name, world(text), group_size, MODELS[scores])
-
-
-def study(text: str, group_size: int | str, name: str, scores: str, column: str = "nu_ratio") -> str:
-    """The command that shows it."""
-    named = "" if name in TABLES else f" --estimator {name}"
-    return f"noise_study --world {text} --group-size {group_size}{named}: {column}, {scores}"
+# What reaches the policy, as noise_study has it.
+found = partial(noise_rules.found, raw=False)
+table_of = partial(noise_rules.table_of, raw=False)
 
 
 def sampled(context: Context, names: tuple[str, str], scores: str, exact: float, rows: float = 1.0) -> Check:
@@ -63,10 +46,21 @@ def sampled(context: Context, names: tuple[str, str], scores: str, exact: float,
     mine, plain = sampled_noise(here, tables, MODELS[scores], *sizes)
     if rows < 1:
         (mine,) = sampled_noise(here, tables[:1], MODELS[scores], *sizes, rows)
-    ratio = scale_ratio(mine, plain)
-    return Check(exact, ratio.value, ratio.se, design.replicates - 1)
+    return context.confirmed(exact, scale_ratio(mine, plain))
 
 
+@claim(
+    "N4",
+    "EBPO (arXiv 2602.05165), small groups",
+    "EBPO has less gradient noise than GRPO and RLOO at an equal number of rollouts",
+    "long run, prompts that share nothing and are all in every batch",
+    "At G = 2 it needs fewer rollouts, unless norms are equal and ρ > .73; from G = 3 on it depends on both.",
+    (
+        *each("holds holds_if holds_if", "idealised, "),
+        *each("holds_if holds_if holds_if", "algorithm-1, "),
+        *each("holds holds_if holds_if", "ebpo_debiased, "),
+    ),
+)
 def small_groups(context: Context) -> list[Finding]:
     """N4: nu of EBPO below the smaller of GRPO's and RLOO's, at equal rollouts; effect 1 - ratio."""
     findings = []
@@ -82,7 +76,7 @@ def small_groups(context: Context) -> list[Finding]:
             reference, size = context.reference, context.reference_size
             exact = found(name, reference, size, scores).nu / found("rloo", reference, size, scores).nu
             check = sampled(context, (name, "rloo"), scores, exact)
-            effect = f"noise scale / RLOO's, {reference}, G={size}"
+            effect = f"noise scale / RLOO's, {context.where}"
             named = f"{variant}, {NAMES[scores]}"
             findings.append(Finding(named, cases, SMALL[scores], effect, exact, check, "score_table"))
     return findings
@@ -95,11 +89,23 @@ def _expected(name: str, text: str, size: int, scores: str) -> bool:
         return size == 2
     here = world(text)
     prior, rho = rule(here, size), intra_class_correlation(here)
-    estimator = make(name, prior=prior) if name == "oracle_linear" else make(name)
-    weight = limit_risk(estimator, here, size).shrinkage or 0.0
+    weight = limit_risk(rungs.bound(name, prior, rungs.COUNTS), here, size).shrinkage or 0.0
     return size * weight * (1 + (size - 2) * rho) < 2 * (1 - rho) * (size - 1 + weight)
 
 
+@claim(
+    "N5",
+    "this project",
+    "Rows skipped without bias down to GRPO's share leave less noise than GRPO",
+    "kept with q = min(1, |A| |s|/tau), weighed 1/q",
+    "Skipping pays where wrong answers carry the larger scores; with equal norms GRPO's silent groups cost less.",
+    (
+        ("unbiased", "holds"),
+        *each("fails fails fails", "ebpo, "),
+        *each("fails fails fails", "table, "),
+        *each("fails holds fails", "score_table, "),
+    ),
+)
 def skipped_rows(context: Context) -> list[Finding]:
     """N5: expected updates (`_unbiased`); nu at GRPO's share of rows against GRPO's, effect 1 - ratio."""
     findings = [_unbiased(context)]
@@ -108,13 +114,13 @@ def skipped_rows(context: Context) -> list[Finding]:
             cases = []
             for text, _, size in small_cells(context):
                 plain = found("grpo", text, size, scores)
-                ratio = found(name, text, size, scores, plain.rows).nu / plain.nu
+                ratio = found(name, text, size, scores, rows=plain.rows).nu / plain.nu
                 cases.append(Case(study(text, size, name, scores, "nu_ratio_same_rows"), 1 - ratio))
             reference, size = context.reference, context.reference_size
             plain = found("grpo", reference, size, scores)
-            exact = found(name, reference, size, scores, plain.rows).nu / plain.nu
+            exact = found(name, reference, size, scores, rows=plain.rows).nu / plain.nu
             check = sampled(context, (name, "grpo"), scores, exact, plain.rows)
-            effect = f"noise scale / GRPO's at its share of rows, {reference}, G={size}"
+            effect = f"noise scale / GRPO's at its share of rows, {context.where}"
             findings.append(Finding(f"{name}, {NAMES[scores]}", cases, "", effect, exact, check))
     return findings
 
@@ -127,12 +133,23 @@ def _unbiased(context: Context) -> Finding:
         tables, model = [table_of("table", text, size, "softmax")], MODELS["softmax"]
         sizes = design.prompts // 2, design.replicates, design.seed
         every, part = (sampled_noise(world(text), tables, model, *sizes, rows)[0] for rows in (1.0, 0.25))
-        checks[text] = Check(1.0, *paired_ratio(part.signal_R, every.signal_R), design.replicates - 1)
+        checks[text] = context.confirmed(1.0, paired_ratio(part.signal_R, every.signal_R))
         cases.append(Case(study(text, size, "table", "softmax", "cosine"), checks[text].p_value - 1e-5))
-    name = f"update along the gradient, a quarter of the rows / all, {context.reference}, G={size}"
+    name = f"update along the gradient, a quarter of the rows / all, {context.where}"
     return Finding("unbiased", cases, "", name, 1.0, checks[context.reference])
 
 
+@claim(
+    "N6",
+    "arXiv 2603.01162",
+    "One group size is best for all budgets",
+    "prompts drawn anew; cost (N + nu)(1 + share of trained rows), a loss below 5 % forgiven",
+    "With one right answer a small G is near the best throughout; with equal norms G depends on the budget.",
+    (
+        *each("fails holds holds holds fails fails", "rloo, ", ", all budgets", ", as pass rates rise"),
+        *each("holds holds holds holds fails holds", "score_table, ", ", all budgets", ", as pass rates rise"),
+    ),
+)
 def one_group_size(context: Context) -> list[Finding]:
     """N6: cost to a target (N + nu)(1 + rows) for N rollouts a step, of G in GRID; effect: REGRET less what the best
     single G loses, against the best G of each budget (at one world), or of each pass rate (at the smallest budget)."""
@@ -172,6 +189,14 @@ def _regret(cost: Array) -> float:
     return float((cost.max(axis=0) - 1).min())
 
 
+@claim(
+    "N7",
+    "Dr. GRPO (arXiv 2503.20783) as it is read",
+    "Leaving out the denominator is a change of the step size",
+    "binary rewards, prompts that share nothing",
+    "A group's own spread turns the update as well, by little; a batch's spread only rescales it.",
+    (("group's spread", "holds_if"), ("batch's spread", "holds")),
+)
 def denominators(context: Context) -> list[Finding]:
     """N7: cosine of the expected updates with and without the division; effect 1e-9 - (1 - cosine)."""
     findings = []
@@ -186,7 +211,7 @@ def denominators(context: Context) -> list[Finding]:
         reference, size = context.reference, context.reference_size
         exact = found(name, reference, size, "softmax").cosine
         check = _sampled_cosine(context, name, exact)
-        effect = f"cosine with dr_grpo's expected update, {reference}, G={size}"
+        effect = f"cosine with dr_grpo's expected update, {context.where}"
         findings.append(Finding(variant, cases, "G ≤ 3 or one p(1-p)", effect, exact, check, strict=False))
     return findings
 
@@ -209,81 +234,4 @@ def _sampled_cosine(context: Context, name: str, exact: float) -> Check:
     value = float(mean[0] / np.sqrt(mean[1] * mean[2]))
     spread = float(np.std(influence, ddof=1))
     se = value * spread / len(parts) ** 0.5 if spread > 1e-9 else 0.0  # one rule up to a scale: rounding alone
-    return Check(exact, value, se, len(parts) - 1)
-
-
-CLAIMS = (
-    Claim(
-        "N4",
-        "EBPO (arXiv 2602.05165), small groups",
-        "EBPO has less gradient noise than GRPO and RLOO at an equal number of rollouts",
-        "long run, prompts that share nothing and are all in every batch",
-        "At G = 2 it needs fewer rollouts, unless norms are equal and ρ > .73; from G = 3 on it depends on both.",
-        small_groups,
-        (
-            ("idealised, equal norms", "holds"),
-            ("idealised, one logit", "holds_if"),
-            ("idealised, softmax", "holds_if"),
-            ("algorithm-1, equal norms", "holds_if"),
-            ("algorithm-1, one logit", "holds_if"),
-            ("algorithm-1, softmax", "holds_if"),
-            ("ebpo_debiased, equal norms", "holds"),
-            ("ebpo_debiased, one logit", "holds_if"),
-            ("ebpo_debiased, softmax", "holds_if"),
-        ),
-    ),
-    Claim(
-        "N5",
-        "this project",
-        "Rows skipped without bias down to GRPO's share leave less noise than GRPO",
-        "kept with q = min(1, |A| |s|/tau), weighed 1/q",
-        "Skipping pays where wrong answers carry the larger scores; with equal norms GRPO's silent groups cost less.",
-        skipped_rows,
-        (
-            ("unbiased", "holds"),
-            ("ebpo, equal norms", "fails"),
-            ("ebpo, one logit", "fails"),
-            ("ebpo, softmax", "fails"),
-            ("table, equal norms", "fails"),
-            ("table, one logit", "fails"),
-            ("table, softmax", "fails"),
-            ("score_table, equal norms", "fails"),
-            ("score_table, one logit", "holds"),
-            ("score_table, softmax", "fails"),
-        ),
-    ),
-    Claim(
-        "N6",
-        "arXiv 2603.01162",
-        "One group size is best for all budgets",
-        "prompts drawn anew; cost (N + nu)(1 + share of trained rows), a loss below 5 % forgiven",
-        "With one right answer a small G is near the best throughout; with equal norms G depends on the budget.",
-        one_group_size,
-        (
-            ("rloo, equal norms, all budgets", "fails"),
-            ("rloo, equal norms, as pass rates rise", "holds"),
-            ("rloo, one logit, all budgets", "holds"),
-            ("rloo, one logit, as pass rates rise", "holds"),
-            ("rloo, softmax, all budgets", "fails"),
-            ("rloo, softmax, as pass rates rise", "fails"),
-            ("score_table, equal norms, all budgets", "holds"),
-            ("score_table, equal norms, as pass rates rise", "holds"),
-            ("score_table, one logit, all budgets", "holds"),
-            ("score_table, one logit, as pass rates rise", "holds"),
-            ("score_table, softmax, all budgets", "fails"),
-            ("score_table, softmax, as pass rates rise", "holds"),
-        ),
-    ),
-    Claim(
-        "N7",
-        "Dr. GRPO (arXiv 2503.20783) as it is read",
-        "Leaving out the denominator is a change of the step size",
-        "binary rewards, prompts that share nothing",
-        "A group's own spread turns the update as well, by little; a batch's spread only rescales it.",
-        denominators,
-        (
-            ("group's spread", "holds_if"),
-            ("batch's spread", "holds"),
-        ),
-    ),
-)
+    return context.confirmed(exact, Mean(value, se))

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from statistics import fmean, pvariance, stdev, variance
 from typing import NamedTuple
 
@@ -25,28 +26,24 @@ class Scored(NamedTuple):
     advantage: list[list[float]]
 
 
-def algorithm_1(stream: Sequence[Batch]) -> list[Scored]:
+def algorithm_1(stream: Sequence[Batch], forget: bool = False) -> list[Scored]:
     """EBPO's Algorithm 1: learn from the batch, then score it. S = (v/n)/(v/n + t) with the variances v of all rewards
-    and t of all group means so far (both over their number), mu the mean of all rewards; batch standardisation."""
+    and t of all group means so far (both over their number), mu the mean of all rewards; batch standardisation.
+    forget: as the authors' public code, every batch for itself, with mu the mean of its group means."""
     rewards: list[float] = []
     means: list[float] = []
     found = []
     for batch in stream:
+        if forget:
+            rewards, means = [], []
         rewards += [r for group in batch for r in group]
         means += [fmean(group) for group in batch]
         weights = [_weight(pvariance(rewards), pvariance(means), len(group)) for group in batch]
-        found.append(_standardised(batch, _line(batch, weights, fmean(rewards))))
+        found.append(_standardised(batch, _line(batch, weights, fmean(means if forget else rewards))))
     return found
 
 
-def released(stream: Sequence[Batch]) -> list[Scored]:
-    """The authors' public code: as Algorithm 1, but every batch for itself, with mu the mean of its group means."""
-    found = []
-    for batch in stream:
-        rewards, means = [r for group in batch for r in group], [fmean(group) for group in batch]
-        weights = [_weight(pvariance(rewards), pvariance(means), len(group)) for group in batch]
-        found.append(_standardised(batch, _line(batch, weights, fmean(means))))
-    return found
+released = partial(algorithm_1, forget=True)
 
 
 def repaired(stream: Sequence[Batch], leave_one_out: bool = False) -> list[Scored]:
@@ -160,40 +157,47 @@ def adamw(
     return theta
 
 
+def _policy(p: float, arms: int) -> list[float]:
+    return [p] + [(1 - p) / (arms - 1)] * (arms - 1)
+
+
+def _drawn(pi: Sequence[float], size: int) -> Iterator[tuple[float, int, tuple[int, ...]]]:
+    """Every group of arms that can be drawn: its probability, how many are right, the arms."""
+    for arms in itertools.product(range(len(pi)), repeat=size):
+        yield math.prod(pi[a] for a in arms), sum(a == 0 for a in arms), arms
+
+
+def _along(pi: Sequence[float], move: Sequence[float]) -> tuple[float, float]:
+    """(dp, dH) of a softmax policy whose logits move so."""
+    level = -sum(x * math.log(x) for x in pi)
+    reward = sum(pi[0] * ((b == 0) - x) * m for b, (x, m) in enumerate(zip(pi, move, strict=True)))
+    return reward, sum(-x * (math.log(x) + level) * m for x, m in zip(pi, move, strict=True))
+
+
 def adam_rates(table: Sequence[Sequence[float]], p: float, arms: int) -> tuple[float, float]:
     """(dp, dH) of a softmax policy with one right arm when every logit moves by E g / sqrt(E g^2), g the policy
     gradient of one group with the advantages table[k][r]: over all groups of arms that can be drawn, one by one."""
-    pi = [p] + [(1 - p) / (arms - 1)] * (arms - 1)
-    size = len(table) - 1
+    pi, size = _policy(p, arms), len(table) - 1
     first, second = [0.0] * arms, [0.0] * arms
-    for drawn in itertools.product(range(arms), repeat=size):
-        chance = math.prod(pi[a] for a in drawn)
-        k = sum(a == 0 for a in drawn)
+    for chance, k, drawn in _drawn(pi, size):
         for b in range(arms):
             g = sum(table[k][a == 0] * ((a == b) - pi[b]) for a in drawn) / size
             first[b] += chance * g
             second[b] += chance * g * g
-    move = [f / math.sqrt(s) for f, s in zip(first, second, strict=True)]
-    level = -sum(x * math.log(x) for x in pi)
-    reward = sum(p * ((b == 0) - pi[b]) * move[b] for b in range(arms))
-    return reward, sum(-pi[b] * (math.log(pi[b]) + level) * move[b] for b in range(arms))
+    return _along(pi, [f / math.sqrt(s) for f, s in zip(first, second, strict=True)])
 
 
 def rates(table: Sequence[Sequence[float]], p: float, arms: int, optimiser: str) -> tuple[float, float]:
     """(dp, dH) of the same policy when one group moves its logits: by the mean of A (e_a - pi) (vanilla), or by the
     mean of A e_a / pi_a (natural), over all groups of arms that can be drawn, one by one."""
-    pi = [p] + [(1 - p) / (arms - 1)] * (arms - 1)
-    size = len(table) - 1
+    pi, size = _policy(p, arms), len(table) - 1
     move = [0.0] * arms
-    for drawn in itertools.product(range(arms), repeat=size):
-        chance, k = math.prod(pi[a] for a in drawn), sum(a == 0 for a in drawn)
+    for chance, k, drawn in _drawn(pi, size):
         for a in drawn:
             step = chance * table[k][a == 0] / size
             for b in range(arms):
                 move[b] += step * ((a == b) / pi[b] if optimiser == "natural" else (a == b) - pi[b])
-    level = -sum(x * math.log(x) for x in pi)
-    reward = sum(p * ((b == 0) - pi[b]) * move[b] for b in range(arms))
-    return reward, sum(-pi[b] * (math.log(pi[b]) + level) * move[b] for b in range(arms))
+    return _along(pi, move)
 
 
 def noise(table: Sequence[Sequence[float]], spread: Sequence[tuple[float, float]]) -> float:
@@ -211,7 +215,7 @@ def noise(table: Sequence[Sequence[float]], spread: Sequence[tuple[float, float]
 
 def penalty_signal(p: float, size: int, arms: int) -> float:
     """|mean| over root total variance of the move of all logits, -(e_a - pi) averaged over a group of wrong answers."""
-    pi = [p] + [(1 - p) / (arms - 1)] * (arms - 1)
+    pi = _policy(p, arms)
     moves = [
         [fmean(pi[b] - (a == b) for a in drawn) for b in range(arms)]
         for drawn in itertools.product(range(1, arms), repeat=size)

@@ -55,21 +55,15 @@ def one_logit(p: ArrayLike) -> Scores:
     return Scores((1 - p) ** 2, p**2, np.ones_like(p))
 
 
-def softmax(p: ArrayLike, arms: int = ARMS, length: int = 1) -> Scores:
-    """`length` steps of `arms` softmax arms each, one right, the wrong ones equally likely, no parameter shared.
-
-    All steps must be right, each with s = p^(1/L); q = (1-s)/(K-1). A right step has |s|^2 = (1-s)^2 K/(K-1), a wrong
-    one (1-q)^2 + s^2 + (K-2) q^2. In a wrong answer a step is wrong with probability
-    (1-s)/(1-p) = 1/(1 + s + .. + s^(L-1)).
-    """
-    if arms < 2 or length < 1:
-        raise InputError(f"softmax scores need at least 2 arms and 1 step, got {arms!r} arms and {length!r} steps")
-    s = np.asarray(p, dtype=np.float64) ** (1 / length)
-    q = (1 - s) / (arms - 1)
-    wrong_step = 1 / np.sum(s[..., None] ** np.arange(length), axis=-1)
-    right, wrong = (1 - s) ** 2 * arms / (arms - 1), (1 - q) ** 2 + s**2 + (arms - 2) * q**2
-    mixed = wrong_step * wrong + (1 - wrong_step) * right
-    return Scores(length * right, length * mixed, length * wrong_step**2 * arms / (arms - 1))
+def softmax(p: ArrayLike, arms: int = ARMS) -> Scores:
+    """`arms` softmax arms, one right, the wrong ones equally likely with q = (1-p)/(K-1) each: the right one has
+    |s|^2 = (1-p)^2 K/(K-1), a wrong one (1-q)^2 + p^2 + (K-2) q^2."""
+    if arms < 2:
+        raise InputError(f"softmax scores need at least 2 arms, got {arms!r}: one is right")
+    p = np.asarray(p, dtype=np.float64)
+    q = (1 - p) / (arms - 1)
+    apart = np.full_like(p, arms / (arms - 1))
+    return Scores((1 - p) ** 2 * arms / (arms - 1), (1 - q) ** 2 + p**2 + (arms - 2) * q**2, apart)
 
 
 MODELS: dict[str, Model] = {"equal": equal, "one_logit": one_logit, "softmax": softmax}

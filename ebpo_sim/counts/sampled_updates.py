@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_softmax
 
-from ebpo_sim.counts.kernels import STATE_WORDS, count_successes
-from ebpo_sim.counts.streams import Design, stream_seed
+from ebpo_sim.counts.kernels import count_successes
+from ebpo_sim.counts.streams import Design, generators, stream_seed
 from ebpo_sim.counts.updates import advantages_by_count, entropy, entropy_gradient, policies, success_gradient
 from ebpo_sim.errors import InputError
 from ebpo_sim.estimators import Estimator
@@ -38,9 +38,7 @@ def one_step_changes(
     found = {name: np.zeros((len(estimators), 2, design.replicates)) for name in ("natural", "vanilla")}
     scored = design.steps - design.burn_in
     for replicate, seed in enumerate(stream_seed(design.seed, world.name, group_size).spawn(design.replicates)):
-        prompt_seed, rollout_seed = seed.spawn(2)
-        rng = np.random.Generator(np.random.PCG64DXSM(prompt_seed))
-        words = rollout_seed.generate_state(STATE_WORDS, np.uint64).astype(np.uint64)
+        rng, words = generators(seed)
         states = [estimator.init() for estimator in estimators]
         for step in range(design.steps):
             p_P = world.sample(rng, design.prompts)

@@ -53,11 +53,29 @@ class Mean(NamedTuple):
     value: float
     se: float
 
+    def columns(self, name: str) -> dict[str, float | None]:
+        """The two in a row of a table; None for NaN, a quantity that does not exist."""
+        return {
+            name: None if np.isnan(self.value) else self.value,
+            f"{name}_se": None if np.isnan(self.se) else self.se,
+        }
+
 
 def stream_seed(seed: int, world: str, group_size: int) -> np.random.SeedSequence:
     """The seed of one (world, group size) cell, by name, so that cells do not depend on one another."""
     digest = hashlib.sha256(f"{world}|{group_size}".encode()).digest()
     return np.random.SeedSequence([seed, *np.frombuffer(digest[:16], dtype=np.uint32).tolist()])
+
+
+def words_of(seed: np.random.SeedSequence) -> NDArray[np.uint64]:
+    """The state that the compiled rollouts advance."""
+    return seed.generate_state(STATE_WORDS, np.uint64).astype(np.uint64)
+
+
+def generators(seed: np.random.SeedSequence) -> tuple[np.random.Generator, NDArray[np.uint64]]:
+    """(of the prompts, of the rollouts) of a replicate."""
+    prompts, rollouts = seed.spawn(2)
+    return np.random.Generator(np.random.PCG64DXSM(prompts)), words_of(rollouts)
 
 
 def batch_sums(
@@ -81,9 +99,7 @@ def simulate_stream(world: World, group_size: int, design: Design, threads: int 
     seeds = stream_seed(design.seed, world.name, group_size).spawn(design.replicates)
 
     def one(seed: np.random.SeedSequence) -> Array:
-        prompt_seed, rollout_seed = seed.spawn(2)
-        rng = np.random.Generator(np.random.PCG64DXSM(prompt_seed))
-        words = rollout_seed.generate_state(STATE_WORDS, np.uint64).astype(np.uint64)
+        rng, words = generators(seed)
         return np.stack([batch_sums(world, group_size, design.prompts, rng, words) for _ in range(design.steps)])
 
     with ThreadPoolExecutor(max_workers=max(1, threads)) as pool:

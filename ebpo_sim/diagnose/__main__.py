@@ -74,11 +74,7 @@ def main(argv: Sequence[str]) -> None:
     )
     figures = diagnosis_plots.figures(made[0]) if len(made) == 1 else {}
     rows = [row for d in made for row in as_rows(d)]
-    if rows:
-        report.write_csv(out / "ratios.csv", rows)
-    report.write_bytes(out / "diagnosis.json", content.encode())
-    for name, figure in figures.items():
-        report.save_figure(out / name, figure)
+    report.write_files(out, {**({"ratios.csv": rows} if rows else {}), "diagnosis.json": content, **figures})
     if args.json:
         report.say(content)
         return

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ebpo_sim.diagnose.intervals import LEVEL, Components, Estimate, components
+from ebpo_sim.diagnose.intervals import Components, Estimate, around, components
 from ebpo_sim.diagnose.population import Population
 from ebpo_sim.diagnose.ratios import ratios
 from ebpo_sim.diagnose.shape import zero_signal
@@ -84,8 +84,7 @@ def cluster_gain(whole: Components, parts: list[Part], group_size: int) -> Estim
     drawn = drawn[np.isfinite(drawn)]
     if not np.isfinite(value[0]) or len(drawn) < 20:
         return None
-    low, middle, high = np.quantile(drawn, [(1 - LEVEL) / 2, 0.5, (1 + LEVEL) / 2])
-    return Estimate(float(value[0]), float(value[0] + low - middle), float(value[0] + high - middle))
+    return around(float(value[0]), drawn)
 
 
 def _relative(share: np.ndarray, moments: np.ndarray, between: float | None, group_size: int) -> np.ndarray:

@@ -15,12 +15,13 @@ import numpy as np
 from ebpo_sim import cli, report
 from ebpo_sim.counts.exact import limit_risk, rule
 from ebpo_sim.diagnose.columns import Columns
-from ebpo_sim.diagnose.gathering import Log, Partial, Stratum
+from ebpo_sim.diagnose.gathering import gather
 from ebpo_sim.diagnose.intervals import Estimate, components
 from ebpo_sim.diagnose.population import Population, populations
 from ebpo_sim.diagnose.ratios import ratios
 from ebpo_sim.diagnose.splits import DRAWS, split
 from ebpo_sim.estimators import make
+from ebpo_sim.tables import Chunk
 from ebpo_sim.worlds import World, intra_class_correlation, parse_world
 
 WORLDS = ("beta:2,3", "beta:0.5,0.7", "beta:0.1,0.1", "points:0.2,0.7", "points:0.02@0.7,0.9@0.3")
@@ -50,14 +51,9 @@ class Options:
 def simulate(world: World, design: Design, rng: np.random.Generator) -> Population:
     """Prompts of the world with binomial counts."""
     p = world.sample(rng, design.prompts)
-    n = np.full(design.prompts, float(design.rollouts))
-    s = rng.binomial(design.rollouts, p).astype(np.float64)
-    key = np.arange(design.prompts, dtype=np.int64) << 24
-    zero = np.zeros(design.prompts)
-    low, high = (s == n).astype(np.float64), (s > 0).astype(np.float64)
-    groups = Partial(key, n, s / n, s * (n - s) / n, low, high, zero + 1, zero)
+    counts = {"rollouts": np.full(design.prompts, design.rollouts), "successes": rng.binomial(design.rollouts, p)}
     columns = Columns("prompts", {"rollouts": "rollouts", "successes": "successes"})
-    return populations(Log(groups, (Stratum("", "", None),), columns, design.prompts, 0))[0]
+    return populations(gather(iter([Chunk("simulated", 1, counts, design.prompts)]), columns))[0]
 
 
 def study(text: str, design: Design) -> list[dict[str, Any]]:

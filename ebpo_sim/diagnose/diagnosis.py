@@ -11,7 +11,7 @@ import numpy as np
 
 from ebpo_sim.diagnose.advice import Advice, advise, of_parts
 from ebpo_sim.diagnose.breakdown import Part, by_cluster, by_step, cluster_gain
-from ebpo_sim.diagnose.intervals import MIXED, Components, Estimate, components, proportion
+from ebpo_sim.diagnose.intervals import MIXED, Components, Estimate, components, normal, proportion
 from ebpo_sim.diagnose.population import Population
 from ebpo_sim.diagnose.ratios import Table, ratios
 from ebpo_sim.diagnose.shape import Shape, advantage_gap, shape, zero_signal
@@ -121,8 +121,7 @@ def _length(population: Population) -> Estimate | None:
     if x is None:
         return None
     mean = float(weight @ x / weight.sum())
-    half = 1.959964 * math.sqrt(float(weight @ (x - mean) ** 2) / weight.sum() / max(weight.sum() - 1, 1))
-    return Estimate(mean, mean - half, mean + half)
+    return normal(mean, float(weight @ (x - mean) ** 2) / weight.sum() / max(weight.sum() - 1, 1))
 
 
 def _saturated(population: Population) -> tuple[Estimate, Estimate]:

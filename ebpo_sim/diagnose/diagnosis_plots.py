@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ebpo_sim import labels
 from ebpo_sim.diagnose.diagnosis import Diagnosis
 from ebpo_sim.diagnose.intervals import Estimate
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+from ebpo_sim.plots import Axes, Figure, panels
 
 SHOWN = ("ebpo", "ebpo_debiased", "ebpo_nonparametric", "james_stein")  # where they are studied
 
@@ -30,8 +26,7 @@ def figures(d: Diagnosis) -> dict[str, Figure]:
 
 def pass_rates(d: Diagnosis) -> Figure:
     """Histogram of observed rates; over it the mass that the prior puts into each bin, over bootstrap fits."""
-    figure = _figure(7.0, 4.2)
-    axis = figure.subplots()
+    figure, (axis,) = panels(7.0, 4.2)
     rate, weight = d.rates
     low, high = (0.0, 1.0) if d.binary else (float(rate.min()), float(rate.max()))
     edges = _edges(d, low, high)
@@ -64,8 +59,7 @@ def _edges(d: Diagnosis, low: float, high: float) -> np.ndarray:
 
 def ratio_vs_group_size(d: Diagnosis) -> Figure:
     """Long-run ratios as lines with bands, model-free ones as points with bars."""
-    figure = _figure(7.4, 4.6)
-    axis = figure.subplots()
+    figure, (axis,) = panels(7.4, 4.6)
     names = [n for n in SHOWN if any(r.estimator == n for r in d.table.rows)]
     names = names or [n for n in dict.fromkeys(r.same_as for r in d.table.rows) if n != labels.REFERENCE][:4]
     top, colour_of = 1.3, labels.colours(names)
@@ -102,8 +96,7 @@ def ratio_vs_group_size(d: Diagnosis) -> Figure:
 
 def steps(d: Diagnosis) -> Figure:
     """Mean reward, intra-class correlation and zero-signal groups above; error ratios below."""
-    figure = _figure(7.4, 6.0)
-    above, below = figure.subplots(2, sharex=True)
+    figure, (above, below) = panels(7.4, 6.0, rows=2, sharex=True)
     x = np.array([p.start for p in d.steps])
     _track(above, x, [p.found.mean for p in d.steps], "tab:gray", "mean reward")
     _track(above, x, [p.found.icc for p in d.steps], "tab:blue", "intra-class correlation")
@@ -131,9 +124,3 @@ def _track(axis: Axes, x: np.ndarray, found: Sequence[Estimate | None], colour: 
 
 def _ends(e: Estimate) -> tuple[float, float]:
     return (e.value if e.low is None else e.low), (e.value if e.high is None else e.high)
-
-
-def _figure(width: float, height: float) -> Figure:
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), layout="constrained")

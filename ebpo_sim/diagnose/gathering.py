@@ -122,10 +122,11 @@ def merged(parts: Sequence[Partial]) -> Partial:
 
     n = sum n_i, mean = sum n_i mean_i / n, m2 = sum m2_i + sum n_i (mean_i - mean)^2.
     """
-    whole = _joined(parts)
-    order = np.argsort(whole.key, kind="stable")
-    key = whole.key[order]
-    n, mean, m2, low, high, _, length = (x[order] for x in whole[1:])
+    whole = parts[0] if len(parts) == 1 else _joined(parts)
+    if np.any(whole.key[1:] < whole.key[:-1]):
+        order = np.argsort(whole.key, kind="stable")
+        whole = Partial(whole.key[order], *(x[order] for x in whole[1:]))
+    key, n, mean, m2, low, high, _, length = whole
     start = np.flatnonzero(np.diff(key, prepend=-1))
     each = np.diff(start, append=len(key))
     total = np.add.reduceat(n, start)
@@ -189,16 +190,8 @@ def _rollouts(chunk: Chunk, columns: Columns, prompts: _Coder, stratum: Ints) ->
     key, x, length = key[known], total[known], length[known]
     if not len(key):
         return _NOTHING, chunk.size
-    if np.any(key[1:] < key[:-1]):
-        order = np.argsort(key, kind="stable")
-        key, x, length = key[order], x[order], length[order]
-    start = np.flatnonzero(np.diff(key, prepend=-1))
-    n = np.diff(start, append=len(key)).astype(np.float64)
-    low, high = np.minimum.reduceat(x, start), np.maximum.reduceat(x, start)
-    mean = np.where(low == high, low, np.add.reduceat(x, start) / n)
-    m2 = np.add.reduceat((x - np.repeat(mean, n.astype(np.int64))) ** 2, start)
-    lengths = np.add.reduceat(length, start)
-    return Partial(key[start], n, mean, m2, low, high, np.ones(len(n)), lengths), int(chunk.size - known.sum())
+    one = np.ones(len(key))
+    return merged([Partial(key, one, x, 0 * one, x, x, one, length)]), int(chunk.size - known.sum())
 
 
 def _prompts(chunk: Chunk, columns: Columns, prompts: _Coder, stratum: Ints) -> Partial:

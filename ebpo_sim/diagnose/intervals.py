@@ -22,6 +22,7 @@ from ebpo_sim.diagnose.population import Features, Population
 
 Array = NDArray[np.float64]
 LEVEL = 0.95
+Z = 1.959964  # of a normal interval at LEVEL
 MIXED = 10  # groups with different rewards below which no interval is given: the bootstrap cannot see what is rare
 BLOCKS = 1000  # more prompts than this are drawn in random blocks of equal size
 
@@ -113,10 +114,22 @@ def _influences(found: Features, point: Array) -> Array:
 
 def proportion(p: float, total: float) -> Estimate:
     """Wilson's interval for a proportion p of `total`."""
-    z = 1.959964
+    z = Z
     centre = (p + z * z / (2 * total)) / (1 + z * z / total)
     half = z / (1 + z * z / total) * math.sqrt(p * (1 - p) / total + z * z / (4 * total**2))
     return Estimate(p, max(0.0, centre - half), min(1.0, centre + half))
+
+
+def around(value: float, replicates: Array) -> Estimate:
+    """The replicates' percentiles, shifted so that their median falls on the value."""
+    low, middle, high = np.quantile(replicates, [(1 - LEVEL) / 2, 0.5, (1 + LEVEL) / 2])
+    return Estimate(value, float(value + low - middle), float(value + high - middle))
+
+
+def normal(value: float, variance: float, least: float = -math.inf, most: float = math.inf) -> Estimate:
+    """The normal interval of an estimate with this variance, cut at the ends."""
+    half = Z * math.sqrt(variance)
+    return Estimate(value, value - half, value + half).clipped(least, most)
 
 
 def bca(value: float, replicates: Array, influence: Array, multiplicity: Array) -> Estimate:

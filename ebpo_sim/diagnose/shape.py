@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.special import gammaln
 
 from ebpo_sim.counts.exact import POPULATION, limit_risk
-from ebpo_sim.diagnose.intervals import LEVEL, Estimate, proportion
+from ebpo_sim.diagnose.intervals import Estimate, around, normal, proportion
 from ebpo_sim.estimators import Estimator, baseline_table
 from ebpo_sim.groups import count_groups
 from ebpo_sim.numbers import formulas
@@ -71,13 +71,13 @@ def zero_signal(
         value = float(c @ each / total)
         if np.all(each == each[0]):  # no spread is no certainty
             return proportion(float(each[0]), total * independent), "counted"
-        half = 1.959964 * float(np.sqrt(c @ (each - value) ** 2 / total / max(total * independent - 1, 1)))
-        return Estimate(value, value - half, value + half).clipped(0, 1), "counted"
+        variance = float(c @ (each - value) ** 2 / total / max(total * independent - 1, 1))
+        return normal(value, variance, 0, 1), "counted"
     if found is None:
         return None
     value = float(np.dot(found.prior.weights, formulas.degenerate_probability(np.array(found.prior.nodes), group_size)))
     replicates = found.weights @ formulas.degenerate_probability(found.nodes, group_size)
-    return Estimate(value, *_around(value, replicates)).clipped(0, 1), "modelled"
+    return around(value, replicates).clipped(0, 1), "modelled"
 
 
 def curved_ratio(estimator: Estimator, counts: Counts, found: Shape, group_size: int) -> Estimate | None:
@@ -96,13 +96,7 @@ def curved_ratio(estimator: Estimator, counts: Counts, found: Shape, group_size:
     mse = np.einsum("bj,jk,bjk->b", found.weights, pmf, error)
     within = found.weights @ (found.nodes * (1 - found.nodes)) / group_size
     ratios = mse[within > 0] / within[within > 0]
-    return Estimate(value, *_around(value, ratios)) if len(ratios) > 10 else Estimate(value, None, None)
-
-
-def _around(value: float, replicates: Array) -> tuple[float, float]:
-    """Percentiles of the replicates, shifted so that their median falls on the value."""
-    low, middle, high = np.quantile(replicates, [(1 - LEVEL) / 2, 0.5, (1 + LEVEL) / 2])
-    return float(value + low - middle), float(value + high - middle)
+    return around(value, ratios) if len(ratios) > 10 else Estimate(value, None, None)
 
 
 def _all_of(good: Array, n: Array, group_size: int) -> Array:

@@ -7,24 +7,9 @@ elementwise; ranges are the caller's to check, because kernels call these too.
 """
 
 
-def icc(within, between):
-    """Intra-class correlation rho = T2 / (w + T2), in [0, 1]. Undefined (0/0) when every reward is equal."""
-    return between / (within + between)
-
-
 def oracle_shrinkage(within, between, group_size):
-    """S* = (w/G) / (w/G + T2), the weight that minimises `linear_risk`. EBPO Theorem 3.3 with the true moments."""
+    """S* = (w/G) / (w/G + T2), which minimises (1-S)^2 w/G + S^2 T2. EBPO Theorem 3.3 with the true moments."""
     return within / (within + group_size * between)
-
-
-def oracle_shrinkage_icc(icc, group_size):
-    """S* = (1 - rho) / (1 + (G-1) rho): `oracle_shrinkage` as a function of the intra-class correlation."""
-    return (1 - icc) / (1 + (group_size - 1) * icc)
-
-
-def linear_risk(shrinkage, within, between, group_size):
-    """R(S) = (1-S)^2 w/G + S^2 T2 = E (baseline - p)^2 of (1-S) group mean + S mu, for any prior of p."""
-    return (1 - shrinkage) ** 2 * within / group_size + shrinkage**2 * between
 
 
 def critical_icc(group_size):

@@ -28,32 +28,9 @@ class Moments(NamedTuple):
     m2: Real = 0.0
 
 
-def zero() -> Moments:
-    """The empty stream, the identity of `merge`."""
-    return Moments()
-
-
-def push(state: Moments, x: float) -> Moments:
-    """Welford's update with one observation: mean += (x - mean)/n, m2 += (x - mean_old)(x - mean_new).
-
-    Source: EBPO Algorithm 1 (Welford 1962). `x` finite.
-    """
-    count = state.n + 1.0
-    delta = x - state.mean
-    mean = state.mean + delta / count
-    return Moments(count, state.n_sq + 1.0, mean, state.m2 + delta * (x - mean))
-
-
-def push_many(state: Moments, xs: ArrayLike, multiplicity: ArrayLike = 1.0) -> Moments:
-    """Add the observations along the last axis of `xs`, the i-th `multiplicity[i] >= 0` times.
-
-    `merge` with `of`; equals repeated `push` up to rounding.
-    """
-    return merge(state, of(xs, multiplicity))
-
-
 def of(xs: ArrayLike, multiplicity: ArrayLike = 1.0) -> Moments:
-    """The moments of the observations along the last axis alone, in two passes; see `push_many`."""
+    """The moments of the observations along the last axis, the i-th
+    `multiplicity[i] >= 0` times, in two passes."""
     x, c = np.asarray(xs, dtype=np.float64), np.asarray(multiplicity, dtype=np.float64)
     if x.shape != c.shape:
         x, c = np.broadcast_arrays(x, c)
@@ -75,7 +52,7 @@ def of(xs: ArrayLike, multiplicity: ArrayLike = 1.0) -> Moments:
 def merge(a: Moments, b: Moments) -> Moments:
     """Chan's merge: m2 = m2_a + m2_b + (mean_b - mean_a)^2 n_a n_b / (n_a + n_b).
 
-    Commutative to the last bit; `zero()` is the identity; parts of size 0 and 1 are ordinary parts.
+    Commutative to the last bit; the empty stream is the identity; parts of size 0 and 1 are ordinary parts.
     """
     count = a.n + b.n
     safe = np.where(np.asarray(count) > 0, count, 1.0)
@@ -108,7 +85,7 @@ def forget(state: Moments, retention: float) -> Moments:
     if not 0.0 <= retention <= 1.0:
         raise InputError(f"retention must lie in [0, 1], got {retention!r}: 1 never forgets, 0 keeps one batch")
     if retention == 0.0:
-        return zero()
+        return Moments()
     return Moments(state.n * retention, state.n_sq * retention**2, state.mean, state.m2 * retention)
 
 

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from scipy.special import stdtrit
 
 from ebpo_sim import budget, cli, report, rungs
 from ebpo_sim.counts.streams import Design
 from ebpo_sim.estimators.registry import SHIPPED
+from ebpo_sim.plots import Figure
 from ebpo_sim.worlds import grammar
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 Rows = list[dict[str, Any]]
 FAMILY_WISE = 1e-3  # false-fail rate of each joint comparison of exact and simulated values
@@ -30,13 +28,17 @@ class Settings:
     design: Design
 
 
+def z_scores(rows: Iterable[Mapping[str, Any]], name: str, exact: str) -> list[float]:
+    """(simulated - exact)/se of a column, where all three exist."""
+    return [(r[name] - r[exact]) / r[f"{name}_se"] for r in rows if r[exact] is not None and r[f"{name}_se"]]
+
+
 def agreement(rows: Sequence[Mapping[str, Any]], name: str, exact: str, replicates: int) -> dict[str, Any]:
     """All simulated values of a column against the exact ones at once: the largest |z| and its Bonferroni limit.
 
-    z = (simulated - exact)/se with `replicates` - 1 degrees of freedom, where all three exist; values that share a z
-    make the limit conservative.
+    z of `z_scores` with `replicates` - 1 degrees of freedom; values that share a z make the limit conservative.
     """
-    z = [(r[name] - r[exact]) / r[f"{name}_se"] for r in rows if r[exact] is not None and r[f"{name}_se"]]
+    z = z_scores(rows, name, exact)
     if not z:
         return {"comparisons": 0, "max_abs_z": None, "limit": None, "passes": None}
     limit, worst = -float(stdtrit(replicates - 1, FAMILY_WISE / 2 / len(z))), max(map(abs, z))
@@ -161,11 +163,7 @@ def run(study: Study, argv: Sequence[str]) -> None:
         summary = {"settings": described, **study.score(settings, rows), "rows": rows}
         text = report.to_json(summary)
         figures = study.plot(*tables.values())
-        for name, table in tables.items():
-            report.write_csv(out / name, table)
-        report.write_bytes(out / "summary.json", text.encode())
-        for name, figure in figures.items():
-            report.save_figure(out / name, figure)
+        report.write_files(out, {**tables, "summary.json": text, **figures})
     if args.json:
         report.say(text)
         return

@@ -3,7 +3,7 @@
 from ebpo_sim.worlds.base import Beta, LogitNormal, Mixture, Points, World, intra_class_correlation, quantiles
 from ebpo_sim.worlds.counts import Counts, VarianceComponents, deconvolve, variance_components
 from ebpo_sim.worlds.grammar import parse_world, ratio_world, read_counts, register_world, world_counts
-from ebpo_sim.worlds.observed import SOURCES, observed_counts, observed_names, observed_source, observed_world
+from ebpo_sim.worlds.observed import SOURCES, observed_counts, observed_names, observed_source
 
 __all__ = [
     "SOURCES",
@@ -19,7 +19,6 @@ __all__ = [
     "observed_counts",
     "observed_names",
     "observed_source",
-    "observed_world",
     "parse_world",
     "quantiles",
     "ratio_world",

@@ -21,7 +21,7 @@ from ebpo_sim.errors import InputError, unknown_name
 from ebpo_sim.numbers.mixing import Prior
 from ebpo_sim.worlds.base import Beta, LogitNormal, Mixture, Points, World
 from ebpo_sim.worlds.counts import MOST_PROMPTS, Counts, deconvolve
-from ebpo_sim.worlds.observed import observed_counts, observed_world
+from ebpo_sim.worlds.observed import observed_counts
 
 KINDS = ("beta", "points", "logitnormal", "mix", "observed", "counts")
 _own: dict[str, Callable[[str], World]] = {}  # kinds that --load brought
@@ -72,9 +72,9 @@ def _parse(text: str, depth: int) -> World:
         return _points(text, body)
     if kind == "mix":
         return _mixture(text, body, depth)
-    if kind == "observed":
-        return observed_world(body)
-    return Points(text, deconvolve(read_counts(body)))
+    counts = world_counts(text)
+    assert counts is not None
+    return Points(text, deconvolve(counts))
 
 
 def world_counts(text: str) -> Counts | None:

@@ -8,8 +8,7 @@ from pathlib import Path
 
 from ebpo_sim import tables
 from ebpo_sim.errors import InputError, unknown_name
-from ebpo_sim.worlds.base import Points
-from ebpo_sim.worlds.counts import Counts, deconvolve
+from ebpo_sim.worlds.counts import Counts
 
 SOURCES = {
     "MATH": (
@@ -66,8 +65,3 @@ def observed_source(name: str) -> str:
         if m.lower() == name.split("/")[0].lower() and b.lower() in (name.lower().split("/")[1:] or [b.lower()])
     )
     return f"{benchmark}: {SOURCES[benchmark]}"
-
-
-def observed_world(name: str) -> Points:
-    """The deconvolved world of `observed_counts(name)`."""
-    return Points(f"observed:{name}", deconvolve(observed_counts(name)))

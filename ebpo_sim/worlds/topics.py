@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 from ebpo_sim.errors import InputError, unknown_name
 from ebpo_sim.estimators.components import Memory, retention
 from ebpo_sim.sampling import orders
-from ebpo_sim.worlds.base import Beta, Mixture, Points, World
+from ebpo_sim.worlds.base import Beta, Points, World
 from ebpo_sim.worlds.counts import deconvolve
 from ebpo_sim.worlds.observed import observed_counts
 
@@ -75,16 +75,6 @@ class Topics:
     def variance(self) -> float:
         """Var p: P2's J_shuffle."""
         return self.between_topics + self.within_topics
-
-    @property
-    def within(self) -> float:
-        """E p(1-p)."""
-        return float(np.dot(self.weights, self.moments[2]))
-
-    @property
-    def world(self) -> World:
-        """The same prompts without their topics."""
-        return Mixture(self.weights, self.parts)
 
 
 def beta_topics(means: ArrayLike, concentration: float, weights: ArrayLike | None = None, name: str = "") -> Topics:
@@ -236,19 +226,6 @@ def prior_exact(
         own_TK = np.where(total_TK > 0, own_T[:, None] / safe_TK, own_TK)
     each_TK = (centre_TK - mean_K) ** 2 + v_K * (1 - 2 * own_TK) + spread_TK
     return Tracking(np.sum(share_TK * each_TK, axis=1), np.sum(share_TK * (centre_TK - mean_K), axis=1), static_T)
-
-
-def drift_lag_exact(per_step: float, memory: Memory, batches: ArrayLike, update: Update = "update_then_score") -> Array:
-    """E mu_glob - mean of the batch being scored, when the mean moves by c a batch and the memory holds n batches.
-
-    -c times the average age of the memory: cumulative (n-1)/2; retention l: l/(1-l) - n l^n/(1-l^n), which stays below
-    l/(1-l); batch 0; one more of each with "score_then_update". n >= 1.
-    """
-    n, keep = np.asarray(batches, dtype=np.float64), retention(memory)
-    if np.any(n < 1):
-        raise InputError(f"batches must be at least 1, got {batches!r}: an empty memory has no lag")
-    age = (n - 1) / 2 if keep == 1 else keep / (1 - keep) - n * keep**n / (1 - keep**n)
-    return np.asarray(-per_step * (age + (update == "score_then_update")))
 
 
 class OwnBatch(NamedTuple):

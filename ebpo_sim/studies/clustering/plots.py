@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from ebpo_sim.plots import Axes, Figure, curve, known, panels, points
 from ebpo_sim.worlds.topics import ORDERS
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 COLOURS = dict(zip(ORDERS, ("black", "tab:red", "tab:purple", "tab:green", "tab:blue"), strict=True))
 SHOWN = {"cumulative": "tab:red", "retention 0.9": "tab:orange", "batch": "tab:green"}
@@ -19,8 +16,6 @@ SHOWN = {"cumulative": "tab:red", "retention 0.9": "tab:orange", "batch": "tab:g
 
 def plot(rows: Sequence[dict[str, Any]], steps: Sequence[dict[str, Any]]) -> Figure:
     """First world, smallest G: error of the first estimator's prior by memory; every gain; the lag under drift."""
-    from matplotlib.figure import Figure
-
     first = rows[0]
     same = ("world", "group_size")
     here = [r for r in rows if all(r[k] == first[k] for k in same)]
@@ -30,18 +25,17 @@ def plot(rows: Sequence[dict[str, Any]], steps: Sequence[dict[str, Any]]) -> Fig
     drift = [r for r in drift if all(r[k] == drift[0][k] for k in (*same, "estimator"))]
     count = len(memories) + len(estimators) + bool(drift)
     height = -(-count // 4)
-    figure = Figure(figsize=(18, 4.3 * height), layout="constrained")
-    panels = figure.subplots(height, 4, squeeze=False).ravel()
+    figure, axes = panels(18, 4.3 * height, 4, height)
     top = 1.08 * max(r["prior_error"] for r in path if r["prior_error"] is not None)
-    for panel, memory in zip(panels, memories, strict=False):
+    for panel, memory in zip(axes, memories, strict=False):
         _path_panel(panel, memory, [r for r in path if r["memory"] == memory], first, top)
-    for panel, name in zip(panels[len(memories) :], estimators, strict=False):
+    for panel, name in zip(axes[len(memories) :], estimators, strict=False):
         _gain_panel(panel, name, memories, [r for r in here if r["estimator"] == name])
     if drift:
-        _drift_panel(panels[count - 1], drift)
-    for panel in panels[count:]:
+        _drift_panel(axes[count - 1], drift)
+    for panel in axes[count:]:
         panel.axis("off")
-    handles, texts = panels[0].get_legend_handles_labels()
+    handles, texts = axes[0].get_legend_handles_labels()
     figure.legend(handles, texts, loc="outside lower center", ncols=len(texts), frameon=False, markerscale=2)
     figure.suptitle(
         f"Error of the prior by order and memory: {first['world']}, G = {first['group_size']}; "
@@ -86,10 +80,9 @@ def _gain_panel(axis: Axes, name: str, memories: list[str], rows: list[dict[str,
 
 def _drift_panel(axis: Axes, path: list[dict[str, Any]]) -> None:
     for memory, colour in SHOWN.items():
-        line = [r for r in path if r["memory"] == memory and r["lag"] is not None]
-        step, value, se, exact = (np.array([r[k] for r in line]) for k in ("step", "lag", "lag_se", "lag_exact"))
-        axis.errorbar(step, value, 2 * se, fmt=".", ms=4, lw=1, color=colour, label=memory)
-        axis.plot(step, exact, "--", lw=1.1, color=colour)
+        line = known((r for r in path if r["memory"] == memory), "lag")
+        points(axis, line, "step", "lag", fmt=".", ms=4, lw=1, color=colour, label=memory)
+        curve(axis, line, "step", "lag_exact", "--", lw=1.1, color=colour)
     axis.axhline(0, color="gray", lw=0.8)
     axis.legend(frameon=False, fontsize=8, loc="lower left")
     axis.set(title=f"{path[0]['estimator']}: {path[0]['world']}", xlabel="batch")

@@ -14,15 +14,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ebpo_sim.counts.kernels import STATE_WORDS, count_successes
-from ebpo_sim.counts.streams import Design, stream_seed
+from ebpo_sim.counts.kernels import count_successes
+from ebpo_sim.counts.streams import Design, stream_seed, words_of
 from ebpo_sim.errors import InputError
 from ebpo_sim.estimators import Estimator, make, needs_prior
 from ebpo_sim.estimators.beta_binomial import BetaBinomial
 from ebpo_sim.estimators.components import Memory
 from ebpo_sim.estimators.shrinkage import Shrinkage
 from ebpo_sim.groups import Groups, binary_groups
-from ebpo_sim.worlds.topics import ORDERS, Topics, Tracking, Update, composition, parse_topics, prior_exact
+from ebpo_sim.worlds.topics import ORDERS, Topics, Tracking, composition
 
 Array = NDArray[np.float64]
 
@@ -105,8 +105,7 @@ def simulate_epochs(
         rng = np.random.Generator(np.random.PCG64DXSM(prompt_seed))
         draws = [rng.permutation(part.sample(rng, int(n))) for part, n in zip(topics.parts, size_K, strict=True)]
         p_N, k_N = np.concatenate(draws), np.empty(len(topic_N), np.int64)
-        words = rollout_seed.generate_state(STATE_WORDS, np.uint64).astype(np.uint64)
-        count_successes(p_N, group_size, words, k_N)
+        count_successes(p_N, group_size, words_of(rollout_seed), k_N)
         found = {}
         for order in orders:
             who = deal(order, np.random.Generator(np.random.PCG64DXSM(order_seed)))
@@ -159,16 +158,3 @@ def _layout(labels: tuple[str, ...] | None, group_size: int) -> Groups:
     k = np.tile(np.arange(group_size + 1), rows)
     groups = binary_groups(np.full(len(k), group_size), k)
     return groups if labels is None else replace(groups, cluster_P=tuple(np.repeat(labels, group_size + 1).tolist()))
-
-
-def prior_error_exact(
-    world: str, order: str, memory: Memory, *, per_cluster: bool = False, update: Update = "update_then_score",
-    group_size: int = 4, prompts: int = 512, steps: int = 36,
-) -> float:  # fmt: skip
-    """E (mu_glob - p)^2 averaged over the epoch's batches that have a prior: `prior_exact` of a world's text."""
-    topics = parse_topics(world, steps)
-    found = prior_exact(
-        topics, order, memory, group_size=group_size, prompts=prompts, steps=steps,
-        per_cluster=per_cluster, update=update,
-    )  # fmt: skip
-    return float(np.nanmean(found.error))

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from scipy.special import stdtrit
 
 from ebpo_sim import report
-from ebpo_sim.counts.streams import Design, mean_with_error
+from ebpo_sim.counts.streams import Design, Mean, mean_with_error
 from ebpo_sim.errors import InputError
 from ebpo_sim.estimators import Estimator
 from ebpo_sim.studies import costs
@@ -130,38 +130,27 @@ def _row(cell: Cell, other: Cell, topics: Topics, first: int, settings: Settings
     unit = topics.between_topics if topics.between_topics > 1e-12 else float("nan")
     start = settings.design.burn_in
     gain_R, other_R = (np.mean((c.static_RT - c.prior_RT)[:, first:], axis=1) / unit for c in (cell, other))
-    gain, change = mean_with_error(gain_R), mean_with_error(gain_R - other_R)
+    change = mean_with_error(gain_R - other_R)
     gain_exact = float(np.mean((cell.exact.static - cell.exact.error)[first:]) / unit)
     ratio, residual_R = _ratio(cell, start)
     other_ratio, other_residual_R = _ratio(other, start)
-    prior = mean_with_error(np.mean(cell.prior_RT[:, first:], axis=1))
-    lag = mean_with_error(cell.lag_RT[:, -1])
-    shrinkage = mean_with_error(np.mean(cell.shrinkage_RT[:, first:], axis=1))
-    ratio_change = mean_with_error(residual_R - other_residual_R).se
-    row = {
+    moved = Mean(ratio - other_ratio, mean_with_error(residual_R - other_residual_R).se)
+    return {
         **cell.key,
         "j_shuffle": topics.variance,
         "j_topic": topics.within_topics,
-        "prior_error": prior.value,
-        "prior_error_se": prior.se,
-        "prior_error_exact": float(np.mean(cell.exact.error[first:])),
-        "gain": gain.value,
-        "gain_se": gain.se,
-        "gain_exact": gain_exact,
-        "gain_over_shuffled": change.value,
-        "gain_over_shuffled_se": change.se,
-        "lag_last": lag.value,
-        "lag_last_se": lag.se,
-        "lag_last_exact": float(cell.exact.lag[-1]),
-        "shrinkage": shrinkage.value,
-        "shrinkage_se": shrinkage.se,
-        "baseline_ratio": ratio,
-        "baseline_ratio_se": mean_with_error(residual_R).se,
-        "ratio_over_shuffled": ratio - other_ratio,
-        "ratio_over_shuffled_se": ratio_change,
+        **mean_with_error(np.mean(cell.prior_RT[:, first:], axis=1)).columns("prior_error"),
+        "prior_error_exact": report.exists(float(np.mean(cell.exact.error[first:]))),
+        **mean_with_error(gain_R).columns("gain"),
+        "gain_exact": report.exists(gain_exact),
+        **change.columns("gain_over_shuffled"),
+        **mean_with_error(cell.lag_RT[:, -1]).columns("lag_last"),
+        "lag_last_exact": report.exists(float(cell.exact.lag[-1])),
+        **mean_with_error(np.mean(cell.shrinkage_RT[:, first:], axis=1)).columns("shrinkage"),
+        **Mean(ratio, mean_with_error(residual_R).se).columns("baseline_ratio"),
+        **moved.columns("ratio_over_shuffled"),
+        "verdict": verdict(cell.key["order"], change.value, change.se, limit),
     }
-    found = {k: None if isinstance(v, float) and np.isnan(v) else v for k, v in row.items()}
-    return found | {"verdict": verdict(cell.key["order"], change.value, change.se, limit)}
 
 
 def _ratio(cell: Cell, start: int) -> tuple[float, Array]:
@@ -193,10 +182,11 @@ def paths(cells: Sequence[Cell]) -> list[dict[str, Any]]:
     for cell in cells:
         for step in range(cell.prior_RT.shape[1]):
             error, lag = mean_with_error(cell.prior_RT[:, step]), mean_with_error(cell.lag_RT[:, step])
-            values = (*error, float(cell.exact.error[step]), *lag, float(cell.exact.lag[step]))
-            names = ("prior_error", "prior_error_se", "prior_error_exact", "lag", "lag_se", "lag_exact")
-            known = (None if np.isnan(v) else v for v in values)
-            rows.append({**cell.key, "step": step + 1, **dict(zip(names, known, strict=True))})
+            rows.append({
+                **cell.key, "step": step + 1,
+                **error.columns("prior_error"), "prior_error_exact": report.exists(float(cell.exact.error[step])),
+                **lag.columns("lag"), "lag_exact": report.exists(float(cell.exact.lag[step])),
+            })  # fmt: skip
     return rows
 
 

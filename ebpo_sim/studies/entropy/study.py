@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -22,12 +22,10 @@ from ebpo_sim.counts.updates import rates
 from ebpo_sim.estimators import Estimator
 from ebpo_sim.labels import REFERENCE, SUBJECT
 from ebpo_sim.methods.selected import counted, is_oracle
+from ebpo_sim.plots import Figure, curve, known, panels, points
 from ebpo_sim.studies import costs
-from ebpo_sim.studies.base import Rows, Settings, Study, run
+from ebpo_sim.studies.base import Rows, Settings, Study, run, z_scores
 from ebpo_sim.worlds import World, intra_class_correlation, parse_world, quantiles
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 ARMS = 20
 EDGE = 0.005  # starting success probabilities are kept this far from 0 and 1, where no softmax policy can be
@@ -104,8 +102,7 @@ def _one_step(text: str, world: World, group_size: int, settings: Settings) -> R
             if optimiser in sampled and row["loss_ratio_exact"] is not None:
                 (gain, change), (gain_0, change_0) = sampled[optimiser][i], sampled[optimiser][0]
                 loss, per_reward = paired_ratio(change, change_0), double_ratio(change, change_0, gain, gain_0)
-                row["loss_ratio_mc"], row["loss_ratio_mc_se"] = map(report.exists, loss)
-                row["per_reward_mc"], row["per_reward_mc_se"] = map(report.exists, per_reward)
+                row |= loss.columns("loss_ratio_mc") | per_reward.columns("per_reward_mc")
             rows.append(row)
     return rows
 
@@ -142,8 +139,8 @@ def _long_runs(text: str, world: World, group_size: int, settings: Settings) -> 
                 left, reference = entropy_at_reward(path, reward), entropy_at_reward(paths[REFERENCE], reward)
                 row = _row(text, world, group_size, name, "run", optimiser) | {"at_reward": reward}
                 if not np.any(np.isnan(left) | np.isnan(reference)):
-                    row["entropy_left"], row["entropy_left_se"] = mean_with_error(left)
-                    row["difference"], row["difference_se"] = mean_with_error(left - reference)
+                    row |= mean_with_error(left).columns("entropy_left")
+                    row |= mean_with_error(left - reference).columns("difference")
                 rows.append(row)
     return rows
 
@@ -151,12 +148,7 @@ def _long_runs(text: str, world: World, group_size: int, settings: Settings) -> 
 def score(settings: Settings, rows: Rows) -> dict[str, Any]:
     """How often the entropy loss at a shared learning rate is below the reference's, and the joint agreement test."""
     steps = [r for r in rows if r["part"] == "step" and r["estimator"] == SUBJECT and r["loss_ratio_exact"] is not None]
-    z = [
-        (r[f"{what}_mc"] - r[f"{what}_exact"]) / r[f"{what}_mc_se"]
-        for r in rows
-        for what in ("loss_ratio", "per_reward")
-        if r[f"{what}_mc_se"]
-    ]
+    z = [x for what in ("loss_ratio", "per_reward") for x in z_scores(rows, f"{what}_mc", f"{what}_exact")]
     found: dict[str, Any] = {"comparisons": len(z), "max_abs_z": max(map(abs, z), default=None)}
     for optimiser in ("natural", "vanilla", "adam"):
         mine = [r for r in steps if r["optimiser"] == optimiser]
@@ -203,10 +195,7 @@ def _run_table(rows: Rows) -> str:
 
 def plot(rows: Rows) -> dict[str, Figure]:
     """Loss ratio against G by world: at a shared learning rate, per reward, and under Adam."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(14, 4.6), layout="constrained")
-    panels = figure.subplots(1, 3)
+    figure, axes = panels(14, 4.6, 3)
     views = (
         ("natural", "loss_ratio", "entropy loss / GRPO's, one learning rate"),
         ("natural", "per_reward", "entropy loss per reward gained / GRPO's"),
@@ -215,31 +204,18 @@ def plot(rows: Rows) -> dict[str, Figure]:
     named = [r["estimator"] for r in rows if r["estimator"] != REFERENCE]
     shown = SUBJECT if SUBJECT in named or not named else named[0]
     step = [r for r in rows if r["part"] == "step" and r["estimator"] == (shown if named else REFERENCE)]
-    for panel, (optimiser, what, title) in zip(panels, views, strict=True):
+    for panel, (optimiser, what, title) in zip(axes, views, strict=True):
         for world in dict.fromkeys(r["world"] for r in step):
-            mine = [
-                r
-                for r in step
-                if r["world"] == world and r["optimiser"] == optimiser and r[f"{what}_exact"] is not None
-            ]
-            sizes = [r["group_size"] for r in mine]
-            (line,) = panel.plot(sizes, [r[f"{what}_exact"] for r in mine], label=world)
-            seen = [r for r in mine if r[f"{what}_mc"] is not None]
-            panel.errorbar(
-                [r["group_size"] for r in seen],
-                [r[f"{what}_mc"] for r in seen],
-                [2 * r[f"{what}_mc_se"] for r in seen],
-                fmt="o",
-                ms=4,
-                color=line.get_color(),
-            )  # fmt: skip
+            mine = known((r for r in step if (r["world"], r["optimiser"]) == (world, optimiser)), f"{what}_exact")
+            line = curve(panel, mine, "group_size", f"{what}_exact", label=world)
+            points(panel, mine, "group_size", f"{what}_mc", fmt="o", ms=4, color=line.get_color())
         panel.axhline(1, color="black", lw=0.8)
         panel.set(xscale="log", xlabel="group size G", title=title)
         panel.set_xticks(sorted({r["group_size"] for r in step}), labels=sorted({r["group_size"] for r in step}))
         panel.minorticks_off()
-    panels[0].set_ylabel(f"{step[0]['estimator']}; points: simulated, 2 se" if step else "")
-    if panels[0].get_legend_handles_labels()[0]:
-        panels[0].legend(fontsize=8, frameon=False)
+    axes[0].set_ylabel(f"{step[0]['estimator']}; points: simulated, 2 se" if step else "")
+    if axes[0].get_legend_handles_labels()[0]:
+        axes[0].legend(fontsize=8, frameon=False)
     return {"entropy.png": figure}
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -22,12 +22,10 @@ from ebpo_sim.counts.updates import advantages_by_count, limit_advantages
 from ebpo_sim.estimators import Estimator, baseline_table
 from ebpo_sim.groups import count_groups
 from ebpo_sim.methods.selected import counted, is_oracle
+from ebpo_sim.plots import Figure, curve, panels, points
 from ebpo_sim.studies import costs
-from ebpo_sim.studies.base import Rows, Settings, Study, run
+from ebpo_sim.studies.base import Rows, Settings, Study, run, z_scores
 from ebpo_sim.worlds import World, intra_class_correlation, parse_world
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 ARMS = 20
 SNR_P = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
@@ -76,18 +74,17 @@ def _cell(text: str, world: World, group_size: int, settings: Settings, threads:
     for name in settings.estimators:
         estimator = counted(name, prior)
         state = limit_state(estimator, world, group_size)
-        simulated = mean_with_error(all_fail_advantages(estimator, stream, group_size, settings.design.burn_in))
+        seen = all_fail_advantages(estimator, stream, group_size, settings.design.burn_in)
         values = {
             "part": "signal",
             "world": text,
-            "icc": None if np.isnan(icc) else icc,
+            "icc": report.exists(icc),
             "mu_glob": prior.mean,
             "group_size": group_size,
             "estimator": name,
             "raw_exact": 0.0 - float(baseline_table(estimator, state, group_size)[0, 0]),
             "normalised_exact": float(limit_advantages(estimator, world, group_size)[0, 0]),
-            "normalised_mc": simulated.value,
-            "normalised_mc_se": simulated.se,
+            **mean_with_error(seen).columns("normalised_mc"),
             "reference_batch": after_history(estimator, state, reference_batch(group_size), group_size),
             "no_success_batch": after_history(estimator, state, [8.0] + [0.0] * group_size, group_size),
         }
@@ -155,11 +152,7 @@ def direction(p: float, group_size: int, arms: int, design: Design) -> dict[str,
 
 def score(settings: Settings, rows: Rows) -> dict[str, Any]:
     """Simulated against exact advantages, jointly; and for which estimators the history reaches the penalty."""
-    z = [
-        (r["normalised_mc"] - r["normalised_exact"]) / r["normalised_mc_se"]
-        for r in rows
-        if r["part"] == "signal" and r["normalised_mc_se"]
-    ]
+    z = z_scores(rows, "normalised_mc", "normalised_exact")
     spans = {}
     for name in settings.estimators:
         mine = [r for r in rows if r["part"] == "signal" and r["estimator"] == name]
@@ -196,36 +189,30 @@ def show(settings: Settings, rows: Rows, summary: Mapping[str, Any]) -> str:
 
 def plot(rows: Rows) -> dict[str, Figure]:
     """The paper's figure 2 and its two tests: another batch, a batch without success; and signal to noise."""
-    from matplotlib.figure import Figure
-
     signal = [r for r in rows if r["part"] == "signal"]
     size = min({r["group_size"] for r in signal}, key=lambda g: abs(g - 4))
-    figure = Figure(figsize=(17, 4.4), layout="constrained")
-    panels = figure.subplots(1, 4)
+    figure, axes = panels(17, 4.4, 4)
     views = (
         ("raw_exact", "raw advantage (the paper's figure 2)"),
         ("reference_batch", "normalised, same batch after each history"),
         ("no_success_batch", "normalised, batch without a success"),
     )
-    for panel, (what, title) in zip(panels, views, strict=False):
+    for panel, (what, title) in zip(axes, views, strict=False):
         for i, name in enumerate(dict.fromkeys(r["estimator"] for r in signal)):
             mine = sorted(
                 (r for r in signal if r["estimator"] == name and r["group_size"] == size), key=lambda r: r["mu_glob"]
             )
-            panel.plot([r["mu_glob"] for r in mine], [r[what] for r in mine], label=name, lw=5 - 0.7 * i, alpha=0.8)
+            curve(panel, mine, "mu_glob", what, label=name, lw=5 - 0.7 * i, alpha=0.8)
         panel.set(title=f"{title}", xlabel="mu_glob of the history")
         panel.axhline(0, color="black", lw=0.8)
-    panels[0].set_ylabel(f"advantage of an all-fail group, G = {size}")
-    panels[0].legend(fontsize=8, frameon=False)
+    axes[0].set_ylabel(f"advantage of an all-fail group, G = {size}")
+    axes[0].legend(fontsize=8, frameon=False)
     for group_size in dict.fromkeys(r["group_size"] for r in rows):
         mine = [r for r in rows if r["part"] == "direction" and r["group_size"] == group_size]
-        (line,) = panels[3].plot([r["p"] for r in mine], [r["snr_exact"] for r in mine], label=f"G = {group_size}")
-        panels[3].errorbar(
-            [r["p"] for r in mine], [r["snr_mc"] for r in mine], [2 * r["snr_mc_se"] for r in mine],
-            fmt="o", ms=3, color=line.get_color(),
-        )  # fmt: skip
-    panels[3].set(xscale="log", yscale="log", xlabel="p of the prompt", title="signal to noise of the penalty")
-    panels[3].legend(fontsize=8, frameon=False)
+        line = curve(axes[3], mine, "p", "snr_exact", label=f"G = {group_size}")
+        points(axes[3], mine, "p", "snr_mc", fmt="o", ms=3, color=line.get_color())
+    axes[3].set(xscale="log", yscale="log", xlabel="p of the prompt", title="signal to noise of the penalty")
+    axes[3].legend(fontsize=8, frameon=False)
     return {"failure.png": figure}
 
 

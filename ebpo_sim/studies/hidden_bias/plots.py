@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ebpo_sim.bias import overshoot
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+from ebpo_sim.plots import Figure, curve, panels
 
 Rows = list[dict[str, Any]]
 COLOURS = ("tab:blue", "tab:red", "tab:green", "tab:orange", "tab:purple")
@@ -28,38 +25,26 @@ def _series(rows: Sequence[dict[str, Any]], part: str, panel: str) -> dict[str, 
     return found
 
 
-def _panels(width: float, columns: int) -> tuple[Figure, Sequence[Axes]]:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, 4.6), layout="constrained")
-    return figure, list(figure.subplots(1, columns))
-
-
-def _columns(lines: Rows, name: str = "computed") -> tuple[list[float], list[float]]:
-    pairs = [(r["x"], r[name]) for r in lines if r[name] is not None]
-    return [x for x, _ in pairs], [y for _, y in pairs]
-
-
 METHOD_COLOURS = dict(zip(("grpo", "grpo_v3.2", "cppo", "dapo", "dr_grpo"), COLOURS, strict=True))
 SAME = {"grpo": "grpo = gspo", "cppo": "cppo, γ = 1/2", "dr_grpo": "dr_grpo = gcpo", "dapo": "dapo = cispo"}
 
 
 def _plot_prefix(rows: Sequence[dict[str, Any]]) -> Figure:
-    figure, (left, middle, right) = _panels(15, 3)
+    figure, (left, middle, right) = panels(15, 4.6, 3)
     for axis, panel in ((left, "weight"), (middle, "all share f"), (right, "only f")):
         for method, lines in _series(rows, "prefix", panel).items():
             style = "--" if method == "dapo" else "-"
-            axis.plot(*_columns(lines), style, color=METHOD_COLOURS[method], label=SAME.get(method, method))
+            curve(axis, lines, "x", "computed", style, color=METHOD_COLOURS[method], label=SAME.get(method, method))
         axis.axhline(0, color="black", lw=0.6, zorder=0)
         axis.axvline(1, color="black", lw=0.6, ls=":", zorder=0)
         axis.set_xscale("log")
         axis.set_xticks([0.25, 0.5, 1, 2, 4], labels=["1/4", "1/2", "1", "2", "4"])
         axis.minorticks_off()
     for lines in _series(rows, "prefix", "all groups").values():
-        axis_handle = middle.plot(*_columns(lines), "o", color="black", ms=3.5, zorder=3)
-    axis_handle[0].set_label("expected drift over all groups,\nevery method: 0")
+        line = curve(middle, lines, "x", "computed", "o", color="black", ms=3.5, zorder=3)
+    line.set_label("expected drift over all groups,\nevery method: 0")
     for i, lines in enumerate(s for s in _series(rows, "prefix", "only f").values() if s[0]["predicted"] is not None):
-        right.plot(*_columns(lines, "predicted"), "x", color="black", ms=4, label=None if i else "closed form")
+        curve(right, lines, "x", "predicted", "x", color="black", ms=4, label=None if i else "closed form")
     left.set(title="One group, all share the prefix (p = 3/8)", ylabel="$W_{agg}$")
     middle.set(title="Control: f and g have the same outcomes", ylabel="drift of logit f given that all share f")
     right.set(title="f changes only the length of wrong answers", ylabel="expected drift of logit f, exact, G = 4")
@@ -76,15 +61,15 @@ CASES = ("tab:blue", "tab:orange", "tab:red", "black", "tab:gray")
 
 
 def _plot_adamw(rows: Sequence[dict[str, Any]]) -> Figure:
-    figure, (left, right) = _panels(12, 2)
+    figure, (left, right) = panels(12, 4.6, 2)
     colours = dict(zip(_series(rows, "adamw", "phi"), CASES, strict=True))
     for name, lines in _series(rows, "adamw", "phi").items():
-        left.plot(*_columns(lines), "o-", color=colours[name], ms=3, lw=1.3, label=name)
+        curve(left, lines, "x", "computed", "o-", color=colours[name], ms=3, lw=1.3, label=name)
     for name, (edge,) in _series(rows, "adamw", "edge").items():
         left.axvline(edge["x"], color=colours[name], ls=":", lw=1.2)
         right.axvline(edge["computed"], color="black", ls=":", lw=1.2)
     for name, lines in _series(rows, "adamw", "eps/phi").items():
-        right.plot(*_columns(lines), "o", color=colours[name], ms=4, label=name)
+        curve(right, lines, "x", "computed", "o", color=colours[name], ms=4, label=name)
     left.plot([], [], color="black", ls=":", label="φ = ε/√v; insensitive far to its right")
     right.plot([], [], color="black", ls=":", label="ε/φ = √v (median of the run)")
     left.set(xlabel="reward scale φ", ylabel="max |θ(φ) - θ(1)| after the run", title="Distance from the run at φ = 1")
@@ -98,16 +83,16 @@ def _plot_adamw(rows: Sequence[dict[str, Any]]) -> Figure:
 
 
 def _plot_overshoot(rows: Sequence[dict[str, Any]]) -> Figure:
-    figure, (left, right) = _panels(12, 2)
+    figure, (left, right) = panels(12, 4.6, 2)
     for colour, (name, lines) in zip(COLOURS, _series(rows, "overshoot", "ratio").items(), strict=False):
-        left.plot(*_columns(lines), color=colour, label=name)
-        left.plot(*_columns(lines, "predicted"), "x", color=colour, ms=8, mew=2, clip_on=False)
+        curve(left, lines, "x", "computed", color=colour, label=name)
+        curve(left, lines, "x", "predicted", "x", color=colour, ms=8, mew=2, clip_on=False)
     left.axhline(1.2, color="black", lw=1, ls="--", label="clip bound 1 + ε_up")
     left.plot([], [], "x", color="black", ms=7, mew=2, ls="none", label="predicted end (Eq. 36)")
     left.set(xlabel="inner step", ylabel="ratio s = π/π_old", title="One logit, A = 1: the ratio passes the bound")
     for colour, (name, lines) in zip(COLOURS, _series(rows, "overshoot", "step").items(), strict=False):
-        right.plot(*_columns(lines), "o", color=colour, ms=3.5, label=f"{name}, measured")
-        right.plot(*_columns(lines, "predicted"), color=colour, lw=1)
+        curve(right, lines, "x", "computed", "o", color=colour, ms=3.5, label=f"{name}, measured")
+        curve(right, lines, "x", "predicted", color=colour, lw=1)
     rho = overshoot.limit_ratio(0.9, 0.95)
     right.plot(range(40), [rho ** (k + 1) for k in range(40)], ":", color="black", lw=1.5, label=r"$\rho^{k+1}$, T → ∞")
     right.plot([], [], color="gray", lw=1, label="Eq. 36")

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -167,7 +166,7 @@ def main(argv: Sequence[str]) -> None:
     with report.locked(out):
         rows = simulate(settings)
         summary = report.to_json({"settings": settings._asdict(), "rows": rows})
-        write(out, rows, summary)
+        report.write_files(out, {"table.csv": rows, "summary.json": summary, **plots(rows)})
     if args.json:
         report.say(summary)
         return
@@ -175,14 +174,6 @@ def main(argv: Sequence[str]) -> None:
     report.say(table(rows))
     report.say(f"\n{sum(held)} of {len(held)} hold. Conditions, counterexamples, curves: {out / 'table.csv'}")
     report.say(f"Figures: {', '.join(str(out / name) for name in ('prefix.png', 'adamw.png', 'overshoot.png'))}")
-
-
-def write(out: Path, rows: Sequence[dict[str, Any]], summary: str) -> None:
-    """table.csv, summary.json, and the figures."""
-    report.write_csv(out / "table.csv", rows)
-    report.write_bytes(out / "summary.json", summary.encode())
-    for name, figure in plots(rows).items():
-        report.save_figure(out / name, figure)
 
 
 if __name__ == "__main__":

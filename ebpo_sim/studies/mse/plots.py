@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -12,12 +12,9 @@ from ebpo_sim.counts.exact import limit_risk
 from ebpo_sim.estimators import make
 from ebpo_sim.numbers import formulas
 from ebpo_sim.numbers.mixing import Prior
+from ebpo_sim.plots import Axes, Figure, known, panels, points
 from ebpo_sim.studies.mse.text import by_icc
 from ebpo_sim.worlds import Points
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 FIGURE = "ratio_vs_icc.png"
 CURVES = ("rloo", "james_stein", "ebpo", "ebpo_within", "ebpo_beta_binomial", "ebpo_debiased", "global_mean")
@@ -28,22 +25,19 @@ APART = {"rloo": "tab:gray"}  # beside the group mean at 1, in the colour of a r
 
 def plot(rows: Sequence[dict[str, Any]]) -> Figure:
     """Error ratio against intra-class correlation, a panel for each G; the last panel is the key."""
-    from matplotlib.figure import Figure
-
     sizes = list(dict.fromkeys(row["group_size"] for row in rows))
     columns = min(3, len(sizes) + 1)
     height = -(-(len(sizes) + 1) // columns)
-    figure = Figure(figsize=(5.2 * columns, 4.4 * height), layout="constrained")
-    panels = figure.subplots(height, columns, squeeze=False).ravel()
+    figure, axes = panels(5.2 * columns, 4.4 * height, columns, height)
     number = {
         w: i + 1 for i, w in enumerate(dict.fromkeys(r["world"] for r in sorted(rows, key=lambda r: by_icc(r["icc"]))))
     }
-    for panel, group_size in zip(panels, sizes, strict=False):
+    for panel, group_size in zip(axes, sizes, strict=False):
         _panel(panel, group_size, [r for r in rows if r["group_size"] == group_size], number)
-    for panel in panels[len(sizes) :]:
+    for panel in axes[len(sizes) :]:
         panel.axis("off")
-    handles, texts = panels[0].get_legend_handles_labels()
-    key = panels[len(sizes)]
+    handles, texts = axes[0].get_legend_handles_labels()
+    key = axes[len(sizes)]
     key.legend(handles, texts, loc="upper left", frameon=False, fontsize=8.5)
     lines = [f"{i:>2}  {w}" for w, i in number.items()]
     if any("LiveCodeBench" in w for w in number):
@@ -63,14 +57,14 @@ def _panel(axis: Axes, group_size: int, rows: Sequence[dict[str, Any]], number: 
             axis.plot(grid, curve, color=colour, lw=1.6, label=name + SAME.get(name, ""))
     for name in POINTS:
         look = labels.label(name)
-        points = [r for r in rows if r["estimator"] == name and None not in (r["icc"], r["ratio_mc"])]
-        if points:
-            axis.errorbar(
-                [r["icc"] for r in points], [r["ratio_mc"] for r in points], [2 * r["ratio_mc_se"] for r in points],
-                fmt=look.marker, color=look.colour, ms=4, lw=1, label=f"{name}, simulated (2 se)",
+        mine = known((r for r in rows if r["estimator"] == name), "icc", "ratio_mc")
+        if mine:
+            points(
+                axis, mine, "icc", "ratio_mc", fmt=look.marker, color=look.colour, ms=4, lw=1,
+                label=f"{name}, simulated (2 se)",
             )  # fmt: skip
         if name == labels.SUBJECT:
-            for i, r in enumerate(sorted(points, key=lambda r: r["icc"])):
+            for i, r in enumerate(sorted(mine, key=lambda r: r["icc"])):
                 axis.annotate(
                     str(number[r["world"]]), (r["icc"], r["ratio_mc"]), fontsize=7,
                     textcoords="offset points", xytext=(-4, 5) if i % 2 else (3, -9),

@@ -62,18 +62,15 @@ def _cell(
             # would rest on the shape of the deconvolution alone.
             rows.append(_row(text, icc, counts, group_size, estimator))
             continue
-        simulated, ratio = mean_with_error(error_R), paired_ratio(error_R, errors[0])
         ratio_exact = limit.mse / reference.mse if reference.mse > 0 else None
         rows.append(
             _row(text, icc, counts, group_size, estimator)
             | {
                 "shrinkage": limit.shrinkage,
                 "mse_exact": limit.mse,
-                "mse_mc": simulated.value,
-                "mse_mc_se": simulated.se,
+                **mean_with_error(error_R).columns("mse_mc"),
                 "ratio_exact": ratio_exact,
-                "ratio_mc": report.exists(ratio.value),
-                "ratio_mc_se": report.exists(ratio.se),
+                **paired_ratio(error_R, errors[0]).columns("ratio_mc"),
                 "ratio_split": None if split is None else split.ratio,
                 "ratio_split_se": None if split is None else split.se,
                 "gradient_noise_ratio": report.exists(noise_ratio),

@@ -14,25 +14,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ebpo_sim import report
 from ebpo_sim.counts.exact import rule
-from ebpo_sim.counts.noise import ARMS, MODELS, Model, Noise, Weights, leave_one_out, noise
+from ebpo_sim.counts.noise import ARMS, MODELS, Model, Weights, leave_one_out, noise
 from ebpo_sim.counts.sampled_noise import sampled_noise, scale_ratio
-from ebpo_sim.counts.streams import Design
+from ebpo_sim.counts.streams import Design, Mean
 from ebpo_sim.counts.updates import limit_advantages, table_rates
 from ebpo_sim.labels import REFERENCE
 from ebpo_sim.methods.selected import counted, is_oracle
+from ebpo_sim.plots import Figure, curve, panels
 from ebpo_sim.studies import costs
 from ebpo_sim.studies.base import Rows, Settings, Study, agreement, agreement_text, run
 from ebpo_sim.worlds import World, intra_class_correlation, parse_world
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 TABLES: dict[str, Weights] = {"table": "none", "score_table": "score", "best_table": "best", "constant": "constant"}
 SETTINGS = Settings(
@@ -50,11 +48,6 @@ def advantages(name: str, world: World, group_size: int, model: Model) -> NDArra
     if name in TABLES:
         return leave_one_out(prior, group_size, model, TABLES[name])
     return limit_advantages(counted(name, rule(world, group_size)), world, group_size)
-
-
-def measured(name: str, world: World, group_size: int, model: Model, rows: float = 1.0) -> Noise:
-    """The exact noise of a method or of one of TABLES, of whose rows a share is kept."""
-    return noise(advantages(name, world, group_size, model), rule(world, max(group_size, 32)), model, rows)
 
 
 def simulate(settings: Settings, threads: int = 1) -> Rows:
@@ -81,7 +74,7 @@ def _cell(text: str, group_size: int, scores: str, settings: Settings) -> Rows:
     found = [noise(table, prior, model) for table in tables]
     rows = []
     for name, table, mine, drawn in zip(names, tables, found, sampled, strict=True):
-        rates, ratio = table_rates(table, world, ARMS, "vanilla"), scale_ratio(drawn, sampled[0])
+        rates = table_rates(table, world, ARMS, "vanilla")
         same = name == REFERENCE  # compared with itself nothing is simulated
         few = noise(table, prior, model, found[0].rows) if found[0].rows > 0 else mine
         rows.append({
@@ -89,8 +82,7 @@ def _cell(text: str, group_size: int, scores: str, settings: Settings) -> Rows:
             "scores": scores, "estimator": name, "nu": report.exists(mine.nu), "nu_drawn": report.exists(mine.nu_drawn),
             "nu_ratio": report.exists(mine.nu / found[0].nu),
             "nu_ratio_same_rows": report.exists(few.nu / found[0].nu),
-            "nu_ratio_mc": None if same else report.exists(ratio.value),
-            "nu_ratio_mc_se": None if same else report.exists(ratio.se),
+            **(Mean(np.nan, np.nan) if same else scale_ratio(drawn, sampled[0])).columns("nu_ratio_mc"),
             "cosine": report.exists(mine.cosine), "silent": mine.silent, "rows": mine.rows,
             "entropy_per_reward": rates.entropy / rates.reward if rates.reward != 0 else None,
         })  # fmt: skip
@@ -115,19 +107,16 @@ def show(settings: Settings, rows: Rows, summary: Mapping[str, Any]) -> str:
 
 def plot(rows: Rows) -> dict[str, Figure]:
     """Noise scale relative to GRPO's against G, a panel a score model, the first world."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(5 * len(MODELS), 4.4), layout="constrained")
-    panels = figure.subplots(1, len(MODELS))
+    figure, axes = panels(5 * len(MODELS), 4.4, len(MODELS))
     first = [r for r in rows if r["world"] == rows[0]["world"]]
-    for panel, scores in zip(panels, MODELS, strict=True):
+    for panel, scores in zip(axes, MODELS, strict=True):
         for name in dict.fromkeys(r["estimator"] for r in first):
-            mine = [r for r in first if r["scores"] == scores and r["estimator"] == name and r["nu_ratio"] is not None]
-            panel.plot([r["group_size"] for r in mine], [r["nu_ratio"] for r in mine], marker="o", label=name)
+            mine = (r for r in first if r["scores"] == scores and r["estimator"] == name)
+            curve(panel, mine, "group_size", "nu_ratio", marker="o", label=name)
         panel.axhline(1, color="black", lw=0.8)
         panel.set(xlabel="group size G", title=f"{scores} scores, {rows[0]['world']}")
-    panels[0].set_ylabel("gradient noise scale / GRPO's")
-    panels[0].legend(fontsize=8, frameon=False)
+    axes[0].set_ylabel("gradient noise scale / GRPO's")
+    axes[0].legend(fontsize=8, frameon=False)
     return {"noise.png": figure}
 
 
