@@ -9,6 +9,7 @@ import argparse
 from collections.abc import Sequence
 
 from ebpo_sim import cli, report
+from ebpo_sim.methods.recipes import RECIPES
 from ebpo_sim.methods.table import capabilities
 from ebpo_sim.rungs import RUNGS
 
@@ -18,8 +19,14 @@ def main(argv: Sequence[str]) -> None:
     parser = cli.Parser(
         prog="python -m ebpo_sim.methods", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--recipes", action="store_true", help="print the published methods as texts instead")
     parser.add_argument("--json", action="store_true", help="print only the JSON")
     given = parser.parse_args(argv)
+    if given.recipes:
+        recipes = [{"recipe": name, **recipe._asdict()} for name, recipe in RECIPES.items()]
+        columns: report.Columns = ("recipe", ("arXiv", lambda r: r["source"] or "-"), "text", "remark")
+        report.say(report.to_json(recipes) if given.json else report.columns_table(recipes, columns))
+        return
     rows = capabilities()
     if given.json:
         report.say(report.to_json(rows))

@@ -7,7 +7,7 @@ from typing import Any
 
 from ebpo_sim.estimators import make, names, needs_prior
 from ebpo_sim.numbers.mixing import Prior
-from ebpo_sim.objectives import Objective, make_objective, objective_names
+from ebpo_sim.objectives import AGGREGATIONS, Objective, make_objective, objective_names
 from ebpo_sim.part import Need
 from ebpo_sim.rungs import RUNGS, beyond, missing
 from ebpo_sim.sampling import ALLOCATIONS, SELECTIONS
@@ -26,6 +26,7 @@ def capabilities() -> list[dict[str, Any]]:
     for name in objective_names():
         objective = make_objective(name)
         rows.append(_row("objective", name, objective.needs | {"log_probs"}, objective))
+    rows += [_row("aggregation", name, {"log_probs", "token_weights"}) for name in AGGREGATIONS.names()]
     return rows
 
 

@@ -1,6 +1,7 @@
 """Allocation and selection: which prompts get how many rollouts, and which rollouts are learnt from."""
 
 from ebpo_sim.sampling.base import Allocation, Ask, Kept, Plan, Pool, Selection, check_plan
+from ebpo_sim.sampling.down_sampling import CPPO, PODS, MaxVariance, widest
 from ebpo_sim.sampling.dynamic import Dynamic
 from ebpo_sim.sampling.everything import Everything
 from ebpo_sim.sampling.keep_rows import KeepRows
@@ -16,7 +17,9 @@ from ebpo_sim.sampling.registry import (
 
 __all__ = [
     "ALLOCATIONS",
+    "CPPO",
     "ORDERS",
+    "PODS",
     "SELECTIONS",
     "Allocation",
     "Ask",
@@ -24,6 +27,7 @@ __all__ = [
     "Everything",
     "KeepRows",
     "Kept",
+    "MaxVariance",
     "Order",
     "Plan",
     "Pool",
@@ -33,4 +37,5 @@ __all__ = [
     "make_selection",
     "register_allocation",
     "register_selection",
+    "widest",
 ]
