@@ -137,6 +137,14 @@ def masked(groups: Groups, keep_PG: Any) -> Groups:
     )  # fmt: skip
 
 
+def rewarded(groups: Groups, rewards_PG: Any) -> Groups:
+    """The same batch with other rewards, (P, G) in the padded layout; what stands on padding is not read."""
+    return _build(
+        np.where(groups.mask_PG, rewards_PG, 0.0), groups.mask_PG, groups.multiplicity_P, groups.length_PG,
+        groups.score_norm_PG, groups.prompt_P, groups.cluster_P, groups.host, groups.flat_index,
+    )  # fmt: skip
+
+
 def rollout_weights(groups: Groups, weights: Weights) -> Array:
     """How often each rollout counts, times its length or score norm; InputError where the batch has none."""
     if weights == "none":

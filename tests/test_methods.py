@@ -19,14 +19,17 @@ from ebpo_sim.chains.population import skill_chain
 from ebpo_sim.chains.rung import TrainingConfig, advance, learner_of, resume, start, train
 from ebpo_sim.estimators import make
 from ebpo_sim.estimators import names as estimator_names
+from ebpo_sim.groups import group_rewards
 from ebpo_sim.methods.__main__ import main as methods_main
 from ebpo_sim.methods.checkpoint import load_state
 from ebpo_sim.methods.method import estimator_of, parse_method
 from ebpo_sim.methods.recipes import RECIPES
+from ebpo_sim.methods.step import decide
+from ebpo_sim.methods.step import start as begin
 from ebpo_sim.methods.table import capabilities
 from ebpo_sim.objectives import CISPO, GSPO, KL, Aggregation, Clip, make_objective, objective_names, register_objective
 from ebpo_sim.objectives.registry import OBJECTIVES
-from ebpo_sim.sampling import Dynamic, Order
+from ebpo_sim.sampling import Ask, Dynamic, Order
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # llm runs from the checkout; it is not installed
 
@@ -171,6 +174,33 @@ def test_a_recipe_stands_at_the_beginning() -> None:
                        ("dapo + clip", "'clip' twice"), ("gspo + token_mean", "a second aggregation")):  # fmt: skip
         with pytest.raises(InputError, match=says):
             parse_method(text, None, rungs.CHAINS)
+
+
+def test_overlong_shaping() -> None:
+    """Guards DAPO's penalty: by hand, that the estimator's own statistics are those of the shaped rewards, that a
+    selection sees the plain ones, and that memories and needs know of it."""
+    method = parse_method("grpo + overlong:longest=10,cache=4,factor=0.5 + dynamic:batches=1", None, rungs.CHAINS)
+    groups = group_rewards([[1.0, 1.0, 1.0, 1.0], [1.0, 0.0, 0.0, 1.0]], lengths=[[5, 6, 8, 99], [10, 8, 7, 6]])
+    shaped = np.array([[1.0, 1.0, 0.75, 0.5], [0.5, -0.25, -0.125, 1.0]])
+    expected, _, _ = make("grpo").step((), group_rewards(shaped))
+    found, _, _ = method.estimator.step((), groups)
+    np.testing.assert_allclose(found, expected, rtol=1e-14)
+    decided = decide(method, begin(method), groups, Ask(0, 1, 2, 4), 0)
+    assert decided.keep_PG.all(axis=1).tolist() == [False, True]
+    np.testing.assert_allclose(decided.advantage_PG[1], expected[1], rtol=1e-14)
+    assert "lengths" in method.needs() and method.estimator.name != make("grpo").name
+    plain = train(CHAIN, CONFIG).values["pass1"]
+    np.testing.assert_array_equal(train(CHAIN, replace(CONFIG, estimator="grpo + overlong")).values["pass1"], plain)
+    for text, says in (
+        ("grpo + overlong:cache=0", "overlong needs 1 <= cache"),
+        ("grpo + overlong + overlong", "twice"),
+    ):
+        with pytest.raises(InputError, match=says):
+            parse_method(text, None, rungs.TRL)
+    with pytest.raises(InputError, match="overlong needs log_probs, which counts"):
+        parse_method("grpo + overlong", None, rungs.COUNTS)
+    with pytest.raises(InputError, match="overlong needs lengths"):
+        method.estimator.step((), group_rewards([[1.0, 0.0]]))
 
 
 def test_the_methods_own_weights_of_tokens() -> None:

@@ -7,18 +7,19 @@ from typing import Any
 
 import numpy as np
 
-from ebpo_sim.claims import baseline_error, entropy, failure, gradient, history, noise_methods, noise_rules
+from ebpo_sim.claims import baseline_error, entropy, failure, gradient, history, noise_methods, noise_rules, objectives
 from ebpo_sim.claims.base import Claim, Context, Finding, meaning, to_row
 from ebpo_sim.claims.hidden import hidden_claims
 from ebpo_sim.errors import unknown_name
 
 FAMILY_WISE = 1e-3
-ORDER = ("T1", "T2", "R2", "R3", "C1", "P1", "P2", "O1", "O2", "O3", "O4", *(f"N{i}" for i in range(1, 9)))
-MODULES = (baseline_error, failure, entropy, gradient, history, noise_rules, noise_methods)
+ORDER = ("T1", "T2", "R2", "R3", "C1", "P1", "P2", "O1", "O2", "O3", "O4", *(f"N{i}" for i in range(1, 9)),
+         *(f"J{i}" for i in range(1, 15)))  # fmt: skip
+MODULES = (baseline_error, failure, entropy, gradient, history, noise_rules, noise_methods, objectives)
 
 
 def claims() -> dict[str, Claim]:
-    """Every claim by id: EBPO's in the paper's order, ours, gradient noise, then the second paper's."""
+    """Every claim by id: EBPO's in the paper's order, ours, gradient noise, objectives, then the second paper's."""
     found = {c.id: c for m in MODULES for c in m.CLAIMS}
     return {name: found[name] for name in ORDER} | {c.id: c for c in hidden_claims()}
 
@@ -77,13 +78,14 @@ COLUMNS = {"idealised": "as in the proof", "algorithm-1": "Algorithm 1", "releas
 
 
 def markdown(ledger: Sequence[tuple[Claim, list[Finding]]]) -> str:
-    """The ledger as the README shows it: a line a claim, verdicts by variant, what it means, how to reproduce it."""
+    """The ledger as the README shows it, a line a claim: verdicts by variant, what it means, how to reproduce it; not
+    those of objectives and of the second paper."""
     lines = [
         f"| id | claim | {' | '.join(COLUMNS.values())} | repaired, other | in practice | reproduce |",
         "|---" * (len(COLUMNS) + 5) + "|",
     ]
     for claim, findings in ledger:
-        if claim.id.startswith("HB-"):
+        if claim.id.startswith(("HB-", "J")):
             continue
         cells: dict[str, list[str]] = {column: [] for column in (*COLUMNS, "other")}
         for f in findings:

@@ -4,6 +4,7 @@ grpo                                                  a bare estimator: the host
 ebpo_debiased:memory=0.95 + clip:low=0.2,high=0.28    objectives are named, the host's settings of them are not used
 rloo + cispo:high=0.2 + kl:coef=0.001                 pushes add
 grpo + gspo + sequence_mean                           an aggregation, the weight of a token in the objective
+grpo + overlong:longest=512,cache=64                  a penalty on long answers, in the rewards that are scored
 dapo, cispo + kl                                      a recipe (`recipes.py`) stands for its text, at the beginning
 grpo + easy_to_hard + dynamic:batches=5               an allocation, before the rollouts; a selection, after them
 """
@@ -16,6 +17,7 @@ from ebpo_sim import rungs
 from ebpo_sim.errors import InputError, unknown_name
 from ebpo_sim.estimators import Estimator
 from ebpo_sim.methods.recipes import RECIPES
+from ebpo_sim.methods.shaping import SHAPINGS, Shaped
 from ebpo_sim.numbers.mixing import Prior
 from ebpo_sim.objectives import AGGREGATIONS, Aggregation, Objective
 from ebpo_sim.objectives.registry import OBJECTIVES
@@ -24,7 +26,7 @@ from ebpo_sim.rungs import Rung
 from ebpo_sim.sampling import ALLOCATIONS, SELECTIONS, Allocation, Everything, Selection
 
 PLUS = " + "
-KINDS = (ALLOCATIONS, SELECTIONS, OBJECTIVES, AGGREGATIONS)
+KINDS = (ALLOCATIONS, SELECTIONS, OBJECTIVES, AGGREGATIONS, SHAPINGS)
 
 
 class Method(NamedTuple):
@@ -81,6 +83,10 @@ def _with(method: Method, text: str, name: str, rung: Rung) -> Method:
     if registry is OBJECTIVES:
         rungs.check_objective(text, part, rung)
         return method._replace(objectives=(*method.objectives, part))
+    if registry is SHAPINGS:
+        rungs.check(text, part.needs, rung)
+        known = method.estimator
+        return method._replace(estimator=Shaped(f"{known.name}{PLUS}{text}", known.chain, known.order, part))
     if registry is AGGREGATIONS:
         rungs.check(text, ("log_probs", "token_weights"), rung)
         if method.aggregation is None:

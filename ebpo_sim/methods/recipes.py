@@ -18,11 +18,10 @@ class Recipe(NamedTuple):
     remark: str = ""
 
 
-_OVERLONG = "overlong shaping is part of the reward"
 RECIPES: dict[str, Recipe] = {
     "grpo_paper": Recipe("grpo:ddof=0 + clip + kl:coef=0.04 + sequence_mean", "2402.03300"),
     "dr_grpo_paper": Recipe("dr_grpo + clip + sequence_sum", "2503.20783", "its constant divisor is a step size"),
-    "dapo": Recipe("grpo + dynamic + clip:high=0.28 + token_mean", "2503.14476", _OVERLONG),
+    "dapo": Recipe("grpo + overlong + dynamic + clip:high=0.28 + token_mean", "2503.14476"),
     "lite_ppo": Recipe("grpo_batch_norm + clip + token_mean", "2508.08221"),
     "raft_pp": Recipe("raft + clip + token_mean", "2504.11343"),
     "gspo": Recipe("grpo + gspo + sequence_mean", "2507.18071"),

@@ -24,8 +24,9 @@ class EntropyTarget:
     """J = c H at every token, H the entropy of the policy there in nats; push 0 on log pi, c on H.
 
     After each mini-batch c moves by step, up where its mean H was below `target`, else down, within [0, most], and is
-    used only while H is below the target. From c = 0. target 0.2, step 0.005 as in Skywork-OR1, which moves c once
-    a training step and puts no bound on it. Source: arXiv 2505.22312 section 4 (adaptive entropy control).
+    used only while H is below the target. From c = 0. After
+    Skywork-OR1's adaptive entropy control, which moves c once a training step and puts no bound on it; the defaults
+    were not held against its text. Source: arXiv 2505.22312.
     """
 
     target: float = 0.2
