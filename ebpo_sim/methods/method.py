@@ -85,8 +85,8 @@ def _with(method: Method, text: str, name: str, rung: Rung) -> Method:
         return method._replace(objectives=(*method.objectives, part))
     if registry is SHAPINGS:
         rungs.check(text, part.needs, rung)
-        known = method.estimator
-        return method._replace(estimator=Shaped(f"{known.name}{PLUS}{text}", known.chain, known.order, part))
+        rule = method.estimator
+        return method._replace(estimator=Shaped(f"{rule.name}{PLUS}{text}", rule.chain, rule.order, part))
     if registry is AGGREGATIONS:
         rungs.check(text, ("log_probs", "token_weights"), rung)
         if method.aggregation is None:

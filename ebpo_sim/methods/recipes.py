@@ -50,6 +50,8 @@ RECIPES: dict[str, Recipe] = {
     "pods": Recipe("grpo + pods + clip + kl:coef=0.04 + sequence_mean", "2504.13818"),
     "cppo": Recipe("grpo + cppo + clip + kl:coef=0.04 + sequence_mean", "2503.22342"),
     "d3s_rollouts": Recipe("grpo + max_variance + clip + token_mean", "2509.22115", "without its tokens and schedule"),
+    "mmr1_vas": Recipe("grpo + variance_aware + clip + kl:coef=0.01 + sequence_mean", "2509.21268",
+                       "pass rates are measured once, no diversity"),
     "tis": Recipe("grpo + clip + tis + token_mean", "", "truncated ratios of trainer and sampler"),
     "icepop": Recipe("grpo + clip + icepop + token_mean", "2510.18855", "ratios of trainer and sampler within a band"),
 }  # fmt: skip

@@ -63,7 +63,7 @@ class Shaped(Estimator):
         return (*super().learns, self.shaping)
 
     @property
-    def needs(self) -> frozenset[Need]:  # type: ignore[override]
+    def needs(self) -> frozenset[Need]:
         """The rule's own, and lengths."""
         return frozenset[Need]({"lengths"}).union(*(t.needs for t in self.chain))
 

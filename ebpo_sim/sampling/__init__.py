@@ -14,6 +14,7 @@ from ebpo_sim.sampling.registry import (
     register_allocation,
     register_selection,
 )
+from ebpo_sim.sampling.variance_aware import VarianceAware
 
 __all__ = [
     "ALLOCATIONS",
@@ -32,6 +33,7 @@ __all__ = [
     "Plan",
     "Pool",
     "Selection",
+    "VarianceAware",
     "check_plan",
     "make_allocation",
     "make_selection",

@@ -11,6 +11,7 @@ from ebpo_sim.sampling.dynamic import Dynamic
 from ebpo_sim.sampling.everything import Everything
 from ebpo_sim.sampling.keep_rows import KeepRows
 from ebpo_sim.sampling.orders import ORDERS, Kind, Order
+from ebpo_sim.sampling.variance_aware import VarianceAware
 
 
 def _order(kind: Kind) -> Callable[[], Order]:
@@ -21,6 +22,7 @@ def _order(kind: Kind) -> Callable[[], Order]:
 
 
 ALLOCATIONS = Registry("allocation", {kind: _order(kind) for kind in ORDERS})
+ALLOCATIONS.register("variance_aware")(VarianceAware)
 SELECTIONS = Registry("selection", {
     "everything": Everything, "dynamic": Dynamic, "keep_rows": KeepRows,
     "pods": PODS, "max_variance": MaxVariance, "cppo": CPPO,
