@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ebpo_sim.claims.base import Case, Context, Finding
-from ebpo_sim.claims.objective_pushes import EXACT, one, pushed, shown
+from ebpo_sim.claims.objective_pushes import EXACT, least, one, pushed, shown
 from ebpo_sim.objectives import TIS, Aggregation, Clip, IcePop, MinPRO, Tokens, make_objective
 
 Array = NDArray[np.float64]
@@ -23,9 +23,10 @@ def policies() -> tuple[tuple[Array, Array, Array], ...]:
     by_hand = [([0.5, 0.5], [0.9, 0.1]), ([0.9, 0.1], [0.5, 0.5]), ([0.99, 0.01], [0.8, 0.2]), ([0.25] * 4,
                [0.35, 0.35, 0.15, 0.15]), ([0.6, 0.3, 0.1], [0.3, 0.3, 0.4])]  # fmt: skip
     drawn = [rng.dirichlet(np.full(k, 0.7), size=2) + 1e-3 for k in (2, 3, 5) for _ in range(20)]
-    found = []
-    for before, after in [*by_hand, *drawn]:
-        old, new = (np.asarray(x) / np.sum(x) for x in (before, after))
+    found: list[tuple[Array, Array, Array]] = []
+    pairs = [[np.array(x) for x in pair] for pair in by_hand] + [list(pair) for pair in drawn]
+    for before, after in pairs:
+        old, new = before / before.sum(), after / after.sum()
         raw = np.eye(len(old))[0] if len(found) < len(by_hand) else rng.normal(size=len(old))
         found.append((old, new, raw - old @ raw))
     return tuple(found)
@@ -46,7 +47,7 @@ def sequence_ratio(_: Context) -> list[Finding]:
     found: dict[str, list[Case]] = {"independent tokens": [], "one ratio for all tokens": [], "mean one": []}
     for (old, new, _a), length in product(policies(), LENGTHS):
         at = f"at {named(old, new)}, tokens {length}"
-        (mean, variance), (_, single) = moments(old, new, length), moments(old, new, 1)
+        (mean, variance), (_first, single) = moments(old, new, length), moments(old, new, 1)
         found["independent tokens"].append(
             Case(f"claims J1: independent tokens, {at}", single - variance, length > 1, length)
         )
@@ -61,6 +62,12 @@ def sequence_ratio(_: Context) -> list[Finding]:
     ]
 
 
+def every_action(old: Array, new: Array, advantage: Array) -> Tokens:
+    """Every action once, a row each."""
+    before, after, a = (x[:, None] for x in (np.log(old), np.log(new), advantage))
+    return Tokens(after, before, np.ones(a.shape, bool), a)
+
+
 def entropy(logits: Array) -> float:
     log_pi = logits - np.logaddexp.reduce(logits)
     return float(-np.exp(log_pi) @ log_pi)
@@ -69,7 +76,7 @@ def entropy(logits: Array) -> float:
 def clip_higher(_: Context) -> list[Finding]:
     """J3: entropy after a small step with the upper bound at 1.28, less that at 1.2, for one action between them."""
     cases, step = [], 1e-3
-    for old, _, _a in policies():
+    for old, _new, _a in policies():
         for action in range(len(old)):
             if 1.24 * old[action] >= 1 or len(old) == 1:
                 continue
@@ -79,8 +86,7 @@ def clip_higher(_: Context) -> list[Finding]:
             new[rest] *= (1 - new[action]) / old[rest].sum()
             reached = []
             for high in (0.28, 0.2):
-                tokens = Tokens(*(np.log(x)[:, None] for x in (new, old)), np.ones((len(old), 1), bool),
-                                np.eye(len(old))[:, [action]])  # fmt: skip
+                tokens = every_action(old, new, np.eye(len(old))[:, action])
                 update = (old * pushed(Clip(0.2, high), tokens)[:, 0]) @ (np.eye(len(old)) - new)
                 reached.append(entropy(np.log(new) + step * update))
             excess = np.log(new) + entropy(np.log(new))
@@ -99,10 +105,7 @@ def corrections(_: Context) -> list[Finding]:
              "truncated, less bias than none", "masked, less bias than truncated")  # fmt: skip
     found: dict[str, list[Case]] = {name: [] for name in names}
     for sampler, old, advantage in policies():
-        columns = (np.log(x)[:, None] for x in (old, old))
-        tokens = Tokens(
-            *columns, np.ones((len(old), 1), bool), advantage[:, None], behaviour_NT=np.log(sampler)[:, None]
-        )
+        tokens = every_action(old, old, advantage)._replace(behaviour_NT=np.log(sampler)[:, None])
         exact = old @ advantage
         bias = [abs(float(sampler @ (part.weight(tokens)[:, 0] * advantage) - exact)) for part in (
             wide, truncated, masked)]  # fmt: skip
@@ -113,11 +116,8 @@ def corrections(_: Context) -> list[Finding]:
         for name, effect in zip(names, effects, strict=True):
             at = f"claims J4: {name}, at {named(sampler, old, advantage)}"
             found[name].append(Case(at, effect, within or name != "truncated at 2", float((old / sampler).max())))
-    return [
-        Finding(name, cases, "old ≤ 2 sampler" if name == "truncated at 2" else "", "least margin",
-                min(c.effect for c in cases), strict=False)
-        for name, cases in found.items()
-    ]  # fmt: skip
+    conditions = {"truncated at 2": "old ≤ 2 sampler"}
+    return [least(name, cases, conditions.get(name, "")) for name, cases in found.items()]
 
 
 def divergences(_: Context) -> list[Finding]:
@@ -137,14 +137,10 @@ def divergences(_: Context) -> list[Finding]:
             if away and one(make_objective("dppo_kl"), ratio, advantage, old_p):
                 pinsker.append(Case(shown("dppo_kl", answer, old=round(old_p, 4)), 0.025**0.5 - far))
     return [
-        Finding("at most the policies'", below, "", "least margin", min(c.effect for c in below), strict=False),
-        Finding(
-            "at least the policies'", above, "two actions", "least margin", min(c.effect for c in above), strict=False
-        ),
-        Finding(
-            "clip, at most 0.15", clipped, "π, old ≤ 0.75", "least margin", min(c.effect for c in clipped), strict=False
-        ),
-        Finding("KL 0.05, at most 0.158", pinsker, "", "least margin", min(c.effect for c in pinsker), strict=False),
+        least("at most the policies'", below),
+        least("at least the policies'", above, "two actions"),
+        least("clip, at most 0.15", clipped, "π, old ≤ 0.75"),
+        least("KL 0.05, at most 0.158", pinsker),
     ]
 
 
@@ -161,10 +157,7 @@ def covariance(_: Context) -> list[Finding]:
             at = f"claims J10: {name}, at {named(pi, a)}"
             cases.append(Case(at, float(pi[top] * log_pi[top] * a[top]), expected))
     conditions = ("the largest is above 0", "the largest is above 0 and A has the sign of its deviation")
-    return [
-        Finding(name, cases, condition, "least entropy gained", min(c.effect for c in cases), strict=False)
-        for (name, cases), condition in zip(found.items(), conditions, strict=True)
-    ]
+    return [least(*item, condition) for item, condition in zip(found.items(), conditions, strict=True)]
 
 
 def prefixes(_: Context) -> list[Finding]:
@@ -185,13 +178,10 @@ def prefixes(_: Context) -> list[Finding]:
             )
             mean.append(Case(f"claims J11: mean one, {at}", EXACT - abs(chance @ weight - 1), length < 3))
             shrunk.append(Case(f"claims J11: never above one, {at}", 1 + EXACT - float(chance @ weight)))
-    text = "least margin"
     return [
-        Finding(
-            "less variance than the product", variance, "from the third token on", text, min(c.effect for c in variance)
-        ),
-        Finding("mean one", mean, "the first two tokens", text, min(c.effect for c in mean), strict=False),
-        Finding("mean never above one", shrunk, "", text, min(c.effect for c in shrunk), strict=False),
+        least("less variance than the product", variance, "from the third token on", strict=True),
+        least("mean one", mean, "the first two tokens"),
+        least("mean never above one", shrunk),
     ]
 
 
@@ -210,14 +200,4 @@ def lengths(_: Context) -> list[Finding]:
             cases.append(Case(f"claims J13: {name}, {at}", min(others) + 1e-12 - own, same or name[0] == "i"))
         gap = float(np.abs(weight[0] @ length - length.mean()))  # answers whose gradient is their length
         found["mean of answers"].append(Case(f"claims J13: mean of answers, {at}", EXACT - gap, same))
-    return [
-        Finding(
-            name,
-            cases,
-            "" if name[0] == "i" else "one length",
-            "least margin",
-            min(c.effect for c in cases),
-            strict=False,
-        )
-        for name, cases in found.items()
-    ]
+    return [least(name, cases, "" if name[0] == "i" else "one length") for name, cases in found.items()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import product
 
 import numpy as np
@@ -15,6 +16,11 @@ from ebpo_sim.objectives import GBPO, REAL, Clip, DisCO, Objective, Tokens, make
 Array = NDArray[np.float64]
 EXACT = 1e-9
 RATIOS = tuple(np.round(np.geomspace(0.05, 9.0, 41), 4))
+
+
+def least(variant: str, cases: Sequence[Case], condition: str = "", strict: bool = False) -> Finding:
+    """The finding whose effect is the least margin."""
+    return Finding(variant, cases, condition, "least margin", min(c.effect for c in cases), strict=strict)
 
 
 def shown(objective: str, *answers: str, old: float = 0.1, column: str = "push") -> str:
@@ -146,10 +152,7 @@ def balance(_: Context) -> list[Finding]:
                 share.append(float(size[0] / size.sum()))
             command = shown("clip:low=0.1,high=1", f"{good:g}:1", f"{bad:g}:-1", column=column)
             found[name].append(Case(command, share[0] - share[1], x=bad))
-    return [
-        Finding(name, cases, "", "least gain", min(c.effect for c in cases), strict=False)
-        for name, cases in found.items()
-    ]
+    return [least(*item) for item in found.items()]
 
 
 def bounded(_: Context) -> list[Finding]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ebpo_sim import typed
 from ebpo_sim.errors import InputError
 from ebpo_sim.estimators import Estimator, Info
-from ebpo_sim.groups import Groups, rewarded
+from ebpo_sim.groups import Groups, masked
 from ebpo_sim.part import REMEDIES, Need
 from ebpo_sim.registry import Registry
 
@@ -76,4 +76,5 @@ class Shaped(Estimator):
         return super().score(state, self._shaped(groups))
 
     def _shaped(self, groups: Groups) -> Groups:
-        return rewarded(groups, groups.rewards_PG + self.shaping.penalty_PG(groups))
+        shaped_PG = np.where(groups.mask_PG, groups.rewards_PG + self.shaping.penalty_PG(groups), 0.0)
+        return masked(groups, groups.mask_PG, shaped_PG)
