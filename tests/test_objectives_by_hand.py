@@ -240,6 +240,7 @@ def test_covariances() -> None:
     cov = (log_prob - log_prob.mean()) * (a - a.mean())
     difference = push(KLCov(0.1, 1.0), t) - push(Clip(None, None), t)
     assert set(np.flatnonzero(difference[flat])) == set(np.argsort(-cov)[: int(0.1 * len(cov))])
+    np.testing.assert_allclose(np.abs(difference[difference != 0]), 1.0, rtol=1e-9)
     wide = ClipCov(0.03, 0.2, 1.0, 0.2, 0.2)
     plain = push(Clip(0.2, 0.2), t)
     taken = []
