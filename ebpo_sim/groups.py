@@ -128,11 +128,12 @@ def group_rewards(
     )
 
 
-def masked(groups: Groups, keep_PG: Any) -> Groups:
-    """The same batch with only the rollouts of `keep_PG`, (P, G) in the padded layout; the others are as if never
-    drawn. Raises InputError where none is left."""
+def masked(groups: Groups, keep_PG: Any, rewards_PG: Any = None) -> Groups:
+    """The same batch with only the rollouts of `keep_PG`, (P, G) in the padded layout, the others as if never drawn;
+    with these rewards where they are given, 0 where masked. Raises InputError where none is left."""
     return _build(
-        groups.rewards_PG, groups.mask_PG & np.asarray(keep_PG, dtype=bool), groups.multiplicity_P, groups.length_PG,
+        groups.rewards_PG if rewards_PG is None else rewards_PG, groups.mask_PG & np.asarray(keep_PG, dtype=bool),
+        groups.multiplicity_P, groups.length_PG,
         groups.score_norm_PG, groups.prompt_P, groups.cluster_P, groups.host, groups.flat_index,
     )  # fmt: skip
 

@@ -27,6 +27,7 @@ Need = Literal[
     "batch_choice",
     "pass_rates",
     "score_norms",
+    "token_weights",
 ]
 REMEDIES: dict[Need, str] = {
     "binary_rewards": "threshold the rewards at 0 and 1",
@@ -42,6 +43,7 @@ REMEDIES: dict[Need, str] = {
     "batch_choice": "use a rung where the method chooses what is trained on, chains or llm",
     "pass_rates": "measure the prompts before training",
     "score_norms": "pass score_norms=, |grad log pi|^2 of every rollout; weights=length needs only lengths",
+    "token_weights": "set the host's own aggregation of tokens",
 }
 
 OF_WEIGHTS: dict[str, frozenset[Need]] = {  # what a weight of rollouts needs

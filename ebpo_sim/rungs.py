@@ -48,17 +48,24 @@ CHAINS = Rung(
         "behaviour",
         "true_prior",
         "score_norms",
+        "token_weights",
     },
 )
 _TOKENS: frozenset[Need] = frozenset({"lengths", "prompt_ids", "clusters", "log_probs"})
-LANGUAGE_MODEL = Rung("llm", "python llm/train.py", _CHOICES | _TOKENS | {"reference", "score_norms"}, whole=False)
+LANGUAGE_MODEL = Rung(
+    "llm", "python llm/train.py", _CHOICES | _TOKENS | {"reference", "score_norms", "token_weights"}, whole=False
+)
 TRL = Rung(
     "trl",
     "MethodTrainer",
     _TOKENS | {"reference", "score_norms"},
     whole=False,
     remembers=False,
-    instead={"entropy": "set GRPOConfig's entropy_coef"},
+    instead={
+        "entropy": "set GRPOConfig's entropy_coef",
+        "behaviour": "set GRPOConfig's vllm_importance_sampling_mode and its clip",
+        "token_weights": "set GRPOConfig's loss_type",
+    },
 )
 VERL = Rung(
     "verl",
@@ -70,6 +77,8 @@ VERL = Rung(
         "reference": "set verl's actor.use_kl_loss, kl_loss_coef and kl_loss_type",
         "entropy": "set verl's actor.entropy_coeff",
         "batch_choice": "set verl's algorithm.filter_groups, its dynamic sampling",
+        "behaviour": "set verl's algorithm.rollout_correction",
+        "token_weights": "set verl's actor.loss_agg_mode",
         "score_norms": "verl gives sum_pi_squared to its own optimal_token_baseline alone: use weights=length",
     },
 )

@@ -170,7 +170,7 @@ def prepare(settings: Settings, cache: Path, problems: Sequence[Problem], held: 
         enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
         enable({"use_reentrant": False})
     reference = None
-    loss = objective_of(settings, longest_answer(settings, tokenizer), method.objectives)
+    loss = objective_of(settings, longest_answer(settings, tokenizer), method.objectives, method.aggregation)
     if loss.has_reference and not settings.lora_rank:  # with LoRA the reference is the model without its adapters
         reference = copy.deepcopy(model).requires_grad_(False)
     optimizer = torch.optim.AdamW(
@@ -186,14 +186,16 @@ def prepare(settings: Settings, cache: Path, problems: Sequence[Problem], held: 
     )  # fmt: skip
 
 
-def objective_of(settings: Settings, length: int, named: tuple[Objective, ...] = ()) -> Loss:
+def objective_of(
+    settings: Settings, length: int, named: tuple[Objective, ...] = (), weights: Aggregation | None = None
+) -> Loss:
     """The policy objective for answers of at most `length` tokens: what the method names, or else the settings' own."""
     aggregation: Any = settings.aggregation
     parts: tuple[Objective, ...] = (Clip(settings.clip_low, settings.clip_high, settings.clip_dual or None),)
     if settings.kl_coef:
         kind: Any = settings.kl_kind
         parts += (KL(settings.kl_coef, kind),)
-    return Loss(named or parts, Aggregation(aggregation, length))
+    return Loss(named or parts, weights or Aggregation(aggregation, length))
 
 
 def rates_from(settings: Settings, problems: Sequence[Problem]) -> list[float] | None:

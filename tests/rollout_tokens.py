@@ -13,4 +13,6 @@ def tokens(seed: int, rows: int = 12, width: int = 5, far: float = 1.0) -> Token
     mask = np.arange(width) < rng.integers(1, width + 1, rows)[:, None]
     now, old, reference = (-rng.exponential(1.0, (rows, width)) * far for _ in range(3))
     advantage = np.where(rng.random((rows, 1)) < 0.2, 0.0, rng.normal(size=(rows, 1)))
-    return Tokens(now, old, mask, advantage, np.arange(rows) // 4, reference, rng.random((rows, width)))
+    entropy = rng.random((rows, width))
+    sampler = -rng.exponential(1.0, (rows, width)) * far
+    return Tokens(now, old, mask, advantage, np.arange(rows) // 4, reference, entropy, sampler)

@@ -19,15 +19,32 @@ import torch
 from ebpo_sim.chains.policy import step_distributions
 from ebpo_sim.chains.population import skill_chain
 from ebpo_sim.chains.update import Learner, Rollouts, batch_of, gradient, layout_of, sample, tokens_of, update
+from ebpo_sim.errors import InputError
 from ebpo_sim.objectives import (
+    BAPO,
     CISPO,
     DPPO,
+    DPPOKL,
+    GBPO,
+    GMPO,
+    GSPO,
+    IPO,
     KL,
     MHPO,
+    REAL,
     SAPO,
+    TIS,
+    TOPR,
+    VESPO,
     Aggregation,
     Clip,
+    ClipCov,
+    DisCO,
     EntropyBonus,
+    IcePop,
+    KLCov,
+    KLOld,
+    MinPRO,
     Objective,
     Push,
     R2VPOFixed,
@@ -55,6 +72,22 @@ OBJECTIVES: dict[str, tuple[Objective, ...]] = {
     "sapo": (SAPO(),),
     "mhpo": (MHPO(),),
     "r2vpo, fixed": (R2VPOFixed(0.4),),
+    "gspo": (GSPO(0.2, 0.28),),
+    "gmpo": (GMPO(),),
+    "vespo": (VESPO(),),
+    "topr": (TOPR(),),
+    "minpro": (MinPRO(),),
+    "dppo kl capped": (DPPOKL(0.05, cap=1.5),),
+    "ipo": (IPO(0.1),),
+    "no clip, kl to the old policy": (Clip(None, None), KLOld(0.3)),
+}
+WHOLE: dict[str, tuple[Objective, ...]] = {  # those that look at groups or batches, which the chains alone hand over
+    "real": (REAL(),),
+    "disco": (DisCO(beta=1.0),),
+    "gbpo": (GBPO(),),
+    "bapo": (BAPO(),),
+    "clip_cov": (ClipCov(1.0, 0.1, 2.0, 0.2, 0.28),),
+    "kl_cov": (KLCov(0.3),),
 }
 GROUP, LONGEST = 6, 4
 RULES: dict[Rule, tuple[str, str]] = {  # a token's weight, and the names that TRL and verl have for it
@@ -155,6 +188,18 @@ def test_the_same_tokens_give_the_same_gradient(scene: Scene, name: str, rule: R
         assert count == held
 
 
+@pytest.mark.parametrize("name", WHOLE)
+def test_groups_and_batches_on_the_chains(scene: Scene, name: str) -> None:
+    """Guards what those objectives are handed: rows of whole groups, in the order of their numbers; and that they are
+    refused where some rows come at a time."""
+    expected, held = by_hand(scene, WHOLE[name], "sequence_mean")
+    found, count = by_chains(scene, WHOLE[name], "sequence_mean")
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12 * np.max(np.abs(expected)))
+    assert count == held and np.max(np.abs(expected)) > 1e-3
+    with pytest.raises(InputError, match=r"looks at a whole (group|batch)"):
+        Loss(WHOLE[name])
+
+
 def test_the_scene_tries_every_bound(scene: Scene) -> None:
     """Guards the test above: each objective differs from the unclipped one here, by bounds that hold tokens."""
     free, none_held = by_hand(scene, OBJECTIVES["no clip"], "token_mean")
@@ -163,7 +208,19 @@ def test_the_scene_tries_every_bound(scene: Scene) -> None:
     for name, (found, held) in gradients.items():
         if name != "no clip":
             assert np.max(np.abs(found - free)) > 1e-4, name
-        if name in ("clip", "clip higher", "dual clip", "cispo", "dppo", "dppo capped"):
+        if name in (
+            "clip",
+            "clip higher",
+            "dual clip",
+            "cispo",
+            "dppo",
+            "dppo capped",
+            "gspo",
+            "gmpo",
+            "topr",
+            "minpro",
+            "ipo",
+        ):
             assert held > 20, name
     assert gradients["dual clip"][1] > gradients["clip"][1]
     assert not np.array_equal(gradients["dppo"][0], gradients["dppo capped"][0])
@@ -244,18 +301,24 @@ TRL_OWN: dict[str, dict[str, Any]] = {  # the options of TRL that mean the same 
     "clip and plain k3": {"epsilon_low": 0.2, "epsilon_high": 0.2, "beta": 0.3},
     "cispo": {"loss_type": "cispo", "epsilon_high": 1.2},
     "sapo": {"loss_type": "sapo"},
+    "gspo": {"importance_sampling_level": "sequence", "epsilon_low": 0.2, "epsilon_high": 0.28},
+    "vespo": {"loss_type": "vespo"},
 }
 LOSSES: list[tuple[str, Rule]] = [  # with cispo and sapo comes one weight of tokens each
     *((name, rule) for name in TRL_OWN for rule in RULES if "loss_type" not in TRL_OWN[name]),
     ("cispo", "token_mean"),
     ("sapo", "sequence_mean"),
+    ("vespo", "token_mean"),
 ]
 PLAIN = {"clip and plain k3": (Clip(), KL(0.3))}
 
 
+OFF = {"beta": 0.0, "delta": None, "use_bias_correction_kl": False, "importance_sampling_level": "token"}
+
+
 def set_own(made: Any, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]) -> None:
     """The options in TRL's trainer, its arguments where they are read from there."""
-    for option, value in {"beta": 0.0, "delta": None, "use_bias_correction_kl": False, **options}.items():
+    for option, value in {**OFF, **options}.items():
         where = made if hasattr(made, option) else made.args
         monkeypatch.setattr(where, option, value, raising=option == "delta")
 
@@ -271,6 +334,21 @@ def test_trls_own_losses_are_these_objectives(
     found = by_trl(trl.own, scene, "beta" in options)
     within = 1e-6 if name == "sapo" else 1e-12  # its temperatures are float32
     np.testing.assert_allclose(found, expected, rtol=0, atol=within * np.max(np.abs(expected)))
+
+
+def test_trls_gmpo_is_this_objective(trl: Trainers, scene: Scene, tmp_path: Path) -> None:
+    """Guards GMPO against TRL's experimental trainer of that name, whose bounds are in nats as well."""
+    from trl.experimental.gmpo import GMPOTrainer
+
+    import trl_toy
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        made = trl_toy.trainer(tmp_path, kind=GMPOTrainer)
+    made.current_gradient_accumulation_steps, made.epsilon_low, made.epsilon_high = 1, 0.4, 0.4
+    expected, _ = by_hand(scene, OBJECTIVES["gmpo"], "sequence_mean")
+    found = by_trl(made, scene, False)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12 * np.max(np.abs(expected)))
 
 
 @pytest.mark.parametrize("sequence", [False, True])
@@ -353,6 +431,14 @@ TEXTS = {  # the objectives above, but for those that need a reference, as verl'
     "sapo": "sapo",
     "mhpo": "mhpo",
     "r2vpo, fixed": "r2vpo_fixed:penalty=0.4",
+    "gspo": "gspo:low=0.2,high=0.28",
+    "gmpo": "gmpo",
+    "vespo": "vespo",
+    "topr": "topr",
+    "minpro": "minpro",
+    "dppo kl capped": "dppo_kl:cap=1.5",
+    "ipo": "ipo:divergence=0.1",
+    "no clip, kl to the old policy": "clip:low=none,high=none + kl_old:coef=0.3",
 }
 WITHIN = {"sequence_mean": 1e-7}  # verl divides by length + 1e-8
 
@@ -379,7 +465,17 @@ VERL_OWN: dict[str, tuple[str, dict[str, Any]]] = {  # verl's losses and setting
     "dppo capped": ("dppo_tv", {"clip_ratio": 0.05, "clip_ratio_low": 0.05, "clip_ratio_high": 0.05,
                                 "clip_ratio_c": 1.5}),
     "sapo": ("sapo", {}),
+    "gspo": ("gspo", {"clip_ratio_low": 0.2, "clip_ratio_high": 0.28}),
+    "gmpo": ("geo_mean", {"clip_ratio_low": 0.4, "clip_ratio_high": 0.4}),
+    "dppo kl capped": ("dppo_kl", {"clip_ratio": 0.05, "clip_ratio_low": 0.05, "clip_ratio_high": 0.05,
+                                   "clip_ratio_c": 1.5}),
+    "clip_cov": ("clip_cov", {"clip_ratio_low": 0.2, "clip_ratio_high": 0.28}),
+    "kl_cov": ("kl_cov", {}),
 }  # fmt: skip
+VERL_SECTIONS: dict[str, dict[str, float]] = {
+    "clip_cov": {"clip_cov_ratio": 1.0, "clip_cov_lb": 0.1, "clip_cov_ub": 2.0},
+    "kl_cov": {"kl_cov_ratio": 0.3, "ppo_kl_coef": 1.0},
+}
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -387,9 +483,12 @@ VERL_OWN: dict[str, tuple[str, dict[str, Any]]] = {  # verl's losses and setting
 def test_verls_own_losses_are_these_objectives(verl: Any, scene: Scene, name: str, rule: Rule) -> None:
     """Guards the claim that verl's settings mean the same: its own loss, by its own settings."""
     mode, settings = VERL_OWN[name]
-    found, _ = by_verl(verl.core_algos.get_policy_loss_fn(mode), scene, rule, None, **settings)
-    due = "sequence_mean" if mode == "sapo" else rule  # whatever loss_agg_mode is
-    expected, _ = by_hand(scene, {**OBJECTIVES, "cispo both ways": (CISPO(0.2, 0.2),)}[name], due)
+    from verl.workers.config import PolicyLossConfig
+
+    section = PolicyLossConfig(**VERL_SECTIONS[name]) if name in VERL_SECTIONS else None
+    found, _ = by_verl(verl.core_algos.get_policy_loss_fn(mode), scene, rule, section, **settings)
+    due = "sequence_mean" if mode in ("sapo", "geo_mean") else rule  # whatever loss_agg_mode is
+    expected, _ = by_hand(scene, {**OBJECTIVES, **WHOLE, "cispo both ways": (CISPO(0.2, 0.2),)}[name], due)
     np.testing.assert_allclose(found, expected, rtol=0, atol=WITHIN.get(due, 1e-12) * np.max(np.abs(expected)))
 
 
@@ -482,3 +581,19 @@ def test_both_arrangements_of_tokens_give_the_same_bits(scene: Scene, name: str)
     assert one == other
     assert one.updates == 6
     assert np.max(np.abs(plain - scene.rolled_at)) > 0.1
+
+
+@pytest.mark.parametrize("level", ["token", "sequence"])
+def test_verls_corrections_are_these(verl: Any, scene: Scene, level: Any) -> None:
+    """Guards the remedy that a refused correction names: verl's rollout_is with one threshold is TIS, with two
+    IcePop."""
+    from verl.trainer.ppo.rollout_corr_helper import compute_rollout_correction_weights
+
+    tokens = rows(scene, ())
+    sampler = tokens.old_NT + np.random.default_rng(4).normal(size=tokens.old_NT.shape) * tokens.mask_NT
+    mask_NT, ratio = torch.from_numpy(tokens.mask_NT), torch.from_numpy(tokens.old_NT - sampler)
+    for correction, threshold in ((TIS(2.0, level), 2.0), (IcePop(level=level), "0.5_5.0")):
+        theirs, _ = compute_rollout_correction_weights(ratio, mask_NT.double(), level, threshold)
+        ours = np.where(tokens.mask_NT, correction.weight(tokens._replace(behaviour_NT=sampler)), 0.0)
+        np.testing.assert_allclose(ours, np.where(tokens.mask_NT, theirs.numpy(), 0.0), rtol=1e-12)
+        assert np.mean(ours[tokens.mask_NT] != np.exp(ratio.numpy())[tokens.mask_NT]) > 0.02

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -16,12 +18,18 @@ from ebpo_sim import InputError, registry, rungs
 from ebpo_sim.chains.population import skill_chain
 from ebpo_sim.chains.rung import TrainingConfig, advance, learner_of, resume, start, train
 from ebpo_sim.estimators import make
+from ebpo_sim.estimators import names as estimator_names
+from ebpo_sim.groups import group_rewards
+from ebpo_sim.methods.__main__ import main as methods_main
 from ebpo_sim.methods.checkpoint import load_state
 from ebpo_sim.methods.method import estimator_of, parse_method
+from ebpo_sim.methods.recipes import RECIPES
+from ebpo_sim.methods.step import decide
+from ebpo_sim.methods.step import start as begin
 from ebpo_sim.methods.table import capabilities
-from ebpo_sim.objectives import CISPO, KL, Clip, make_objective, objective_names, register_objective
+from ebpo_sim.objectives import CISPO, GSPO, KL, Aggregation, Clip, make_objective, objective_names, register_objective
 from ebpo_sim.objectives.registry import OBJECTIVES
-from ebpo_sim.sampling import Order
+from ebpo_sim.sampling import Ask, Dynamic, Order
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # llm runs from the checkout; it is not installed
 
@@ -130,13 +138,94 @@ def test_naming_the_default_changes_nothing() -> None:
 @pytest.mark.parametrize("name", objective_names())
 def test_every_objective_trains_on_the_chains(name: str) -> None:
     """Off-policy, with minibatches and epochs: the policy moves, stays finite, and not as under the plain clip."""
-    alone = f"grpo + clip + {name}" if name in ("kl", "entropy") else f"grpo + {name}"
-    strong = {"kl": ":coef=0.5", "entropy": ":coef=0.5"}.get(name, "")
+    terms = ("kl", "entropy", "kl_old", "entropy_target", "tis", "icepop", "mis")
+    alone = f"grpo + clip + {name}" if name in terms else f"grpo + {name}"
+    strong = {"kl": ":coef=0.5", "entropy": ":coef=0.5", "entropy_target": ":target=3"}.get(name, "")
     config = replace(CONFIG, estimator=alone + strong)
     moved = advance(CHAIN, config, start(CHAIN, config), 6).theta_SK
     assert np.all(np.isfinite(moved)) and np.any(moved != CHAIN.start_SK)
     plain = advance(CHAIN, CONFIG, start(CHAIN, CONFIG), 6).theta_SK
-    assert name == "clip" or np.max(np.abs(moved - plain)) > 1e-6
+    assert name in ("clip", "tis", "icepop", "mis") or np.max(np.abs(moved - plain)) > 1e-6
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_trains(name: str) -> None:
+    """Guards the published methods: each name is its text, spelt in parts that exist, and trains two steps; where a
+    rung lacks something it is refused with the part and the remedy named."""
+    config = replace(CONFIG, steps=2)
+    runs = [advance(CHAIN, c, start(CHAIN, c), 2) for c in (
+        replace(config, estimator=text) for text in (name, RECIPES[name].text))]  # fmt: skip
+    assert np.all(np.isfinite(runs[0].theta_SK)) and np.any(runs[0].theta_SK != CHAIN.start_SK)
+    np.testing.assert_array_equal(runs[0].theta_SK, runs[1].theta_SK)
+    assert name not in estimator_names()
+    assert RECIPES[name].source == "" or re.fullmatch(r"\d{4}\.\d{5}", RECIPES[name].source)
+    for rung in (rungs.TRL, rungs.VERL):
+        with pytest.raises(InputError, match=r"does not (provide|carry).*: .+"):
+            parse_method(name, None, rung)
+
+
+def test_a_recipe_stands_at_the_beginning() -> None:
+    """Guards the grammar: a recipe takes further parts, has no settings, and is no part of another method."""
+    made = parse_method("dapo + kl:coef=0.1", None, rungs.CHAINS)
+    assert made.objectives == (Clip(high=0.28), KL(0.1)) and made.aggregation == Aggregation()
+    assert made.selection == Dynamic() and made.name == "dapo + kl:coef=0.1"
+    assert estimator_of("delta_l + entropy") == "grpo"
+    for text, says in (("dapo:high=0.3", "unknown estimator 'dapo'"), ("grpo + dapo", "unknown part of a method"),
+                       ("dapo + clip", "'clip' twice"), ("gspo + token_mean", "a second aggregation")):  # fmt: skip
+        with pytest.raises(InputError, match=says):
+            parse_method(text, None, rungs.CHAINS)
+
+
+def test_overlong_shaping() -> None:
+    """Guards DAPO's penalty: by hand, that the estimator's own statistics are those of the shaped rewards, that a
+    selection sees the plain ones, and that memories and needs know of it."""
+    method = parse_method("grpo + overlong:longest=10,cache=4,factor=0.5 + dynamic:batches=1", None, rungs.CHAINS)
+    groups = group_rewards([[1.0, 1.0, 1.0, 1.0], [1.0, 0.0, 0.0, 1.0]], lengths=[[5, 6, 8, 99], [10, 8, 7, 6]])
+    shaped = np.array([[1.0, 1.0, 0.75, 0.5], [0.5, -0.25, -0.125, 1.0]])
+    expected, _, _ = make("grpo").step((), group_rewards(shaped))
+    found, _, _ = method.estimator.step((), groups)
+    np.testing.assert_allclose(found, expected, rtol=1e-14)
+    decided = decide(method, begin(method), groups, Ask(0, 1, 2, 4), 0)
+    assert decided.keep_PG.all(axis=1).tolist() == [False, True]
+    np.testing.assert_allclose(decided.advantage_PG[1], expected[1], rtol=1e-14)
+    assert "lengths" in method.needs() and method.estimator.name != make("grpo").name
+    plain = train(CHAIN, CONFIG).values["pass1"]
+    np.testing.assert_array_equal(train(CHAIN, replace(CONFIG, estimator="grpo + overlong")).values["pass1"], plain)
+    for text, says in (
+        ("grpo + overlong:cache=0", "overlong needs 1 <= cache"),
+        ("grpo + overlong + overlong", "twice"),
+    ):
+        with pytest.raises(InputError, match=says):
+            parse_method(text, None, rungs.TRL)
+    with pytest.raises(InputError, match="overlong needs log_probs, which counts"):
+        parse_method("grpo + overlong", None, rungs.COUNTS)
+    with pytest.raises(InputError, match="overlong needs lengths"):
+        method.estimator.step((), group_rewards([[1.0, 0.0]]))
+
+
+def test_the_methods_own_weights_of_tokens() -> None:
+    """Guards the aggregation of a method: it takes the place of the host's, on the chains to the same bits, and in
+    llm's loss; what an aggregation needs is asked for."""
+    own = train(CHAIN, replace(CONFIG, aggregation="sequence_mean")).values["pass1"]
+    named = train(CHAIN, replace(CONFIG, estimator="grpo + clip + sequence_mean")).values["pass1"]
+    np.testing.assert_array_equal(own, named)
+    pytest.importorskip("torch")
+    from llm.run import objective_of
+    from llm.settings import Settings
+
+    made = parse_method("grpo + gspo + delta_l:power=0.75", None, rungs.LANGUAGE_MODEL)
+    loss = objective_of(Settings(), 9, made.objectives, made.aggregation)
+    assert (loss.objectives, loss.aggregation) == ((GSPO(),), Aggregation("delta_l", None, 0.75))
+    with pytest.raises(InputError, match="constant_length"):
+        parse_method("grpo + clip + constant_length", None, rungs.CHAINS)
+
+
+def test_the_recipes_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    methods_main(["--recipes"])
+    printed = capsys.readouterr().out
+    assert all(recipe.text in printed and recipe.source in printed for recipe in RECIPES.values())
+    methods_main(["--recipes", "--json"])
+    assert [row["recipe"] for row in json.loads(capsys.readouterr().out)] == list(RECIPES)
 
 
 def apart(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,14 +13,32 @@ from hypothesis import strategies as st
 
 from ebpo_sim import InputError
 from ebpo_sim.objectives import (
+    BAPO,
     CISPO,
     DPPO,
+    DPPOKL,
+    GBPO,
+    GMPO,
+    GSPO,
+    IPO,
     KL,
     MHPO,
+    MIS,
+    REAL,
     SAPO,
+    TIS,
+    TOPR,
+    VESPO,
     Aggregation,
     Clip,
+    ClipCov,
+    DisCO,
     EntropyBonus,
+    EntropyTarget,
+    IcePop,
+    KLCov,
+    KLOld,
+    MinPRO,
     Objective,
     R2VPOFixed,
     Tokens,
@@ -60,7 +78,46 @@ OBJECTIVES: dict[str, Objective] = {
     "r2vpo, strong": R2VPOFixed(2.5),
     "r2vpo, no penalty": R2VPOFixed(0.0),
     "r2vpo, limited": R2VPOFixed(limit=0.4),
+    "dppo kl": DPPOKL(),
+    "dppo kl capped": DPPOKL(0.01, cap=1.5),
+    "ipo": IPO(0.2),
+    "gspo": GSPO(),
+    "gspo wide": GSPO(0.2, 0.28),
+    "gspo limited": GSPO(None, 0.1, limit=0.4),
+    "gmpo": GMPO(),
+    "gmpo limited": GMPO(0.5, 0.5, limit=0.4),
+    "vespo": VESPO(),
+    "vespo limited": VESPO(1.0, 0.5, 2.0, 1.5, limit=0.4),
+    "topr": TOPR(),
+    "topr capped": TOPR(2.5, limit=0.4),
+    "minpro": MinPRO(),
+    "minpro both sides": MinPRO(0.2, 0.28, limit=0.4),
+    "real": REAL(),
+    "real sharp": REAL(0.01, limit=0.4),
+    "disco": DisCO(delta=0.0),
+    "disco ratios": DisCO(1.0, "ratio", limit=0.4),
+    "gbpo": GBPO(),
+    "gbpo sharp": GBPO(0.2, 0.28, 1e-4, limit=0.4),
+    "bapo": BAPO(),
+    "bapo as released": BAPO(0.5, order="low_first", weighted=False, limit=0.4),
+    "clip_cov": ClipCov(0.2, 0.1, 2.0, 0.2, 0.2),
+    "kl_cov": KLCov(0.3),
+    "kl_cov limited": KLCov(0.2, 0.5, limit=0.4),
+    "kl_old": KLOld(0.3),
+    "kl_old limited": KLOld(limit=0.4),
+    "entropy target": EntropyTarget(9.0),
+    "tis": TIS(),
+    "icepop": IcePop(),
+    "mis": MIS(),
 }
+STATES: dict[str, Any] = {"entropy target": EntropyTarget(9.0).observe(tokens(0))}
+
+
+def state_of(objective: Objective) -> Any:
+    """The memory that an objective is tried with, () for those without."""
+    return STATES["entropy target"] if isinstance(objective, EntropyTarget) else ()
+
+
 every = pytest.mark.parametrize("objective", OBJECTIVES.values(), ids=OBJECTIVES.keys())
 
 
@@ -77,7 +134,7 @@ def test_a_log_ratio_from_the_host_changes_no_bit(objective: Objective, on_polic
     t = t._replace(log_prob_NT=t.old_NT) if on_policy else t
     ratio = np.where(t.mask_NT, t.log_prob_NT - t.old_NT, 0.0)
     handed = LogRatio(np.zeros((1, 1)) if on_policy else ratio, float(np.abs(ratio).max()))
-    plain, found = (objective.push((), x) for x in (t, t._replace(log_ratio=handed)))
+    plain, found = (objective.push(state_of(objective), x) for x in (t, t._replace(log_ratio=handed)))
     np.testing.assert_array_equal(found.log_prob_NT, plain.log_prob_NT)
     assert found.counts == plain.counts
     assert on_policy or handed.largest > 0.4  # beyond some of the limits above
@@ -106,11 +163,11 @@ def test_a_clip_that_no_ratio_reaches_is_idle(clip: Clip, bound: float) -> None:
 def test_push_is_the_derivative_of_the_value(objective: Objective, seed: int) -> None:
     """Five-point differences of value in each log-probability, and in each entropy, at 20 tokens off-policy."""
     t, step = tokens(seed), 1e-4
-    push = objective.push((), t)
+    push = objective.push(state_of(objective), t)
 
     def slope(field: str) -> np.ndarray:
         def at(shift: float) -> np.ndarray:
-            return np.asarray(objective.value((), t._replace(**{field: getattr(t, field) + shift}), t))
+            return np.asarray(objective.value(state_of(objective), t._replace(**{field: getattr(t, field) + shift}), t))
 
         return (8 * (at(step) - at(-step)) - (at(2 * step) - at(-2 * step))) / (12 * step)
 
@@ -127,7 +184,7 @@ def test_push_is_the_derivative_of_the_value(objective: Objective, seed: int) ->
 def test_torch_and_numpy_push_alike(objective: Objective, seed: int, far: float) -> None:
     """The same function in both libraries: to rounding in pushes, exactly in counts."""
     t = tokens(seed, far=far)
-    plain, tensors = objective.push((), t), objective.push((), in_torch(t))
+    plain, tensors = objective.push(state_of(objective), t), objective.push(state_of(objective), in_torch(t))
     # A gate at exp(-x) has x times the rounding of its ratio: below 1e-60 the last of 13 digits may differ.
     np.testing.assert_allclose(tensors.log_prob_NT.numpy(), plain.log_prob_NT, rtol=1e-13, atol=1e-60)
     assert np.all(np.isfinite(plain.log_prob_NT))
@@ -141,8 +198,10 @@ def test_autograd_of_the_host_loss_is_the_gradient_of_the_value(objective: Objec
     log_prob = t.log_prob_NT.clone().requires_grad_()
     entropy = t.entropy_NT.clone().requires_grad_()
     live = t._replace(log_prob_NT=log_prob, entropy_NT=entropy)
-    wanted = torch.autograd.grad(-objective.value((), live, t).sum(), (log_prob, entropy), allow_unused=True)
-    push = objective.push((), t)
+    wanted = torch.autograd.grad(
+        -objective.value(state_of(objective), live, t).sum(), (log_prob, entropy), allow_unused=True
+    )
+    push = objective.push(state_of(objective), t)
     surrogate = -(push.log_prob_NT * log_prob).sum()
     surrogate = surrogate - (0.0 * entropy if push.entropy_NT is None else push.entropy_NT * entropy).sum()
     found = torch.autograd.grad(surrogate, (log_prob, entropy))
@@ -155,22 +214,26 @@ def test_zero_at_zero_is_true_where_it_is_claimed(objective: Objective) -> None:
     """Rows of advantage 0 push nothing, or the objective says that they may."""
     t = tokens(2)
     silent = t.advantage_NT[:, 0] == 0
-    push = objective.push((), t)
+    push = objective.push(state_of(objective), t)
     moved = np.any(push.log_prob_NT[silent] != 0) or push.entropy_NT is not None
     assert silent.any()
-    assert objective.zero_at_zero != bool(moved)
+    # where rows are looked at together, one that pushes nothing may still count for the others
+    assert objective.zero_at_zero != bool(moved) or (objective.scope in ("group", "batch") and not moved)
+    if objective.zero_at_zero:
+        live = objective.push(state_of(objective), Tokens(*(None if x is None else x[~silent] for x in t)))
+        np.testing.assert_allclose(push.log_prob_NT[~silent], live.log_prob_NT, rtol=1e-13, atol=0)
 
 
 @every
 def test_needs_are_declared(objective: Objective) -> None:
     """Without the fields it declares an objective refuses; it works with those alone."""
-    bare = tokens(1)._replace(reference_NT=None, entropy_NT=None)
-    fields = {"reference": "reference_NT", "entropy": "entropy_NT"}
+    bare = tokens(1)._replace(reference_NT=None, entropy_NT=None, behaviour_NT=None)
+    fields = {"reference": "reference_NT", "entropy": "entropy_NT", "behaviour": "behaviour_NT"}
     given_fields = {fields[n]: getattr(tokens(1), fields[n]) for n in objective.needs}
-    objective.value((), bare._replace(**given_fields), bare)
+    objective.value(state_of(objective), bare._replace(**given_fields), bare)
     for name in given_fields:
         with pytest.raises(InputError, match="needs"):
-            objective.value((), bare._replace(**{**given_fields, name: None}), bare)
+            objective.value(state_of(objective), bare._replace(**{**given_fields, name: None}), bare)
     assert needs_of([objective]) == objective.needs
 
 
@@ -199,11 +262,15 @@ def test_what_the_mask_hides_is_never_read(objective: Objective) -> None:
     odd = np.where(np.arange(t.mask_NT.size).reshape(t.mask_NT.shape) % 2, 1e300, -1e300)
     hidden = t._replace(**{
         name: np.where(t.mask_NT, getattr(t, name), odd)
-        for name in ("log_prob_NT", "old_NT", "reference_NT", "entropy_NT")
+        for name in ("log_prob_NT", "old_NT", "reference_NT", "entropy_NT", "behaviour_NT")
     })  # fmt: skip
     assert not t.mask_NT.all()
-    np.testing.assert_array_equal(objective.push((), hidden).log_prob_NT, objective.push((), t).log_prob_NT)
-    np.testing.assert_array_equal(objective.value((), hidden, hidden), objective.value((), t, t))
+    np.testing.assert_array_equal(
+        objective.push(state_of(objective), hidden).log_prob_NT, objective.push(state_of(objective), t).log_prob_NT
+    )
+    np.testing.assert_array_equal(
+        objective.value(state_of(objective), hidden, hidden), objective.value(state_of(objective), t, t)
+    )
 
 
 EXTREME: tuple[Objective, ...] = (
@@ -215,6 +282,21 @@ EXTREME: tuple[Objective, ...] = (
     MHPO(1e-3, 10.0, 1e-3, 10.0, 1e-3, limit=700.0),
     MHPO(1e300, 0.1, 1e300, 10.0, 1e300, limit=700.0),
     R2VPOFixed(1e6, limit=300.0),
+    DPPOKL(0.0, cap=1e6, limit=700.0),
+    GSPO(None, None, limit=700.0),
+    GMPO(300.0, 300.0, limit=700.0),
+    VESPO(100.0, 1e-4, 1e-4, 100.0, limit=700.0),
+    TOPR(1e6, limit=700.0),
+    MinPRO(None, 1.0, limit=700.0),
+    REAL(1e-3, limit=700.0),
+    DisCO(1e-3, limit=700.0),
+    DisCO(1e-3, "ratio", limit=300.0),
+    GBPO(tau=1e-6, limit=700.0),
+    BAPO(1.0, limit=700.0),
+    ClipCov(1.0, -1e300, 1e300, limit=700.0),
+    KLCov(1.0, 1e6, limit=700.0),
+    KLOld(1.0, limit=300.0),
+    TIS(1e6, "sequence", limit=700.0),
 )
 
 
@@ -224,8 +306,8 @@ def test_the_ends_of_every_setting_stay_finite(objective: Objective) -> None:
     """Ratios of e to the thousands: no overflow on the way, finite pushes and values."""
     t = tokens(7, far=2000.0)
     assert np.max(np.abs(t.log_prob_NT - t.old_NT)[t.mask_NT]) > 2000
-    assert np.all(np.isfinite(objective.push((), t).log_prob_NT))
-    assert np.all(np.isfinite(objective.value((), t, t)))
+    assert np.all(np.isfinite(objective.push(state_of(objective), t).log_prob_NT))
+    assert np.all(np.isfinite(objective.value(state_of(objective), t, t)))
 
 
 def test_k_estimates_agree_on_the_divergence_and_k2_on_its_gradient() -> None:
@@ -279,6 +361,24 @@ BAD: dict[str, Any] = {
     "mhpo limit": lambda: MHPO(limit=1e9),
     "r2vpo penalty": lambda: R2VPOFixed(-1.0),
     "r2vpo limit": lambda: R2VPOFixed(limit=301.0),
+    "gspo low": lambda: GSPO(1.0),
+    "gmpo high": lambda: GMPO(high=-0.1),
+    "vespo up_power": lambda: VESPO(0.0),
+    "topr cap": lambda: TOPR(0.0),
+    "minpro high": lambda: MinPRO(high=-1.0),
+    "real tau": lambda: REAL(0.0),
+    "disco tau": lambda: DisCO(0.0),
+    "disco delta and beta": lambda: DisCO(delta=-1.0),
+    "gbpo tau": lambda: GBPO(tau=0.0),
+    "bapo share": lambda: BAPO(1.1),
+    "bapo needs 0 < low_from": lambda: BAPO(low_from=0.95),
+    "bapo steps": lambda: BAPO(low_step=0.0),
+    "clip_cov needs share": lambda: ClipCov(0.0),
+    "kl_cov needs share": lambda: KLCov(1.1),
+    "kl_old coef": lambda: KLOld(-1.0),
+    "entropy_target target": lambda: EntropyTarget(-1.0),
+    "tis needs low": lambda: TIS(0.5),
+    "mis needs low": lambda: MIS(0.5),
     "penalty must be a finite number": lambda: R2VPOFixed(float("nan")),
     "coef": lambda: KL(-1.0),
     "kind": lambda: KL(kind="k4"),  # type: ignore[arg-type]

@@ -85,7 +85,7 @@ def noise(
             seen.append((batch.drawn, batch.silent, rows, _error(batch, p_P[batch.planned_P])))
             yield batch
 
-    gradient_NSK = sampled_gradients(theta_SK, batches(), learner_of(config).aggregation)
+    gradient_NSK = sampled_gradients(theta_SK, batches(), learner_of(config, (), method.aggregation).aggregation)
     exact_SK, mean_SK = success_gradient(theta_SK, prompts), gradient_NSK.mean(axis=0)
     drawn, silent, rows, error = np.mean(seen, axis=0).tolist()
     variance, cosine = estimates(gradient_NSK.reshape(redraws, -1), exact_SK.ravel())

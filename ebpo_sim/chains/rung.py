@@ -131,8 +131,8 @@ def build_method(population: SkillChain, config: TrainingConfig) -> Method:
     return method if method.allocation else method._replace(allocation=Order(kind))
 
 
-def learner_of(config: TrainingConfig, named: tuple[Objective, ...] = ()) -> Learner:
-    """The objectives of a run, those its method names or else the configured clip and divergence, and its optimiser
+def learner_of(config: TrainingConfig, named: tuple[Objective, ...] = (), own: Aggregation | None = None) -> Learner:
+    """The objectives and aggregation of a run, those its method names or else the configured ones, and its optimiser
     steps. The configured k3 pushes nothing beyond 10, at which verl clamps it."""
     low = None if config.clip_low >= 1 else config.clip_low  # a ratio is never below 0
     high = None if np.isinf(config.clip_high) else config.clip_high
@@ -141,8 +141,8 @@ def learner_of(config: TrainingConfig, named: tuple[Objective, ...] = ()) -> Lea
         objectives += (KL(config.kl, "k3", clamp=10.0),)
     rule = typed.check("aggregation", Rule, config.aggregation)
     return Learner(
-        named or objectives, Aggregation(rule), config.optimiser == "adam", config.learning_rate, config.minibatches,
-        config.epochs,
+        named or objectives, own or Aggregation(rule), config.optimiser == "adam", config.learning_rate,
+        config.minibatches, config.epochs,
     )  # fmt: skip
 
 
@@ -188,7 +188,7 @@ def advance(population: SkillChain, config: TrainingConfig, state: State, steps:
     bits.state = state.generator
     rng = np.random.Generator(bits)
     theta, first, second = (x.copy() for x in (state.theta_SK, state.first_SK, state.second_SK))
-    learner = learner_of(config, method.objectives)
+    learner = learner_of(config, method.objectives, method.aggregation)
     anchored = "reference" in needs(learner.objectives)
     all_reference = step_distributions(population.start_SK, population.prompts) if anchored else None
     for step in range(state.steps, min(state.steps + steps, config.steps)):
@@ -232,7 +232,7 @@ def _record(
             collect(theta, prompts, pool, method, state.method, ask, config.seed, rng)
             for _ in range(config.gradient_redraws)
         ]
-        drawn = sampled_gradients(theta, batches, learner_of(config).aggregation)
+        drawn = sampled_gradients(theta, batches, learner_of(config, (), method.aggregation).aggregation)
         estimate = quality(drawn, success_gradient(theta, prompts.take(batches[0].planned_P)))
         values |= {"gradient_cosine": estimate.cosine, "gradient_variance": estimate.variance}
     return (float(state.steps), *(float(values[name]) for name in METRICS))

@@ -1,4 +1,5 @@
-"""Decide the claims of EBPO (arXiv 2602.05165), ours, and the predictions about arXiv 2601.05002 (HB-...).
+"""Decide the claims of EBPO (arXiv 2602.05165), ours, those of objectives' papers (J...), and the predictions
+about arXiv 2601.05002 (HB-...).
 
 Each claim is checked as idealised in its proof, as Algorithm 1 does it, as the authors' public code does it, and
 for the repaired estimator. Verdicts are computed: exact effects over a family of worlds and group sizes, searched

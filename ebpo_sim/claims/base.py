@@ -158,10 +158,15 @@ def claim(
     """Decorator: the function decides this claim; the fields are those of `Claim`."""
 
     def add(check: Decision) -> Decision:
-        CLAIMS[id] = Claim(id, source, statement, assumptions, meaning, check, presumes)
+        enter(Claim(id, source, statement, assumptions, meaning, check, presumes))
         return check
 
     return add
+
+
+def enter(*claims: Claim) -> None:
+    """Bring claims into the ledger."""
+    CLAIMS.update({claim.id: claim for claim in claims})
 
 
 def decide(cases: Sequence[Case], condition: str, strict: bool = True) -> Verdict:

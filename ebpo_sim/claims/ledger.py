@@ -15,18 +15,21 @@ from ebpo_sim.claims import (  # noqa: F401 - each module brings its claims
     history,
     noise_methods,
     noise_rules,
+    objectives,
 )
 from ebpo_sim.claims.base import CLAIMS, Claim, Context, Finding, meaning, to_row
 from ebpo_sim.claims.hidden import hidden_claims
 from ebpo_sim.errors import unknown_name
 
 FAMILY_WISE = 1e-3
-ORDER = ("T1", "T2", "R2", "R3", "C1", "P1", "P2", "O1", "O2", "O3", "O4", *(f"N{i}" for i in range(1, 9)))
+FAMILIES = ("T", "R", "C", "P", "O", "N", "E", "M", "A", "J")  # EBPO's in the paper's order, then by subject
 
 
 def claims() -> dict[str, Claim]:
-    """Every claim by id: EBPO's in the paper's order, ours, gradient noise, then the second paper's."""
-    return {name: CLAIMS[name] for name in ORDER} | {c.id: c for c in hidden_claims()}
+    """Every claim by id: EBPO's in the paper's order, ours, then gradient noise (N), training (E), memory (M), published
+    advantages (A) and objectives (J), and the second paper's."""
+    names = sorted(CLAIMS, key=lambda name: (FAMILIES.index(name[0]), int(name[1:])))
+    return {name: CLAIMS[name] for name in names} | {c.id: c for c in hidden_claims()}
 
 
 def choose(names: Iterable[str]) -> list[Claim]:
@@ -83,13 +86,14 @@ COLUMNS = {"idealised": "as in the proof", "algorithm-1": "Algorithm 1", "releas
 
 
 def markdown(ledger: Sequence[tuple[Claim, list[Finding]]]) -> str:
-    """The ledger as the README shows it: a line a claim, verdicts by variant, what it means, how to reproduce it."""
+    """The ledger as the README shows it, a line a claim: verdicts by variant, what it means, how to reproduce it; not
+    those of objectives and of the second paper."""
     lines = [
         f"| id | claim | {' | '.join(COLUMNS.values())} | repaired, other | in practice | reproduce |",
         "|---" * (len(COLUMNS) + 5) + "|",
     ]
     for claim, findings in ledger:
-        if claim.id.startswith("HB-"):
+        if claim.id.startswith(("HB-", "J")):
             continue
         cells: dict[str, list[str]] = {column: [] for column in (*COLUMNS, "other")}
         for f in findings:

@@ -20,8 +20,8 @@ TOKENS = Tokens(_ROW, _ROW, _ROW < 0, -_ROW, np.zeros(1, dtype=np.int64), _ROW, 
 
 def fingerprint(method: Method) -> str:
     """A short hash of the text and of every setting of every part."""
-    others = [p for p in (method.allocation, method.selection, *method.objectives) if p is not None]
-    settings = [[type(p).__name__, dataclasses.asdict(p)] for p in others]  # type: ignore[call-overload]
+    others = [p for p in (method.allocation, method.selection, *method.objectives, method.aggregation) if p is not None]
+    settings = [[type(p).__name__, dataclasses.asdict(p)] for p in others]  # type: ignore[arg-type]
     text = json.dumps([method.name, checkpoint.fingerprint(method.estimator), settings], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from ebpo_sim.estimators import make, names, needs_prior
+from ebpo_sim.methods.shaping import SHAPINGS
 from ebpo_sim.numbers.mixing import Prior
-from ebpo_sim.objectives import Objective, make_objective, objective_names
+from ebpo_sim.objectives import AGGREGATIONS, Objective, make_objective, objective_names
 from ebpo_sim.part import Need
 from ebpo_sim.rungs import RUNGS, beyond, missing
 from ebpo_sim.sampling import ALLOCATIONS, SELECTIONS
@@ -23,9 +24,11 @@ def capabilities() -> list[dict[str, Any]]:
         rows.append(_row("estimator", name, estimator.needs | oracle))
     for registry in (ALLOCATIONS, SELECTIONS):
         rows += [_row(registry.kind, name, registry.make(name).needs) for name in registry.names()]
+    rows += [_row(SHAPINGS.kind, name, SHAPINGS.make(name).needs) for name in SHAPINGS.names()]
     for name in objective_names():
         objective = make_objective(name)
         rows.append(_row("objective", name, objective.needs | {"log_probs"}, objective))
+    rows += [_row("aggregation", name, {"log_probs", "token_weights"}) for name in AGGREGATIONS.names()]
     return rows
 
 

@@ -11,7 +11,7 @@ from ebpo_sim import typed
 from ebpo_sim.errors import InputError
 from ebpo_sim.objectives.base import library
 
-Rule = Literal["token_mean", "sequence_mean", "constant_length", "sequence_sum"]
+Rule = Literal["token_mean", "sequence_mean", "constant_length", "sequence_sum", "delta_l"]
 
 
 @dataclass(frozen=True)
@@ -19,12 +19,15 @@ class Aggregation:
     """alpha of every token of a row of L tokens, among the N rows over which the mean is taken (a mini-batch):
 
     token_mean 1/sum L (DAPO, verl's default); sequence_mean 1/(N L) (GRPO); constant_length 1/(N length) (Dr. GRPO);
-    sequence_sum 1/N (Dr. GRPO as Table 1 of arXiv 2601.05002 prints it). length: the constant, in tokens.
+    sequence_sum 1/N (Dr. GRPO as Table 1 of arXiv 2601.05002 prints it); delta_l L^-power/(length sum L^-power), of
+    rows that have tokens (arXiv 2509.07558; power 1 for the least variance where a token's is one number, 0.75 on its
+    mathematics, 0 is constant_length). length: the constant, in tokens; of delta_l a step size, 1 unless given.
     The weights never depend on which rows are computed, so rows that push nothing can be left out exactly.
     """
 
     rule: Rule = "token_mean"
     length: int | None = None
+    power: float = 1.0
 
     def __post_init__(self) -> None:
         typed.check_fields(self)
@@ -43,6 +46,11 @@ class Aggregation:
             return 1.0 / (xp.zeros_like(length_N) + (total + (total == 0))[..., None])
         if self.rule == "sequence_mean":
             return 1.0 / (count * (length_N + (length_N == 0)))
+        if self.rule == "delta_l":
+            live = length_N > 0
+            share = xp.where(live, (length_N + ~live) ** -self.power, 0.0)
+            total = share.sum(-1)[..., None]
+            return share / (float(self.length or 1) * (total + (total == 0)))
         divisor = count * float(self.length or 1) if self.rule == "constant_length" else float(count)
         return xp.zeros_like(length_N) + 1.0 / divisor
 

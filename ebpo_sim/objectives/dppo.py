@@ -16,7 +16,7 @@ class DPPO(Stateless):
     """J = sg(M) r A, r = exp(log pi - log old), M = 0 where A (r - 1) > 0 and |pi - old| > divergence, else 1.
 
     |pi - old| on the sampled token is the total variation of "this token or another", at most that of the whole
-    distributions; the paper's binary KL and top-K are not here. push = M r A. divergence: 0.15 in verl; at 1
+    distributions; DPPOKL has the paper's binary KL, its top-K is not here. push = M r A. divergence: 0.15 in verl; at 1
     nothing is dropped, the unclipped Clip. cap: None as in the paper, above 0 as in the released code, which climbs
     sg(M min(r, cap)) A log pi: push = M min(r, cap) A (cap 10 in Stable-RL, 20 in verl). The paper's old policy is the
     sampler itself: a host that keeps the sampler's log-probabilities hands them over as old. counts "clipped": tokens
@@ -55,8 +55,16 @@ class DPPO(Stateless):
         xp = library(tokens.log_prob_NT)
         held = (xp.where(tokens.mask_NT, x, 0.0) for x in (tokens.log_prob_NT, tokens.old_NT))
         now, old = (xp.exp(between(x, -float("inf"), 0.0)) for x in held)  # rounding may leave a log above 0
-        far = xp.abs(now - old) > self.divergence
-        return far & (difference * tokens.advantage_NT > 0) & tokens.mask_NT
+        far = self._divergence(now, old) > self.divergence
+        return far & self._away(difference * tokens.advantage_NT) & tokens.mask_NT
+
+    def _divergence(self, now: Any, old: Any) -> Any:
+        """Between "this token" and "another" under both policies."""
+        return library(now).abs(now - old)
+
+    def _away(self, worth: Any) -> Any:
+        """Whether the update would lead further off."""
+        return worth > 0
 
     def value(self, state: Any, tokens: Tokens, held: Tokens) -> Any:
         xp = library(tokens.log_prob_NT)
@@ -65,3 +73,33 @@ class DPPO(Stateless):
         if self.cap is not None:
             worth = between(xp.exp(at), 0.0, self.cap) * xp.where(tokens.mask_NT, tokens.log_prob_NT, 0.0)
         return xp.where(tokens.mask_NT & ~self._dropped(held, at), worth * tokens.advantage_NT, 0.0)
+
+
+@dataclass(frozen=True)
+class DPPOKL(DPPO):
+    """DPPO with KL(old, pi) of "this token or another" in the place of the total variation, nats.
+
+    old log(old/pi) + (1 - old) log((1 - old)/(1 - pi)) > divergence, 0.05 in verl (loss_mode dppo_kl), which has both
+    complements plus 1e-8, as here. At least twice the squared total variation (Pinsker).
+    """
+
+    divergence: float = 0.05
+
+    def _divergence(self, now: Any, old: Any) -> Any:
+        log, tiny = library(now).log, 1e-8
+        either = library(now).where(old > 0, old * (log(old + 1e-300) - log(now + 1e-300)), 0.0)
+        return either + (1 - old) * log((1 - old + tiny) / (1 - now + tiny))
+
+
+@dataclass(frozen=True)
+class IPO(DPPO):
+    """DPPO that drops a token whichever way it has moved: M = 0 where |pi - old| > divergence, 0.3 in prime-rl.
+
+    A token that has gone too far is not pulled back either. prime-rl, whose default loss this is, has the sampler as
+    old, and adds a penalty on the squared log-ratio.
+    """
+
+    divergence: float = 0.3
+
+    def _away(self, worth: Any) -> Any:
+        return worth == worth

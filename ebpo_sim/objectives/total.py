@@ -8,13 +8,15 @@ from operator import add
 from typing import Any
 
 from ebpo_sim.objectives.base import Objective, Push, Tokens
+from ebpo_sim.objectives.corrections import corrected
 from ebpo_sim.part import Draw, Need
 
 
 def total_push(
     objectives: Sequence[Objective], states: Sequence[Any], tokens: Tokens, draw: Draw | None = None
 ) -> Push:
-    """The sum of all pushes at `tokens`; at least one objective."""
+    """The sum of all pushes at `tokens`, whose advantages the corrections among them weigh; at least one objective."""
+    tokens = corrected(objectives, tokens)
     pushes = [o.push(s, tokens, draw) for o, s in zip(objectives, states, strict=True)]
     if len(pushes) == 1:
         return pushes[0]

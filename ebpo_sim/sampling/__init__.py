@@ -1,6 +1,7 @@
 """Allocation and selection: which prompts get how many rollouts, and which rollouts are learnt from."""
 
 from ebpo_sim.sampling.base import Allocation, Ask, Kept, Plan, Pool, Selection, check_plan
+from ebpo_sim.sampling.down_sampling import CPPO, PODS, MaxVariance, widest
 from ebpo_sim.sampling.dynamic import Dynamic
 from ebpo_sim.sampling.everything import Everything
 from ebpo_sim.sampling.keep_rows import KeepRows
@@ -13,10 +14,13 @@ from ebpo_sim.sampling.registry import (
     register_allocation,
     register_selection,
 )
+from ebpo_sim.sampling.variance_aware import VarianceAware
 
 __all__ = [
     "ALLOCATIONS",
+    "CPPO",
     "ORDERS",
+    "PODS",
     "SELECTIONS",
     "Allocation",
     "Ask",
@@ -24,13 +28,16 @@ __all__ = [
     "Everything",
     "KeepRows",
     "Kept",
+    "MaxVariance",
     "Order",
     "Plan",
     "Pool",
     "Selection",
+    "VarianceAware",
     "check_plan",
     "make_allocation",
     "make_selection",
     "register_allocation",
     "register_selection",
+    "widest",
 ]

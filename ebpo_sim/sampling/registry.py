@@ -6,10 +6,12 @@ from collections.abc import Callable
 
 from ebpo_sim.registry import Registry
 from ebpo_sim.sampling.base import Allocation, Selection
+from ebpo_sim.sampling.down_sampling import CPPO, PODS, MaxVariance
 from ebpo_sim.sampling.dynamic import Dynamic
 from ebpo_sim.sampling.everything import Everything
 from ebpo_sim.sampling.keep_rows import KeepRows
 from ebpo_sim.sampling.orders import ORDERS, Kind, Order
+from ebpo_sim.sampling.variance_aware import VarianceAware
 
 
 def _order(kind: Kind) -> Callable[[], Order]:
@@ -20,7 +22,11 @@ def _order(kind: Kind) -> Callable[[], Order]:
 
 
 ALLOCATIONS = Registry("allocation", {kind: _order(kind) for kind in ORDERS})
-SELECTIONS = Registry("selection", {"everything": Everything, "dynamic": Dynamic, "keep_rows": KeepRows})
+ALLOCATIONS.register("variance_aware")(VarianceAware)
+SELECTIONS = Registry("selection", {
+    "everything": Everything, "dynamic": Dynamic, "keep_rows": KeepRows,
+    "pods": PODS, "max_variance": MaxVariance, "cppo": CPPO,
+})  # fmt: skip
 register_allocation = ALLOCATIONS.register
 register_selection = SELECTIONS.register
 
