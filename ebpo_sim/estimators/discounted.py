@@ -58,8 +58,6 @@ class Discounted(PromptMemory):
 class BernoulliScale(Memoryless):
     """Divide by sqrt(b (1 - b)), b the baseline at the head of the chain; where that is 0, so is the advantage."""
 
-    by: ClassVar[str] = "group"  # it looks at no other group
-
     def apply(self, state: tuple[()], advantages: Advantages, groups: Groups) -> Advantages:
         assert advantages.evaluation is not None
         b_PG = np.clip(advantages.evaluation.baseline_PG, 0.0, 1.0)
