@@ -145,8 +145,8 @@ def anchors(context: Context) -> list[Finding]:
 
 
 def anchor_cases(variant: str, group_size: int, offline: int) -> list[Case]:
-    """Every visit after the first: (m_0 - m_v)^2 less the noise of m_v is unbiased for E (m_0 - p_v)^2; the mean of fewer
-    rollouts at the start is noisier."""
+    """Every visit after the first: (m_0 - m_v)^2 less the noise of m_v is unbiased for E (m_0 - p_v)^2; the mean of
+    fewer rollouts at the start is noisier."""
     run = recorded(RUN)
     weights_BP = replay.resampled(len(run.prompts), 0)
     mean_PV = run.successes_PV / run.rollouts

@@ -42,16 +42,17 @@ def plot(rows: Rows) -> dict[str, Figure]:
     by_visit.set(xlabel="visit", yscale="log", title=f"G = {size}, means of {WINDOW} visits")
     for panel in (by_size, by_visit):
         panel.axhline(1, color="black", lw=0.8)
-    by_visit.legend(fontsize=7, frameon=False)
+    by_visit.legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     moved = [r for r in here if r["quantity"] == "drift"]
     drift.plot([r["lag"] for r in moved], [r["value"] for r in moved], color="black")
     drift.fill_between(
         [r["lag"] for r in moved], [r["low"] for r in moved], [r["high"] for r in moved], color="black", alpha=0.15
     )
-    for noise in (r for r in here if r["quantity"] == "sampling variance of a group mean"):
+    noises = [r for r in here if r["quantity"] == "sampling variance of a group mean"]
+    for noise in (r for r in noises if r["value"] < max(r["high"] for r in moved)):
         drift.axhline(noise["value"], ls="--", lw=0.8, color="#666666")
         drift.annotate(f"noise, G = {noise['group_size']}", (1, noise["value"]), fontsize=7, va="bottom")
-    drift.set(xlabel="visits apart", title="drift, mean square", ylim=(0, None))
+    drift.set(xlabel="visits apart", title="drift, mean square", ylim=(0, 1.1 * max(r["high"] for r in moved)))
     icc = [r for r in here if r["quantity"] == "ICC"]
     shape.plot([r["visit"] for r in icc], [r["value"] for r in icc], color="black", label="ICC")
     for g in dict.fromkeys(r["group_size"] for r in here if r["quantity"] == "silent groups"):
@@ -61,6 +62,6 @@ def plot(rows: Rows) -> dict[str, Figure]:
         for limit, style in ((critical_icc(g), "--"), (conservative_icc(g), ":")):
             shape.axhline(limit, ls=style, lw=0.7, color="#666666")
             shape.annotate(f"G = {g}", (icc[-1]["visit"], limit), fontsize=6, va="bottom", ha="right")
-    shape.set(xlabel="visit", ylim=(0, 1), title="ICC; limits of EBPO: loses -- , shrinks too much ..")
+    shape.set(xlabel="visit", ylim=(0, 1), title="EBPO loses above --, shrinks too much above ..")
     shape.legend(fontsize=7, frameon=False)
     return {"recorded.png": figure}
