@@ -4,7 +4,8 @@ Each visit's recorded rollouts are split by chance into a group of G, which the 
 for the true success rate (its noise is taken off). The visits are met in their order, prompts in batches of --prompts;
 --steps: at most so many visits; --burn-in: of which so many are only learnt from; --replicates: splits. Rows: the error
 of each baseline over the group mean's, over all scored visits, the first three, and visit by visit; drift by lag; mean,
-intra-class correlation and silent groups by visit. Intervals: 95 %, bootstrap over prompts.
+intra-class correlation and silent groups by visit. Intervals: 95 %, bootstrap over prompts. A rule that learns from a
+batch before it scores it, as dbb does, has the scored group in its baseline: less error, but a biased gradient.
 
 recorded:NAME         a shipped run: qwen2.5-math-1.5b-grpo
 recorded:FILE.csv     your own: columns prompt, visit, successes, rollouts, a row a visit; or prompt, rollouts and
