@@ -60,7 +60,7 @@ def simulated(context: Context, name: str, group_size: int, swing: float, drift:
     """`jumping_error` of a preset, and from the estimator itself on a sampled stream."""
     estimator, noise = make(name), (0.25 - swing**2) / group_size
     jump = drift * noise / (4 * swing**2)
-    prompts, replicates = 256, 8 if context.quick else 16
+    prompts, replicates = 256, context.design.replicates
     rng = np.random.default_rng(stream_seed(context.design.seed, f"jumping {name}", group_size))
     state, up_RP = estimator.init(), rng.random((replicates, prompts)) < 0.5
     for _ in range(VISITS + 1):
