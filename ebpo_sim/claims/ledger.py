@@ -14,22 +14,8 @@ from ebpo_sim.errors import unknown_name
 
 FAMILY_WISE = 1e-3
 ORDER = (
-    "T1",
-    "T2",
-    "R2",
-    "R3",
-    "C1",
-    "P1",
-    "P2",
-    "O1",
-    "O2",
-    "O3",
-    "O4",
-    *(f"N{i}" for i in range(1, 9)),
-    "M1",
-    "M2",
-    "M3",
-)
+    "T1", "T2", "R2", "R3", "C1", "P1", "P2", "O1", "O2", "O3", "O4", *(f"N{i}" for i in range(1, 9)), "M1", "M2", "M3",
+)  # fmt: skip
 MODULES = (baseline_error, failure, entropy, gradient, history, noise_rules, noise_methods, recorded)
 
 
