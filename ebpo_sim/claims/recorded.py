@@ -80,10 +80,10 @@ def simulated(context: Context, name: str, group_size: int, swing: float, drift:
 
 @lru_cache(maxsize=64)
 def replayed(name: str, group_size: int) -> Array:
-    """(P, V) errors on the recorded run."""
+    """(P, V) errors on the recorded run, of a rule that looks at one prompt at a time: all are met in one batch."""
     run = recorded(RUN)
     parts = replay.split(run, group_size, run.successes_PV.shape[1], 2, 0)
-    return replay.errors(replay.bound(name), parts, 128)
+    return replay.errors(replay.bound(name), parts, len(run.prompts))
 
 
 def recorded_cases(claim: str, variant: str, name: str, sizes: tuple[int, ...]) -> list[Case]:
