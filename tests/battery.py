@@ -24,6 +24,10 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "optimal-cluster": ("optimal", {"per_cluster": True, "others": True, "memory": 0.9, "history": 0.8}),
     "regression-score": ("regression", {"weights": "score", "per_cluster": True, "memory": 0.9, "history": 0.8}),
     "opo-verl": ("opo", {"singleton": "raw"}),
+    "spo-slow": ("spo", {"divergence": 0.01}),
+    "dbb-plain": ("dbb", {"retention": 0.75, "scale": "none"}),
+    "anchor-soft": ("anchor", {"temperature": 0.5}),
+    "v05-given": ("v05", {"value": 0.3, "values": (("100", 0.9), ("201", 0.1))}),
     "raft-rollouts": ("raft", {"divisor": "rollouts"}),
 }
 

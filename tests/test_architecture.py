@@ -62,7 +62,8 @@ MAY_IMPORT = {  # room -> the rooms it may import; what is not listed may not
     "integrations": PLAIN | PARTS | {"report", "rungs", "methods", "plugins"},
     "__init__": PLAIN | PARTS,
     **{f"{name}_study": {"cli", "studies"}
-       for name in ("mse", "entropy", "failure", "clustering", "hidden_bias", "training", "prediction", "noise")},
+       for name in ("mse", "entropy", "failure", "clustering", "hidden_bias", "training", "prediction", "noise",
+                    "recorded")},
 }  # fmt: skip
 
 

@@ -70,6 +70,15 @@ EXPECTED: dict[str, tuple[str, dict[str, Any], np.ndarray]] = {
     "loo_table": ("loo_table", {}, spread((1, -THIRD), (THIRD, -1), (0, 0), (2 * THIRD, -2 * THIRD))),  # nothing known
     "optimal": ("optimal", {}, GOLDEN - 0.5),  # nothing known: b = p = 1/2
     "regression": ("regression", {}, spread((1, -THIRD), (THIRD, -1), (0, 0), (2 * THIRD, -2 * THIRD))),
+    "spo": ("spo", {}, spread(*4 * [(1.25, -0.75)])),  # the mean 3/8 and spread 1/2 of all rewards
+    "dbb": ("dbb", {}, spread((1.527525, -0.654654), (0.654654, -1.527525), (0, -THIRD), (1, -1))),
+    "dbb-plain": ("dbb", {"scale": "none"}, spread((0.7, -0.3), (0.3, -0.7), (0, -0.1), (0.5, -0.5))),
+    "anchor": ("anchor", {}, spread((1, -THIRD), (THIRD, -1), (0, 0), (2 * THIRD, -2 * THIRD))),  # nothing known
+    "v05": (  # weights .489796, 0, .826389, 0
+        "v05",
+        {"value": 0.6},
+        spread((0.571429, -0.428571), (0.4, -0.6), (0, -0.104167), (0.4, -0.6)),
+    ),
     "reinforce": ("reinforce", {}, GOLDEN),
     "raft": ("raft", {}, GOLDEN * 16 / 6),
     "james_stein": (

@@ -39,6 +39,10 @@ UNSHIFTED = {
     "raft",
     "optimal",
     "regression",
+    "spo",
+    "dbb",
+    "anchor",
+    "v05",
 }
 SCALE: dict[str, tuple[dict[str, Any], int, float]] = {  # settings, power of the factor, tolerance
     "grpo": ({"eps": 0.0}, 0, 1e-12),

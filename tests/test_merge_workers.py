@@ -161,7 +161,7 @@ def test_a_share_scored_alone_is_not_the_batch(estimator: Estimator) -> None:
     state = estimator.update(estimator.init(), whole)
     expected, _ = estimator.score(state, whole)
     alone = np.concatenate([estimator.score(state, group_rewards(**share))[0] for share in shares])
-    local = {"Subtract", "Rank", "Reweigh"}
+    local = {"Subtract", "Rank", "Reweigh", "BernoulliScale"}
     batchwise = any(type(t).__name__ not in local and getattr(t, "by", "") != "group" for t in estimator.chain)
     assert (np.max(np.abs(alone - expected)) > 1e-3) == batchwise
     if not batchwise:

@@ -242,7 +242,7 @@ def test_every_shipped_rule_stands_where_it_is_used() -> None:
         asking = {
             "true_prior": {"oracle_linear", "oracle_bayes"},
             "score_norms": {"optimal_token_baseline", "optimal"},
-            "prompt_ids": {"regression"},
+            "prompt_ids": {"regression", "spo", "dbb", "anchor"},
         }
         lacking = {name for need, these in asking.items() if need not in rung.provides for name in these}
         assert standing == set(names()) - lacking

@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from battery import assert_same, full
 from ebpo_sim import InputError, make
-from ebpo_sim.estimators import Estimator, dump_state, load_state
-from ebpo_sim.estimators import history as memory
+from ebpo_sim.estimators import Estimator, dump_state, load_state, memory
 
 Array = NDArray[np.float64]
 BOTH = pytest.mark.parametrize("name", ["optimal", "regression"])
@@ -79,21 +78,27 @@ def test_regression_without_evidence() -> None:
     np.testing.assert_allclose(told(estimator, after(estimator, now), now), np.full((2, 3), 4 / 6), rtol=1e-14)
 
 
-@BOTH
+@pytest.mark.parametrize("name", ["optimal", "regression", "spo", "anchor"])
 def test_prompts_beyond_the_bound_are_forgotten(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The most visited stay, ties by name; what a dropped prompt taught all others stays."""
+    """Those visited last stay, however little is known of them; what a dropped prompt taught all others stays."""
     estimator = make(name)
     monkeypatch.setattr(memory, "MOST_PROMPTS", 3)
-    state = after(estimator, full([[1.0], [0.0]], prompt_ids=["d", "b"]),
-                  full([[1.0], [1.0], [0.0]], prompt_ids=["a", "b", "c"]))  # fmt: skip
-    prompts, clusters, _ = state[0]
-    assert [key.lstrip("\0") for key in prompts] == ["a", "b", "c"]
-    assert clusters[""].n + clusters[""].new_n == 5
-    resumed = load_state(estimator, dump_state(estimator, state))
-    assert_same(resumed, state)
-    faded = make(f"{name}:history=0.01")
-    state = after(faded, *(full([[1.0]], prompt_ids=[i]) for i in "abcdef"))
-    assert list(state[0][0]) == ["\0c", "\0d", "\0e", "\0f"][1:]
+    state = after(estimator, full([[1.0, 1.0, 1.0], [0.0, 0.0, 0.0]], prompt_ids=["d", "b"]),
+                  full([[1.0], [1.0], [0.0]], prompt_ids=["a", "b", "c"]), full([[0.0]], prompt_ids=["e"]))  # fmt: skip
+    spoken = [f"\0{i}" for i in "abc"] if name in ("optimal", "regression") else list("abc")
+    assert state[0][0]["key"].tolist() == sorted(memory.keys(spoken).tolist())
+    if name in ("optimal", "regression"):
+        clusters = state[0][2]
+        assert clusters[""].n + clusters[""].new_n == 10
+    assert_same(load_state(estimator, dump_state(estimator, state)), state)
+
+
+@BOTH
+def test_faded_prompts_are_dropped(name: str) -> None:
+    """Below a millionth of a rollout a past is no evidence."""
+    estimator = make(f"{name}:history=0.009")
+    state = after(estimator, *(full([[1.0]], prompt_ids=[i]) for i in "abcdef"))
+    assert set(state[0][0]["key"]) == set(memory.keys(["\0e", "\0d", "\0c"])) and list(state[0][1]) == ["\0f"]
 
 
 @pytest.mark.parametrize("text", ["optimal:prior_weight=0", "regression:prior_weight=0", "regression:ridge=0"])

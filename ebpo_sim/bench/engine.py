@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from ebpo_sim import cli, report
 from ebpo_sim.bench.chains import training_throughput
+from ebpo_sim.bench.memory import prompt_memory
 from ebpo_sim.counts.exact import limit_risk
 from ebpo_sim.counts.kernels import draw_and_tally
 from ebpo_sim.counts.streams import (
@@ -159,7 +160,7 @@ def peak_megabytes() -> float:
 def measure(quick: bool, seed: int) -> dict[str, Any]:
     """All parts of the benchmark."""
     rounds = 5 if quick else 15
-    with report.progress(10, "bench") as bar:
+    with report.progress(11, "bench") as bar:
 
         def done(part: Any) -> Any:
             bar.update()
@@ -171,6 +172,7 @@ def measure(quick: bool, seed: int) -> dict[str, Any]:
             "threads": done(scaling_with_threads(8, rounds, seed)),
             "exact": done(exact_against_simulation(8, rounds, seed)),
             "training": done(training_throughput(3 if quick else 7, seed)),
+            "prompt_memory": done(prompt_memory(rounds, seed)),
             "memory": done(bounded_memory(8, LARGE // 100 if quick else LARGE, seed)),
         }
 
@@ -181,6 +183,7 @@ TITLES = {  # of the parts that are tables, one row or several
     "threads": "Threads, G = 8",
     "exact": "Exact risk against simulation, ebpo, G = 8",
     "memory": "One long stream, G = 8",
+    "prompt_memory": "Memory of each prompt, spo, G = 8, one core, CPU time",
 }
 
 

@@ -16,6 +16,7 @@ from ebpo_sim.claims import (  # noqa: F401 - each module brings its claims
     noise_methods,
     noise_rules,
     objectives,
+    recorded,
 )
 from ebpo_sim.claims.base import CLAIMS, Claim, Context, Finding, meaning, to_row
 from ebpo_sim.claims.hidden import hidden_claims

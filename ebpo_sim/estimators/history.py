@@ -1,7 +1,7 @@
-"""What is remembered of every prompt: its rewards before the last batch and, apart from them, those of that batch.
+"""What a prompt's past says of its next rewards: the memory of every prompt, and of the last batch what that teaches.
 
-Kept apart, a state can learn what a prompt's past says of its next rewards, although the statistics of a batch know
-nothing of the state: `forget` reads it off, then joins the two.
+The last batch is kept apart, as in `memory`: its statistics know nothing of the state, so `forget` reads off what they
+teach, then joins the two.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ebpo_sim.estimators import components
-from ebpo_sim.estimators.components import EVERY, LEAST_WEIGHT, Memory, merge_keys
+from ebpo_sim.estimators import components, memory
+from ebpo_sim.estimators.components import EVERY, Memory, merge_keys
 from ebpo_sim.estimators.group_mean import others_mean
+from ebpo_sim.estimators.memory import LEAST_WEIGHT, Table
 from ebpo_sim.groups import Groups, Weights, rollout_weights
 from ebpo_sim.numbers.moments import Real
 from ebpo_sim.part import OF_WEIGHTS, Need
 
 Array = NDArray[np.float64]
-MOST_PROMPTS = 65536  # a state's bound: memory and the time of a step are linear in it
 BETWEEN = "\0"  # a prompt's key is its cluster, this, its id
 
 
@@ -46,15 +46,15 @@ class Seen(NamedTuple):
 
 
 Bank = dict[str, Seen]
-State = tuple[Bank, Bank, dict[str, Array]]  # prompts, clusters, and what was learnt from all batches but the last
+# the prompts before the last batch, those of it, clusters, and what was learnt from all batches but the last
+State = tuple[Table, Bank, Bank, dict[str, Array]]
 
 
 class HistoryMemory:
     """The memory half of a baseline that knows prompts again; the dataclass that inherits has these settings.
 
-    memory: of the clusters' means and of what is learnt, history: of a prompt's own rewards; retentions a batch. Of
-    more than MOST_PROMPTS prompts those with the least evidence (ties: the last names) are dropped, and are new when
-    they come again. Prompts and clusters are told apart by their text.
+    memory: of the clusters' means and of what is learnt, history: of a prompt's own rewards; retentions a batch. The
+    number of prompts is bounded as in `memory`. Prompts and clusters are told apart by their text.
     """
 
     weights: Weights
@@ -72,7 +72,7 @@ class HistoryMemory:
         raise NotImplementedError
 
     def init(self) -> State:
-        return {}, {}, {}
+        return memory.empty(), {}, {}, {}
 
     def observe(self, groups: Groups) -> State:
         assert groups.prompt_P is not None  # since `needs`
@@ -86,40 +86,44 @@ class HistoryMemory:
         clusters = self._clusters(groups)
         keys = [f"{c}{BETWEEN}{p}" for c, p in zip(clusters, groups.prompt_P, strict=True)]
         counts = [Seen(new_n=e.new_n, new_r=e.new_r) for e in entries]  # of clusters no more is asked
-        return _joined(keys, entries), _joined(clusters, counts), {}
+        return memory.empty(), _joined(keys, entries), _joined(clusters, counts), {}
 
     def forget(self, state: State) -> State:
-        prompts, clusters, _ = state
-        learnt = self._learnt(state)
+        prompts, last, clusters, _ = state
+        seen = columns(list(last.values()))
+        batch = memory.table(memory.keys(last), np.asarray(seen.new_n), np.asarray(seen.new_r))
         return (
-            _aged(prompts, components.retention(self.history)),
+            memory.joined(prompts, batch, components.retention(self.history), "batches"),
+            {},
             _aged(clusters, components.retention(self.memory)),
-            learnt,
+            self._learnt(state),
         )
 
     def merge(self, a: State, b: State) -> State:
-        prompts, clusters = (merge_keys(x, y, _add) for x, y in zip(a[:2], b[:2], strict=True))
-        if len(prompts) > MOST_PROMPTS:
-            kept = sorted(prompts, key=lambda k: (-_evidence(prompts[k]), k))[:MOST_PROMPTS]
-            prompts = {k: prompts[k] for k in sorted(kept)}
+        last, clusters = (merge_keys(x, y, _add) for x, y in zip(a[1:3], b[1:3], strict=True))
         together: Callable[[Array, Array], Array] = add
-        return prompts, components.bounded(clusters, _add, _evidence), merge_keys(a[2], b[2], together)
+        learnt = merge_keys(a[3], b[3], together)
+        return memory.merged(a[0], b[0]), last, components.bounded(clusters, _add, _evidence), learnt
 
     def known(self, state: State, groups: Groups) -> tuple[Seen, Array, dict[str, Array]]:
         """Each group's prompt before this batch (fields (..., P)), its cluster's mean, and what was learnt."""
-        prompts, clusters, _ = state
+        prompts, last, clusters, _ = state
         names, keep = self._clusters(groups), components.retention(self.history)
         assert groups.prompt_P is not None
-        own = [prompts.get(f"{c}{BETWEEN}{p}", Seen()) for c, p in zip(names, groups.prompt_P, strict=True)]
+        own = [f"{c}{BETWEEN}{p}" for c, p in zip(names, groups.prompt_P, strict=True)]
+        before, new = memory.at(prompts, memory.keys(own)), columns([last.get(key, Seen()) for key in own])
+        seen = Seen(keep * before.n_P + new.new_n, keep * before.r_P + new.new_r)
         now = _aged(clusters, components.retention(self.memory))
-        return columns([_joined_past(seen, keep) for seen in own]), means(names, now), self._learnt(state)
+        return seen, means(names, now), self._learnt(state)
 
     def _learnt(self, state: State) -> dict[str, Array]:
         """What was learnt from all batches, the last one too."""
-        prompts, clusters, learnt = state
+        prompts, last, clusters, learnt = state
         keep = components.retention(self.memory)
-        new = [key for key, seen in prompts.items() if _some(seen.new_n)]
-        fresh = self.learn(columns([prompts[k] for k in new]), means([k.partition(BETWEEN)[0] for k in new], clusters))
+        before, seen = memory.at(prompts, memory.keys(last)), columns(list(last.values()))
+        shape = np.broadcast_shapes(before.n_P.shape, np.shape(seen.new_n))
+        seen = seen._replace(n=np.broadcast_to(before.n_P, shape), r=np.broadcast_to(before.r_P, shape))
+        fresh = self.learn(seen, means([k.partition(BETWEEN)[0] for k in last], clusters))
         return {name: keep * learnt.get(name, np.zeros(())) + fresh[name] for name in sorted(fresh)}
 
     def _clusters(self, groups: Groups) -> Sequence[str]:

@@ -11,14 +11,13 @@ from ebpo_sim import typed
 from ebpo_sim.errors import InputError, unknown_name
 from ebpo_sim.estimators.base import Estimator, Order
 from ebpo_sim.estimators.beta_binomial import BetaBinomial
+from ebpo_sim.estimators.by_prompt import anchor, dbb, optimal, regression, spo, v05
 from ebpo_sim.estimators.components import Memory
 from ebpo_sim.estimators.group_mean import GroupMean, Singleton
 from ebpo_sim.estimators.james_stein import JamesStein
 from ebpo_sim.estimators.loo_table import LooTable
 from ebpo_sim.estimators.nonparametric import PosteriorMean
-from ebpo_sim.estimators.optimal import Optimal
 from ebpo_sim.estimators.positive import Constant, PositiveShare
-from ebpo_sim.estimators.regression import Regression
 from ebpo_sim.estimators.shrinkage import Shrinkage
 from ebpo_sim.estimators.transforms import Baseline, Centre, Reweigh, Scale, Subtract, Transform, Whiten
 from ebpo_sim.estimators.transforms.spread import Ddof
@@ -215,26 +214,8 @@ def loo_table(
     return Estimator("loo_table", standardised(LooTable(weights, memory, per_cluster), centre, scale, 1, eps))
 
 
-@register
-def optimal(
-    *, weights: Weights = "score", memory: Memory = "cumulative", history: Memory = "cumulative",
-    per_cluster: bool = False, prior_weight: float = 2.0, others: bool = False,
-) -> Estimator:  # fmt: skip
-    """The baseline of least noise from a prompt's own history and the score norms of its pass rate's bin (ours).
-
-    memory, history: retentions a batch of running means and of a prompt's own past. weights="none": SPO's b = p.
-    """
-    return Estimator("optimal", (Subtract(Optimal(weights, memory, history, per_cluster, prior_weight, others)),))
-
-
-@register
-def regression(
-    *, weights: Weights = "none", memory: Memory = "cumulative", history: Memory = "cumulative",
-    per_cluster: bool = False, prior_weight: float = 2.0, ridge: float = 1.0,
-) -> Estimator:  # fmt: skip
-    """The best line in running mean, the prompt's own history and the other rollouts, by recursive least squares."""
-    baseline = Regression(weights, memory, history, per_cluster, prior_weight, ridge)
-    return Estimator("regression", (Subtract(baseline),))
+for _factory in (optimal, regression, spo, dbb, anchor, v05):
+    register(_factory)
 
 
 @register

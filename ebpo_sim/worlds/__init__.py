@@ -4,6 +4,7 @@ from ebpo_sim.worlds.base import Beta, LogitNormal, Mixture, Points, World, intr
 from ebpo_sim.worlds.counts import Counts, VarianceComponents, deconvolve, variance_components
 from ebpo_sim.worlds.grammar import parse_world, ratio_world, read_counts, register_world, world_counts
 from ebpo_sim.worlds.observed import SOURCES, observed_counts, observed_names, observed_source
+from ebpo_sim.worlds.recorded import Recorded, recorded, recorded_names, recorded_source
 
 __all__ = [
     "SOURCES",
@@ -12,6 +13,7 @@ __all__ = [
     "LogitNormal",
     "Mixture",
     "Points",
+    "Recorded",
     "VarianceComponents",
     "World",
     "deconvolve",
@@ -23,6 +25,9 @@ __all__ = [
     "quantiles",
     "ratio_world",
     "read_counts",
+    "recorded",
+    "recorded_names",
+    "recorded_source",
     "register_world",
     "variance_components",
     "world_counts",

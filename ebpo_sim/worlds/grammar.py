@@ -5,6 +5,7 @@ points:P@W,P@W,...           p = P with weight W (weights are normalised; @W may
 logitnormal:M,S              logit p ~ Normal(M, S^2), M within 1000 of 0 and S at most 100
 mix:W*WORLD+W*WORLD          a share W of each (shares sum to 1)
 observed:NAME                shipped pass rates: MODEL, MODEL/BENCHMARK or MODEL/BENCHMARK/CLUSTER
+recorded:NAME@VISIT          pass rates at a visit (default the first) of a recorded RL run: a shipped one, or FILE
 counts:FILE.csv              your own: columns rollouts,successes; optional prompts, model, cluster, prompt_id
 """
 
@@ -22,8 +23,9 @@ from ebpo_sim.numbers.mixing import Prior
 from ebpo_sim.worlds.base import Beta, LogitNormal, Mixture, Points, World
 from ebpo_sim.worlds.counts import MOST_PROMPTS, Counts, deconvolve
 from ebpo_sim.worlds.observed import observed_counts
+from ebpo_sim.worlds.recorded import recorded_counts
 
-KINDS = ("beta", "points", "logitnormal", "mix", "observed", "counts")
+KINDS = ("beta", "points", "logitnormal", "mix", "observed", "recorded", "counts")
 _own: dict[str, Callable[[str], World]] = {}  # kinds that --load brought
 DEEPEST = 8  # mixtures within mixtures
 LEAST = 1e-100  # of E p(1-p), unless it is 0: the studies square it
@@ -78,11 +80,10 @@ def _parse(text: str, depth: int) -> World:
 
 
 def world_counts(text: str) -> Counts | None:
-    """The rollout counts behind an `observed:` or `counts:` world; None for the others."""
+    """The rollout counts behind an `observed:`, `recorded:` or `counts:` world; None for the others."""
     kind, _, body = text.partition(":")
-    if kind == "observed":
-        return observed_counts(body)
-    return read_counts(body) if kind == "counts" else None
+    read = {"observed": observed_counts, "recorded": recorded_counts, "counts": read_counts}.get(kind)
+    return None if read is None else read(body)
 
 
 def ratio_world(text: str) -> World:

@@ -1,0 +1,1 @@
+"""Baselines along a recorded RL run."""
