@@ -27,6 +27,10 @@ Need = Literal[
     "batch_choice",
     "pass_rates",
     "score_norms",
+    "answers",
+    "components",
+    "greedy_reward",
+    "rollout_order",
 ]
 NEEDS: tuple[Need, ...] = get_args(Need)
 REMEDIES: dict[Need, str] = {
@@ -43,6 +47,10 @@ REMEDIES: dict[Need, str] = {
     "batch_choice": "use a rung where the method chooses what is trained on, chains or llm",
     "pass_rates": "measure the prompts before training",
     "score_norms": "pass score_norms=, |grad log pi|^2 of every rollout; weights=length needs only lengths",
+    "answers": "pass answers=, a label of every rollout's answer, equal where the answers are",
+    "components": "pass components=, the reward of every reward function",
+    "greedy_reward": "pass greedy=, the reward of each prompt's greedy answer",
+    "rollout_order": "use a rung that keeps rollouts in the order in which they were drawn, chains or llm",
 }
 
 OF_WEIGHTS: dict[str, frozenset[Need]] = {  # what a weight of rollouts needs

@@ -48,14 +48,22 @@ CHAINS = Rung(
         "behaviour",
         "true_prior",
         "score_norms",
+        "answers",
+        "greedy_reward",
+        "rollout_order",
     },
 )
 _TOKENS: frozenset[Need] = frozenset({"lengths", "prompt_ids", "clusters", "log_probs"})
-LANGUAGE_MODEL = Rung("llm", "python llm/train.py", _CHOICES | _TOKENS | {"reference", "score_norms"}, whole=False)
+LANGUAGE_MODEL = Rung(
+    "llm",
+    "python llm/train.py",
+    _CHOICES | _TOKENS | {"reference", "score_norms", "answers", "rollout_order"},
+    whole=False,
+)
 TRL = Rung(
     "trl",
     "MethodTrainer",
-    _TOKENS | {"reference", "score_norms"},
+    _TOKENS | {"reference", "score_norms", "components", "rollout_order"},
     whole=False,
     remembers=False,
     instead={"entropy": "set GRPOConfig's entropy_coef"},
@@ -70,6 +78,8 @@ VERL = Rung(
         "reference": "set verl's actor.use_kl_loss, kl_loss_coef and kl_loss_type",
         "entropy": "set verl's actor.entropy_coeff",
         "batch_choice": "set verl's algorithm.filter_groups, its dynamic sampling",
+        "greedy_reward": "use verl's own remax",
+        "components": "use verl's own gdpo",
         "score_norms": "verl gives sum_pi_squared to its own optimal_token_baseline alone: use weights=length",
     },
 )

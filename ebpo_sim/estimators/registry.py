@@ -18,6 +18,7 @@ from ebpo_sim.estimators.loo_table import LooTable
 from ebpo_sim.estimators.nonparametric import PosteriorMean
 from ebpo_sim.estimators.optimal import Optimal
 from ebpo_sim.estimators.positive import Constant, PositiveShare
+from ebpo_sim.estimators.published import PRESETS
 from ebpo_sim.estimators.regression import Regression
 from ebpo_sim.estimators.shrinkage import Shrinkage
 from ebpo_sim.estimators.transforms import Baseline, Centre, Reweigh, Scale, Subtract, Transform, Whiten
@@ -290,5 +291,8 @@ def oracle_bayes(*, prior: Prior) -> Estimator:
     """The best baseline there is from the counts: the posterior mean of the true prior; binary rewards."""
     return Estimator("oracle_bayes", (Subtract(PosteriorMean(prior=prior)),))
 
+
+for _factory in PRESETS:
+    register(_factory)
 
 SHIPPED = names()  # before anything is loaded
