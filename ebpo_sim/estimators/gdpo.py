@@ -54,5 +54,6 @@ class Decoupled(Memoryless):
             low = np.where(valid_PG, reward_PG, np.inf).min(axis=-1, keepdims=True)
             centred_PG = np.where(valid_PG, reward_PG - reward_PG.sum(axis=-1, keepdims=True) / count_P1, 0.0)
             spread_P1 = np.sqrt(np.sum(centred_PG**2, axis=-1, keepdims=True) / np.maximum(count_P1 - 1, 1))
-            values_PG += np.where(high > low, weight * centred_PG / (spread_P1 + self.eps), 0.0)
+            divisor_P1 = np.where(high > low, spread_P1 + self.eps, 1.0)
+            values_PG += np.where(high > low, weight * centred_PG / divisor_P1, 0.0)
         return advantages._replace(values_PG=values_PG)

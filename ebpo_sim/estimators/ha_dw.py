@@ -25,7 +25,7 @@ class DifficultyWeight:
     After a batch of accuracy y: C <- (1 - e) C + e y, e = min(1, eta sigma), sigma the standard deviation (ddof 0) of
     the last `window` beliefs. So the right answers of prompts harder than C count for more, as do the wrong ones of
     easier prompts. eta, window, start are not printed where this was read: the defaults are this project's, and sigma
-    counts as 1 while there is but one belief, or the belief would never move from `start`.
+    counts as 1 while fewer than two beliefs are known, or the belief would never move from `start`.
     Rewards in [0, 1]. Beliefs of workers that started together are averaged, their batches added.
     """
 
