@@ -57,6 +57,7 @@ LABELS = {
     "oracle_bayes": Label("best baseline", "#9d755d", "reference"),
     "grpo_leave_one_out": Label("GRPO, leave-one-out std", "#5254a3", "group mean"),
     "lite_ppo": Label("Lite PPO", "#cedb9c", "group mean", "2508.08221"),
+    "grpo_whitened": Label("GRPO, whitened twice", "#e7ba52", "group mean"),
     "reinforce_pp": Label("REINFORCE++", "#ad494a", "reference", "2501.03262"),
     "gpg": Label("GPG", "#6b6ecf", "group mean", "2504.02546"),
     "maxrl": Label("MaxRL", "#bd9e39", "group mean", "2602.02710"),

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 import verl_driver
 from ebpo_sim import InputError, names
-from strategies import BINARY, REAL, UNIT, batches
-from verl_driver import Rows, adapter, core_algos, fresh, proto, torch  # noqa: F401  fresh is for every test
+from strategies import BINARY, REAL, UNIT
+from verl_driver import Rows, adapter, any_rows, core_algos, fresh, proto, torch  # noqa: F401  fresh is for every test
 
 Array = NDArray[np.float64]
 
@@ -59,14 +59,6 @@ def both(pair: Pair, batch: Rows, dtype: Any) -> tuple[Array, Array]:
 def one_group(*rewards: float, length: int = 3) -> Rows:
     """One group with these rewards."""
     return Rows(np.array(rewards), np.array(["u"] * len(rewards), dtype=object), np.full(len(rewards), length))
-
-
-@st.composite
-def any_rows(draw: st.DrawFn, values: tuple[float, ...]) -> Rows:
-    """Ragged groups of 1 to 6 rows in any order, often constant, 1 to 8 tokens a row."""
-    found = draw(batches(values))
-    lengths = draw(st.lists(st.integers(1, 8), min_size=len(found.ids), max_size=len(found.ids)))
-    return Rows(found.rewards, found.ids.astype(object), np.array(lengths))
 
 
 def constant(batch: Rows) -> NDArray[np.bool_]:

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from ebpo_sim import group_rewards, make
 from strategies import BINARY, UNIT
-from test_conformance_verl import any_rows
-from verl_driver import Rows, core_algos, proto, torch
+from verl_driver import Rows, any_rows, core_algos, proto, torch
 
 Array = NDArray[np.float64]
 

@@ -14,7 +14,7 @@ from battery import full
 from ebpo_sim import InputError, count_groups, group_rewards, make
 from ebpo_sim.counts.updates import advantage_gap, advantages_by_count
 from ebpo_sim.estimators.riskpo import Bundles
-from test_golden import GOLDEN, spread
+from golden import GOLDEN, spread
 
 THIRD, ROOT = 1 / 3, 1 / sqrt(3)
 FALL, RISE = 1.3 * exp(-0.25), 1.3 * exp(0.25)  # HA-DW's weights at a distance of 1/4 from its belief
@@ -29,6 +29,18 @@ ROWS: dict[str, tuple[str, dict[str, Any], np.ndarray]] = {
     ),
     "lite_ppo": (  # 6 ones of 16: variance 16/15 * 6/16 * 10/16 = 1/4
         "lite_ppo", {"eps": 0.0}, spread((1.5, -0.5), (0.5, -1.5), (0, 0), (1, -1)),
+    ),
+    "grpo_whitened": (  # variance of GRPO's row 9/15
+        "grpo_whitened", {"eps": 0.0, "batch_eps": 0.0},
+        spread((1.5, -0.5), (0.5, -1.5), (0, 0), (1.5 * ROOT, -1.5 * ROOT)) / sqrt(0.6),
+    ),
+    "grpo_whitened-rloo": (  # 4/3 of Dr. GRPO's, which have variance 16/15 * (6 + 6 + 8)/(8 * 16) = 1/6, over its root
+        "grpo_whitened", {"leave_one_out": True, "batch_eps": 0.0},
+        spread((0.75, -0.25), (0.25, -0.75), (0, 0), (0.5, -0.5)) * sqrt(6),
+    ),
+    "reinforce_pp-baseline": (  # ddof 0: variance 5/32
+        "reinforce_pp", {"eps": 0.0, "ddof": 0, "baseline": "group"},
+        spread((0.75, -0.25), (0.25, -0.75), (0, 0), (0.5, -0.5)) * sqrt(32 / 5),
     ),
     "reinforce_pp": ("reinforce_pp", {"eps": 0.0}, (GOLDEN - 0.375) / 0.5),
     "gpg": ("gpg", {}, spread((1, -THIRD), (THIRD, -1), (0, 0), (2 * THIRD, -2 * THIRD))),  # times 16/12

@@ -47,9 +47,22 @@ def lite_ppo(*, ddof: Ddof = 1, eps: float = 1e-6, singleton: Singleton = "zero"
     return Estimator("lite_ppo", chain)
 
 
-def reinforce_pp(*, eps: float = 1e-8) -> Estimator:
-    """r whitened over the batch's tokens, no group: plain REINFORCE++ (arXiv 2501.03262), as in verl at gamma = 1."""
-    return Estimator("reinforce_pp", (Subtract(Constant()), Whiten(1, eps, "inside", weights="tokens")))
+def grpo_whitened(*, eps: float = 1e-5, batch_eps: float = 1e-5, leave_one_out: bool = False) -> Estimator:
+    """GRPO's advantages whitened once more over the batch's tokens: both norms of AReaL's shipped configurations.
+
+    leave_one_out: the mean of the others, undivided, in the first norm (its rloo).
+    """
+    first = (Subtract(GroupMean(leave_one_out=True)),) if leave_one_out else _grpo(eps, "zero")
+    return Estimator("grpo_whitened", (*first, Whiten(1, batch_eps, weights="tokens")))
+
+
+def reinforce_pp(*, eps: float = 1e-8, ddof: Ddof = 1, baseline: Literal["none", "group"] = "none") -> Estimator:
+    """r whitened over the batch's tokens, no group: plain REINFORCE++ (arXiv 2501.03262), as in verl at gamma = 1.
+
+    OpenRLHF and NeMo-RL: ddof 0; with baseline="group" their REINFORCE++-baseline.
+    """
+    first = Constant() if baseline == "none" else GroupMean()
+    return Estimator("reinforce_pp", (Subtract(first), Whiten(ddof, eps, "inside", weights="tokens")))
 
 
 def gpg(*, counted: Literal["live", "nonzero"] = "live", singleton: Singleton = "zero") -> Estimator:
@@ -154,6 +167,7 @@ def krpo(*, drift: float = 1e-5, noise: float = 1e-2, eps: float = 1e-8) -> Esti
 PRESETS: tuple[Callable[..., Estimator], ...] = (
     grpo_leave_one_out,
     lite_ppo,
+    grpo_whitened,
     reinforce_pp,
     gpg,
     maxrl,

@@ -12,6 +12,7 @@ from ebpo_sim.errors import InputError, unknown_name
 from ebpo_sim.estimators.base import Estimator, Order
 from ebpo_sim.estimators.beta_binomial import BetaBinomial
 from ebpo_sim.estimators.components import Memory
+from ebpo_sim.estimators.conventions import CONVENTIONS, spelt_out
 from ebpo_sim.estimators.group_mean import GroupMean, Singleton
 from ebpo_sim.estimators.james_stein import JamesStein
 from ebpo_sim.estimators.loo_table import LooTable
@@ -50,15 +51,16 @@ def names() -> tuple[str, ...]:
 def make(name: str, **settings: Any) -> Estimator:
     """The preset `name` with `settings` over its defaults; "name:setting=value,..." carries settings in the text.
 
-    make("ebpo", memory=0.9) and make("ebpo:memory=0.9") are the same rule; the latter is named by its text.
+    make("ebpo", memory=0.9) and make("ebpo:memory=0.9") are the same rule; it, as "trl.grpo", goes by its text.
     Raises InputError for unknown names or settings, for a value that is not of the setting's declared type, and for
     an oracle without its prior.
     """
     if not isinstance(name, str):
         raise InputError(f"estimator must be a name, got {name!r}: as in 'ebpo' or 'ebpo:memory=0.9'")
-    preset, colon, body = name.partition(":")
+    preset, colon, body = spelt_out(name).partition(":")
     if preset not in _PRESETS:
-        raise unknown_name("estimator", preset, _PRESETS, "; one of your own comes with --load FILE.py")
+        known = CONVENTIONS if "." in preset else _PRESETS
+        raise unknown_name("estimator", preset, known, "; one of your own comes with --load FILE.py")
     factory = _PRESETS[preset]
     kinds = typed.parameters(factory)
     if colon:
@@ -72,14 +74,14 @@ def make(name: str, **settings: Any) -> Estimator:
     if missing:
         raise InputError(f"estimator {preset!r} needs {', '.join(missing)}: an oracle is given the true prior")
     made = factory(**settings)
-    return replace(made, name=name) if colon else made
+    return replace(made, name=name) if name != preset else made
 
 
 def needs_prior(name: str) -> bool:
     """Whether the preset is an oracle: `make(name, prior=...)`. Raises InputError for unknown names."""
-    preset = name.partition(":")[0]
+    preset = spelt_out(name).partition(":")[0]
     if preset not in _PRESETS:
-        raise unknown_name("estimator", preset, _PRESETS)
+        raise unknown_name("estimator", preset, CONVENTIONS if "." in preset else _PRESETS)
     parameter = inspect.signature(_PRESETS[preset]).parameters.get("prior")
     return parameter is not None and parameter.default is inspect.Parameter.empty
 
@@ -292,7 +294,6 @@ def oracle_bayes(*, prior: Prior) -> Estimator:
     return Estimator("oracle_bayes", (Subtract(PosteriorMean(prior=prior)),))
 
 
-for _factory in PRESETS:
-    register(_factory)
+list(map(register, PRESETS))
 
 SHIPPED = names()  # before anything is loaded
