@@ -1,8 +1,8 @@
 """What trainers mean by GRPO: for each convention the advantages of one batch, and its expected weight on grad p.
 
 The batch is that of the tests: four groups of four with 1, 3, 0 and 2 successes. weight: E[A grad log pi] = weight grad
-p for a prompt of pass rate p in groups of G, exact; where a rule divides by the batch, in one with the prompts of --world.
- all fail, all pass: the advantage in constant groups of that batch; lone 1, lone 0: in groups of one.
+p for a prompt of pass rate p in groups of G, exact; where a rule divides by the batch, its prompts are of --world.
+all fail, all pass: the advantage in constant groups of that batch; lone 1, lone 0: in groups of one.
 --out writes both tables, and a page on where two conventions differ and what each does to the update.
 """
 
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ebpo_sim import cli, report
+from ebpo_sim import cli, report, rungs
 from ebpo_sim.counts.updates import advantage_gap, limit_advantages
 from ebpo_sim.errors import unknown_name
 from ebpo_sim.estimators import make
@@ -166,6 +166,7 @@ def main(argv: Sequence[str]) -> None:
     for name in args.names:
         if "." in name.partition(":")[0] and name.partition(":")[0] not in CONVENTIONS:
             raise unknown_name("convention", name, CONVENTIONS)
+        rungs.check(name, make(name).needs, rungs.COUNTS)
     first, second = rows(args.names or tuple(CONVENTIONS), args.group_size or (2, 8), args.world)
     found = differences(args.world)
     if args.out:

@@ -54,7 +54,7 @@ MAY_IMPORT = {  # room -> the rooms it may import; what is not listed may not
     "bias": PLAIN | PARTS,
     "compare": {"errors", "labels", "numbers", "cache", "pool", "report"},
     "studies": PLAIN | PARTS | SHELL | SIMULATION | {"bias", "compare", "methods"},
-    "conventions": PLAIN | PARTS | {"cli", "report", "worlds", "counts"},
+    "conventions": PLAIN | PARTS | {"cli", "report", "rungs", "worlds", "counts"},
     "timing": set(),
     "bench": PLAIN | PARTS | SHELL | SIMULATION | {"timing"},
     "claims": PLAIN | PARTS | SHELL | SIMULATION | {"bias", "studies"},

@@ -7,14 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from ebpo_sim.claims import baseline_error, entropy, failure, gradient, history, noise_methods, noise_rules
+from ebpo_sim.claims import advantages, baseline_error, entropy, failure, gradient, history, noise_methods, noise_rules
 from ebpo_sim.claims.base import Claim, Context, Finding, meaning, to_row
 from ebpo_sim.claims.hidden import hidden_claims
 from ebpo_sim.errors import unknown_name
 
 FAMILY_WISE = 1e-3
 ORDER = ("T1", "T2", "R2", "R3", "C1", "P1", "P2", "O1", "O2", "O3", "O4", *(f"N{i}" for i in range(1, 9)))
-MODULES = (baseline_error, failure, entropy, gradient, history, noise_rules, noise_methods)
+ORDER = (*ORDER, *(f"A{i}" for i in range(1, 18)))
+MODULES = (baseline_error, failure, entropy, gradient, history, noise_rules, noise_methods, advantages)
 
 
 def claims() -> dict[str, Claim]:

@@ -59,8 +59,8 @@ def make(name: str, **settings: Any) -> Estimator:
         raise InputError(f"estimator must be a name, got {name!r}: as in 'ebpo' or 'ebpo:memory=0.9'")
     preset, colon, body = spelt_out(name).partition(":")
     if preset not in _PRESETS:
-        known = CONVENTIONS if "." in preset else _PRESETS
-        raise unknown_name("estimator", preset, known, "; one of your own comes with --load FILE.py")
+        near = CONVENTIONS if "." in preset else _PRESETS
+        raise unknown_name("estimator", preset, near, "; one of your own comes with --load FILE.py")
     factory = _PRESETS[preset]
     kinds = typed.parameters(factory)
     if colon:
