@@ -64,7 +64,8 @@ CLAIMS = (
     ),
     Claim(
         "A4", "PKPO (arXiv 2505.15201)", "The set without the rollout is a better baseline than the others' pass@k",
-        f"{SHARED_NOTHING}; k = 2, G of 3 to 8", "It leaves wrong answers out: better where they carry the larger scores.",
+        f"{SHARED_NOTHING}; k = 2, G of 3 to 8",
+        "It leaves wrong answers out: better where they carry the larger scores.",
         fewer_or_others, _by_norm("fails", "fails", "holds"),
     ),
     Claim(
@@ -116,7 +117,7 @@ CLAIMS = (
     ),
     Claim(
         "A14", "REINFORCE++ (arXiv 2501.03262)", "The batch's mean as baseline has less noise than the group's",
-        SHARED_NOTHING, "It depends on the world: where pass rates differ much the group's mean has less, but on one logit.",
+        SHARED_NOTHING, "It depends on the world: with equal norms not where pass rates differ much.",
         whitening_and_group_mean, _by_norm("fails", "fails", "fails"),
     ),
     Claim(
