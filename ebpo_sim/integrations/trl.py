@@ -90,6 +90,11 @@ class MethodTrainer(PushedTrainer):
                 f"multi_objective_aggregation must be 'sum_then_normalize', got {self.multi_objective_aggregation!r}: "
                 "an estimator needs one reward a completion"
             )
+        if "components" in self.estimator.needs and set(self.reward_weights.tolist()) != {1.0}:
+            raise InputError(
+                f"reward_weights must be 1 for {self.estimator.name}, got {self.reward_weights.tolist()}: it "
+                "standardises every function by itself; give it its own weights, as in gdpo:weights=1/2"
+            )
         known = getattr(self.train_dataset, "column_names", None)
         for column in self._label_columns.values():
             if known is not None and column not in known:
