@@ -103,8 +103,8 @@ def test_side_inputs_must_fit() -> None:
 
 
 def test_lengths_open_the_gate() -> None:
-    """ADORA: row 1's right answer is longer than the wrong ones on average, row 2's are not, row 4's only below 9."""
-    lengths = [[5, 4, 4, 6], [1, 1, 1, 2], [1, 1, 1, 1], [6, 1, 5, 9]]
+    """ADORA: row 1's right answer is longer than the wrong ones' mean, row 2's as long, row 4's longer only below 9."""
+    lengths = [[5, 4, 4, 6], [1, 1, 2, 2], [1, 1, 1, 1], [6, 1, 5, 9]]
     plain = np.asarray(make("grpo").score((), full(GOLDEN))[0])
     for limit, last in ((None, 0.1), (9, 1.0)):
         found, _ = make("adora", limit=limit).score((), full(GOLDEN, lengths=lengths))
