@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from ebpo_sim.errors import InputError
 from ebpo_sim.host import Host, to_bool, to_float64, to_labels
+from ebpo_sim.sides import LARGEST, NONE, Sides, pack, per_group, per_rollout, same_shape, scatter, sides
 
 Array = NDArray[np.float64]
 Weights = Literal["none", "length", "score"]  # of a rollout in a mean: 1, its tokens, |grad log pi|^2
-LARGEST = 1e12  # of a reward or a length: beyond it a state's sums would round away the differences that teach
 MOST = 1e18  # copies of a group
 
 
@@ -31,6 +31,7 @@ class Groups:
     multiplicity_P: how often each group counts.        length_PG: tokens per rollout, or None.
     score_norm_PG: |grad log pi|^2 of each rollout, any one scale, or None.
     prompt_P: stable prompt ids, or None.               cluster_P: cluster ids (text), or None.
+    sides: what few rules ask for: answers, reward components, the greedy answer's reward.
     Derived: size_P valid rollouts; mean_P; within_ss_P = sum (r - mean)^2; degenerate_P = all valid rewards
     exactly equal (decided by comparison, never by a computed spread; then mean_P is that very number and
     within_ss_P is 0). A group without a valid rollout has size 0, mean 0, and is degenerate.
@@ -49,6 +50,7 @@ class Groups:
     cluster_P: tuple[str, ...] | None
     host: Host
     flat_index: NDArray[np.intp] | None  # (N,) position in the padded matrix, for batches given by group_ids
+    sides: Sides = NONE
 
     @property
     def weight_PG(self) -> Array:
@@ -72,6 +74,9 @@ def group_rewards(
     clusters: Any = None,
     prompt_ids: Any = None,
     multiplicity: Any = None,
+    answers: Any = None,
+    components: Any = None,
+    greedy: Any = None,
 ) -> Groups:
     """Arrange a batch of rewards by prompt.
 
@@ -81,14 +86,15 @@ def group_rewards(
     lengths: like rewards, tokens per rollout, 0 to 1e12. score_norms: like rewards, the squared norm of grad log pi of
     the rollout, in logits or parameters, 0 to 1e12. clusters, prompt_ids, multiplicity: one entry a group, in
     the order of the groups; with `group_ids`, clusters and prompt_ids are given a row (N,) and must agree
-    within a group, and prompt_ids default to the group ids.
+    within a group, and prompt_ids default to the group ids. answers, components, greedy: see `sides.sides`.
     Raises InputError for NaN, infinite or non-numeric rewards and those beyond 1e12 in size (a state that never
     forgets would round away everything that comes after), for empty batches, and for shapes that do not fit.
     """
     values, host = to_float64("rewards", rewards)
     valid = np.ones(values.shape, dtype=bool) if mask is None else to_bool("mask", mask)
-    _same_shape("mask", valid, values)
-    tokens, norms = _side("lengths", lengths, values), _side("score_norms", score_norms, values)
+    same_shape("mask", valid, values.shape)
+    tokens, norms = per_rollout("lengths", lengths, values), per_rollout("score_norms", score_norms, values)
+    extra = sides(answers, components, greedy, values.shape, group_ids is not None)
     flat_index = None
     cluster_P, prompt_P = to_labels("clusters", clusters), to_labels("prompt_ids", prompt_ids)
     if group_ids is not None:
@@ -100,14 +106,15 @@ def group_rewards(
         assert ids is not None
         if len(ids) != len(values):
             raise InputError(f"group_ids has {len(ids)} entries for {len(values)} rewards: give one id a rollout")
-        flat_index, row_N, n_groups, width = _pack(ids)
+        flat_index, row_N, n_groups, width = pack(ids)
         values, valid = (
-            _scatter(values, flat_index, n_groups, width),
-            _scatter(valid, flat_index, n_groups, width),
+            scatter(values, flat_index, n_groups, width),
+            scatter(valid, flat_index, n_groups, width),
         )
-        tokens, norms = (None if x is None else _scatter(x, flat_index, n_groups, width) for x in (tokens, norms))
-        cluster_P = _per_group("clusters", cluster_P, row_N, n_groups)
-        prompt_P = _per_group("prompt_ids", ids if prompt_P is None else prompt_P, row_N, n_groups)
+        tokens, norms = (None if x is None else scatter(x, flat_index, n_groups, width) for x in (tokens, norms))
+        extra = extra.scattered(flat_index, row_N, n_groups, width)
+        cluster_P = per_group("clusters", cluster_P, row_N, n_groups)
+        prompt_P = per_group("prompt_ids", ids if prompt_P is None else prompt_P, row_N, n_groups)
     if values.ndim < 2:
         raise InputError(f"rewards must have shape (P, G), got {values.shape}: pass group_ids for a flat batch")
     n_groups = values.shape[-2]
@@ -125,6 +132,7 @@ def group_rewards(
         None if cluster_P is None else tuple(map(str, cluster_P)),
         host,
         flat_index,
+        extra,
     )
 
 
@@ -134,7 +142,7 @@ def masked(groups: Groups, keep_PG: Any, rewards_PG: Any = None) -> Groups:
     return _build(
         groups.rewards_PG if rewards_PG is None else rewards_PG, groups.mask_PG & np.asarray(keep_PG, dtype=bool),
         groups.multiplicity_P, groups.length_PG,
-        groups.score_norm_PG, groups.prompt_P, groups.cluster_P, groups.host, groups.flat_index,
+        groups.score_norm_PG, groups.prompt_P, groups.cluster_P, groups.host, groups.flat_index, groups.sides,
     )  # fmt: skip
 
 
@@ -196,6 +204,7 @@ def _build(
     cluster_P: tuple[str, ...] | None,
     host: Host,
     flat_index: NDArray[np.intp] | None,
+    extra: Sides,
 ) -> Groups:
     if not valid.any():
         raise InputError(f"rewards hold no valid rollout (shape {values.shape}): an empty batch has no advantage")
@@ -228,6 +237,7 @@ def _build(
         cluster_P,
         host,
         flat_index,
+        extra,
     )
 
 
@@ -245,57 +255,3 @@ def over(function: np.ufunc, values_PG: NDArray[Any]) -> NDArray[Any]:
     if values_PG.shape[-1] >= 8:
         return np.asarray(function.reduce(values_PG, axis=-1))
     return np.asarray(reduce(function, [values_PG[..., g] for g in range(values_PG.shape[-1])]))
-
-
-def _side(name: str, given: Any, rewards: Array) -> Array | None:
-    """A number a rollout beside its reward, 0 to 1e12; None where none is given."""
-    if given is None:
-        return None
-    values = to_float64(name, given)[0]
-    _same_shape(name, values, rewards)
-    bad = ~((values >= 0) & (values <= LARGEST))
-    if np.any(bad):
-        raise InputError(f"{name} must be finite and >= 0, at most {LARGEST:g}, got {values[bad][0]}")
-    return values
-
-
-def _same_shape(name: str, array: NDArray[Any], rewards: Array) -> None:
-    if array.shape != rewards.shape:
-        raise InputError(f"{name} has shape {array.shape}, rewards have {rewards.shape}: give one entry a rollout")
-
-
-def _pack(ids: tuple[Any, ...]) -> tuple[NDArray[np.intp], NDArray[np.intp], int, int]:
-    """Rows to slots of a padded matrix: group by id in order of appearance, rollouts in order within a group."""
-    row_of: dict[Any, int] = {}
-    row_N = np.array([row_of.setdefault(i, len(row_of)) for i in ids], dtype=np.intp)
-    if len(row_N) == 0:
-        raise InputError("rewards hold no rollout: an empty batch has no advantage")
-    sizes = np.bincount(row_N)
-    order = np.argsort(row_N, kind="stable")
-    starts = np.repeat(np.cumsum(sizes) - sizes, sizes)
-    column_N = np.empty_like(row_N)
-    column_N[order] = np.arange(len(row_N)) - starts
-    width = int(sizes.max())
-    return row_N * width + column_N, row_N, len(sizes), width
-
-
-def _scatter(values: NDArray[Any], flat_index: NDArray[np.intp], n_groups: int, width: int) -> NDArray[Any]:
-    padded = np.zeros(n_groups * width, dtype=values.dtype)
-    padded[flat_index] = values
-    return padded.reshape(n_groups, width)
-
-
-def _per_group(
-    name: str, labels: tuple[Any, ...] | None, row_N: NDArray[np.intp], n_groups: int
-) -> tuple[Any, ...] | None:
-    if labels is None:
-        return None
-    if len(labels) != len(row_N):
-        raise InputError(f"{name} has {len(labels)} entries for {len(row_N)} rollouts: give one a rollout")
-    chosen: list[Any] = [None] * n_groups
-    seen = [False] * n_groups
-    for row, label in zip(row_N.tolist(), labels, strict=True):
-        if seen[row] and chosen[row] != label:
-            raise InputError(f"{name} differ within a group: {chosen[row]!r} and {label!r}")
-        chosen[row], seen[row] = label, True
-    return tuple(chosen)

@@ -28,6 +28,10 @@ Need = Literal[
     "pass_rates",
     "score_norms",
     "token_weights",
+    "answers",
+    "components",
+    "greedy_reward",
+    "rollout_order",
 ]
 REMEDIES: dict[Need, str] = {
     "binary_rewards": "threshold the rewards at 0 and 1",
@@ -44,6 +48,10 @@ REMEDIES: dict[Need, str] = {
     "pass_rates": "measure the prompts before training",
     "score_norms": "pass score_norms=, |grad log pi|^2 of every rollout; weights=length needs only lengths",
     "token_weights": "set the host's own aggregation of tokens",
+    "answers": "pass answers=, a label of every rollout's answer, equal where the answers are",
+    "components": "pass components=, the reward of every reward function",
+    "greedy_reward": "pass greedy=, the reward of each prompt's greedy answer",
+    "rollout_order": "use a rung that keeps rollouts in the order in which they were drawn, chains or llm",
 }
 
 OF_WEIGHTS: dict[str, frozenset[Need]] = {  # what a weight of rollouts needs

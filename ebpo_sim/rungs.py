@@ -49,16 +49,22 @@ CHAINS = Rung(
         "true_prior",
         "score_norms",
         "token_weights",
+        "answers",
+        "greedy_reward",
+        "rollout_order",
     },
 )
 _TOKENS: frozenset[Need] = frozenset({"lengths", "prompt_ids", "clusters", "log_probs"})
 LANGUAGE_MODEL = Rung(
-    "llm", "python llm/train.py", _CHOICES | _TOKENS | {"reference", "score_norms", "token_weights"}, whole=False
+    "llm",
+    "python llm/train.py",
+    _CHOICES | _TOKENS | {"reference", "score_norms", "token_weights", "answers", "rollout_order"},
+    whole=False,
 )
 TRL = Rung(
     "trl",
     "MethodTrainer",
-    _TOKENS | {"reference", "score_norms"},
+    _TOKENS | {"reference", "score_norms", "components", "rollout_order"},
     whole=False,
     remembers=False,
     instead={
@@ -79,6 +85,8 @@ VERL = Rung(
         "batch_choice": "set verl's algorithm.filter_groups, its dynamic sampling",
         "behaviour": "set verl's algorithm.rollout_correction",
         "token_weights": "set verl's actor.loss_agg_mode",
+        "greedy_reward": "use verl's own remax",
+        "components": "use verl's own gdpo",
         "score_norms": "verl gives sum_pi_squared to its own optimal_token_baseline alone: use weights=length",
     },
 )

@@ -19,6 +19,7 @@ from llm.curriculum import Curriculum
 from llm.rollouts import Rollouts
 from llm.run import Run
 from llm.tasks import Problem
+from llm.tasks.final_answer import compared
 
 
 class Batch(NamedTuple):
@@ -84,6 +85,7 @@ def answers(run: Run, curriculum: Curriculum, step: int, note: Callable[[str], N
             rewards, group_N, lengths=length_N, clusters=[p.cell.topic for p in problems],
             prompt_ids=[p.id for p in problems],
             score_norms=torch.cat([part.score_norm_N for part in parts]) if weighted else None,
+            answers=[compared(text or "") for text in texts] if "answers" in run.method.needs() else None,
         )  # fmt: skip
         decision = decide(run.method, run.state, groups, curriculum.ask(step), run.settings.seed)
         note("estimator")

@@ -29,6 +29,12 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "anchor-soft": ("anchor", {"temperature": 0.5}),
     "v05-given": ("v05", {"value": 0.3, "values": (("100", 0.9), ("201", 0.1))}),
     "raft-rollouts": ("raft", {"divisor": "rollouts"}),
+    "maxrl-order-G": ("maxrl", {"all_fail": -1.0}),
+    "passk-fewer": ("passk", {"k": 3, "baseline": "fewer"}),
+    "gpg-verl": ("gpg", {"counted": "nonzero", "singleton": "raw"}),
+    "gdpo-trl": ("gdpo", {"weights": "1/0.5", "over": "rollouts", "eps": 1e-4, "batch_eps": 1e-4}),
+    "riskpo-code": ("riskpo", {"form": "code", "prompts": 2}),
+    "ha_dw-window": ("ha_dw", {"eta": 0.5, "window": 2}),
 }
 
 
@@ -55,14 +61,24 @@ def rows(estimator: Estimator, seed: int, sizes: tuple[int, ...] = (4, 3, 1, 6, 
     lengths = rng.integers(1, 9, len(number))
     norms = rng.integers(1, 17, len(number)) / 4  # dyadic, as lengths: their sums are exact in any order
     ids = 100 * seed + number
-    return {"rewards": rewards, "group_ids": ids, "lengths": lengths, "clusters": clusters, "score_norms": norms}
+    return {
+        "rewards": rewards, "group_ids": ids, "lengths": lengths, "clusters": clusters, "score_norms": norms,
+        "answers": np.where(rewards == 1, 0, 1 + np.arange(len(number)) % 3), "greedy": number % 2,
+        "components": np.stack([rewards, np.arange(len(number)) % 2], axis=-1),
+    }  # fmt: skip
 
 
 def full(rewards: Any, *args: Any, **given: Any) -> Groups:
-    """`group_rewards` with ones for lengths and score norms, one cluster and prompts of their own, where not given."""
+    """`group_rewards` with ones for lengths and score norms, rewards for answers and components, greedy answers that
+    fail, one cluster and prompts of their own, where not given."""
     shape = np.shape(rewards)
     count = shape[-2] if len(shape) > 1 else shape[0]
-    plain = {"lengths": np.ones(shape), "score_norms": np.ones(shape), "clusters": ["a"] * count}
+    values = np.asarray(rewards, dtype=np.float64)
+    plain = {
+        "lengths": np.ones(shape), "score_norms": np.ones(shape), "clusters": ["a"] * count,
+        "answers": values, "greedy": np.zeros(shape[: len(shape) - 1] or shape),
+        "components": np.stack([values, np.zeros(shape)], axis=-1),
+    }  # fmt: skip
     named = {"prompt_ids": range(count)} if len(shape) > 1 else {}
     return group_rewards(rewards, *args, **{**plain, **named, **given})
 

@@ -20,7 +20,7 @@ ROOT = PACKAGE.parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 FOLDERS = {name: ROOT / name for name in ("ebpo_sim", "llm", "paper_figures", "tests")}
 
-PLAIN = {"errors", "typed", "numbers", "host", "groups", "part", "labels"}  # what everything may stand on
+PLAIN = {"errors", "typed", "numbers", "host", "groups", "sides", "part", "labels"}  # what everything may stand on
 PARTS = {"estimators", "objectives", "sampling", "registry"}
 # terminals, files, processes
 SHELL = {"html", "report", "plots", "budget", "tables", "sources", "cache", "plugins", "pool", "cli", "rungs"}
@@ -32,7 +32,8 @@ MAY_IMPORT = {  # room -> the rooms it may import; what is not listed may not
     "numbers": {"errors"},
     "host": {"errors"},
     "part": {"typed"},
-    "groups": {"errors", "host"},
+    "sides": {"errors", "host"},
+    "groups": {"errors", "host", "sides"},
     "registry": {"errors", "typed"},
     "estimators": PLAIN,
     "objectives": PLAIN | {"registry"},
@@ -54,6 +55,7 @@ MAY_IMPORT = {  # room -> the rooms it may import; what is not listed may not
     "bias": PLAIN | PARTS,
     "compare": {"errors", "labels", "numbers", "cache", "pool", "report"},
     "studies": PLAIN | PARTS | SHELL | SIMULATION | {"bias", "compare", "methods"},
+    "conventions": PLAIN | PARTS | {"cli", "report", "rungs", "worlds", "counts"},
     "timing": set(),
     "plots": set(),
     "bench": PLAIN | PARTS | SHELL | SIMULATION | {"timing"},

@@ -83,7 +83,7 @@ PROGRAMS = [
     "ebpo_sim.mse_study", "ebpo_sim.failure_study", "ebpo_sim.entropy_study", "ebpo_sim.clustering_study",
     "ebpo_sim.hidden_bias_study", "ebpo_sim.training_study", "ebpo_sim.prediction_study", "ebpo_sim.bench",
     "ebpo_sim.claims", "ebpo_sim.diagnose", "ebpo_sim.noise_study", "ebpo_sim.recorded_study",
-    "paper_figures",
+    "ebpo_sim.conventions", "paper_figures",
 ]  # fmt: skip
 
 

@@ -10,15 +10,7 @@ import pytest
 
 from battery import full
 from ebpo_sim import InputError, count_groups, group_rewards, make
-
-GOLDEN = np.array([[1, 0, 0, 0], [1, 1, 1, 0], [0, 0, 0, 0], [1, 1, 0, 0]], dtype=np.float64)
-HIT, MISS = GOLDEN == 1, GOLDEN == 0
-
-
-def spread(*pairs: tuple[float, float]) -> np.ndarray:
-    """(advantage of a success, of a failure) of each group, laid out like the batch."""
-    right, wrong = np.array(pairs).T
-    return np.where(HIT, right[:, None], wrong[:, None])
+from golden import GOLDEN, spread
 
 
 def first_step(name: str, **settings: Any) -> tuple[np.ndarray, Any]:

@@ -28,6 +28,13 @@ SHIFT: dict[str, dict[str, Any]] = {
     "opo": {},
     "optimal_token_baseline": {},
     "global_mean": {},
+    "grpo_leave_one_out": {},
+    "lite_ppo": {},
+    "grpo_whitened": {},
+    "reinforce_pp": {},
+    "gpg": {},
+    "grpo_passk": {},
+    "riskpo": {"form": "code"},
 }
 UNSHIFTED = {
     "ebpo_beta_binomial",
@@ -43,6 +50,15 @@ UNSHIFTED = {
     "dbb",
     "anchor",
     "v05",
+    "maxrl",
+    "passk",
+    "bnpo",
+    "ha_dw",
+    "remax",
+    "adora",
+    "gdpo",
+    "krpo",
+    "copo",  # its rewards of prompts are products
 }
 SCALE: dict[str, tuple[dict[str, Any], int, float]] = {  # settings, power of the factor, tolerance
     "grpo": ({"eps": 0.0}, 0, 1e-12),
@@ -58,6 +74,14 @@ SCALE: dict[str, tuple[dict[str, Any], int, float]] = {  # settings, power of th
     "opo": ({}, 1, 1e-12),
     "optimal_token_baseline": ({}, 1, 1e-12),
     "global_mean": ({}, 1, 1e-12),
+    "grpo_leave_one_out": ({"eps": 0.0}, 0, 1e-12),
+    "lite_ppo": ({"eps": 0.0}, 0, 1e-12),
+    "grpo_whitened": ({"eps": 0.0, "batch_eps": 0.0}, 0, 1e-12),
+    "reinforce_pp": ({"eps": 0.0}, 0, 1e-12),
+    "gpg": ({}, 1, 1e-12),
+    "grpo_passk": ({"eps": 0.0}, 0, 1e-12),
+    "copo": ({"eps": 0.0}, 0, 1e-12),
+    "riskpo": ({}, 1, 1e-12),
 }
 
 
@@ -132,7 +156,8 @@ def test_hosts_agree(estimator: Estimator, layout: str, host: str) -> None:
     if layout == "rectangular":
         flat = {"rewards": flat["rewards"].reshape(5, 4), "clusters": ["algebra", "geometry"] * 2 + ["algebra"],
                 "prompt_ids": range(5),
-                **{name: flat[name].reshape(5, 4) for name in ("lengths", "score_norms")}}  # fmt: skip
+                "greedy": [0, 1, 0, 1, 1], "components": flat["components"].reshape(5, 4, 2),
+                **{name: flat[name].reshape(5, 4) for name in ("lengths", "score_norms", "answers")}}  # fmt: skip
     expected, _ = estimator.score(state, group_rewards(**flat))
     ours, _ = estimator.score(state, group_rewards(**{**flat, "rewards": convert(flat["rewards"])}))
     assert ours.dtype == dtype

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ebpo_sim import rungs
 from ebpo_sim.chains.population import SkillChain, skill_chain, success
 from ebpo_sim.chains.rung import METRICS, ORDERS, TrainingConfig, advance, history, resume, save, start, stream, train
 from ebpo_sim.errors import InputError
-from ebpo_sim.estimators import names
 
 SMALL = TrainingConfig("ebpo", group_size=3, prompts=7, steps=6, learning_rate=0.3, minibatches=3, epochs=2,
                        clip_low=0.1, clip_high=0.15, kl=0.05, record_every=2, gradient_redraws=2, seed=4)  # fmt: skip
@@ -72,7 +72,7 @@ def test_records_do_not_disturb_the_run(chain: SkillChain) -> None:
     np.testing.assert_array_equal(*reached)
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", rungs.standing(rungs.CHAINS))
 def test_every_registered_estimator_trains(chain: SkillChain, name: str) -> None:
     """Guards the interface: any preset, oracles included, learns something finite on a stream of topics."""
     found = train(chain, replace(SMALL, estimator=name, order="topic", kl=0.0))

@@ -17,9 +17,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import needs
+from strategies import batches
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # verl tells of every engine that is not installed
@@ -64,6 +66,14 @@ def rows(seed: int, sizes: Sequence[int] = (4, 4, 3, 1, 4, 2), values: Sequence[
     order = rng.permutation(len(number))
     uid = np.array([f"{seed:08x}-{n:04x}" for n in number[order]], dtype=object)
     return Rows(reward[order], uid, rng.integers(1, 8, len(number)))
+
+
+@st.composite
+def any_rows(draw: st.DrawFn, values: tuple[float, ...]) -> Rows:
+    """Ragged groups of 1 to 6 rows in any order, often constant, 1 to 8 tokens a row."""
+    found = draw(batches(values))
+    lengths = draw(st.lists(st.integers(1, 8), min_size=len(found.ids), max_size=len(found.ids)))
+    return Rows(found.rewards, found.ids.astype(object), np.array(lengths))
 
 
 def take(batch: Rows, chosen: Any) -> Rows:

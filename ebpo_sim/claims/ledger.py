@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ebpo_sim.claims import (  # noqa: F401 - each module brings its claims
+    advantages,
     baseline_error,
     entropy,
     failure,
@@ -27,8 +28,8 @@ FAMILIES = ("T", "R", "C", "P", "O", "N", "E", "M", "A", "J")  # EBPO's in the p
 
 
 def claims() -> dict[str, Claim]:
-    """Every claim by id: EBPO's in the paper's order, ours, then gradient noise (N), training (E), memory (M), published
-    advantages (A) and objectives (J), and the second paper's."""
+    """Every claim by id: EBPO's in the paper's order, ours, gradient noise (N), training (E), memory (M), published
+    advantages (A) and objectives (J), then the second paper's."""
     names = sorted(CLAIMS, key=lambda name: (FAMILIES.index(name[0]), int(name[1:])))
     return {name: CLAIMS[name] for name in names} | {c.id: c for c in hidden_claims()}
 

@@ -26,6 +26,8 @@ from ebpo_sim.part import REMEDIES, Need
 
 Array = NDArray[np.float64]
 Order = Literal["update_then_score", "score_then_update"]
+CARRIED: tuple[Need, ...] = ("clusters", "prompt_ids", "score_norms", "answers", "components", "greedy_reward")
+BY_ROLLOUT: frozenset[Need] = frozenset({*CARRIED, "rollout_order"})  # what counts of rewards do not say
 State = tuple[Any, ...]  # one entry a transform, or () where none has a memory
 
 
@@ -82,7 +84,7 @@ class Estimator:
     @property
     def exchangeable(self) -> bool:
         """Whether prompts and rollouts count only by their rewards, so that groups may be given as counts."""
-        return not self.needs & {"clusters", "prompt_ids", "score_norms"}
+        return not self.needs & BY_ROLLOUT
 
     def with_baseline(self, **settings: Any) -> Estimator:
         """The same chain with other settings of its baseline. Raises InputError where it has none."""
@@ -149,8 +151,8 @@ class Estimator:
         if not isinstance(groups, Groups):
             raise InputError(f"groups must be what group_rewards() returns, got {type(groups).__name__}")
         self._parts(state)
-        carried = (groups.cluster_P, groups.prompt_P, groups.score_norm_PG)
-        for need, present in zip(("clusters", "prompt_ids", "score_norms"), carried, strict=True):
+        carried = (groups.cluster_P, groups.prompt_P, groups.score_norm_PG, *groups.sides)
+        for need, present in zip(CARRIED, carried, strict=True):
             if need in self.needs and present is None:
                 raise InputError(f"{self.name} needs {need}: {REMEDIES[need]}")
         domain, r = self.domain, groups.rewards_PG

@@ -26,7 +26,14 @@ VERSION = 2  # 1 had no checksum
 LARGEST, LARGEST_MEAN = 1e250, 1e100  # in a state; rewards beyond 1e100 are refused, and sums of their squares fit
 COUNTED = (Moments, Components, Seen)
 SAMPLE = group_rewards(
-    [[1.0, 0.0]], clusters=["sample"], prompt_ids=["sample"], lengths=[[1.0, 1.0]], score_norms=[[1.0, 1.0]]
+    [[1.0, 0.0]],
+    clusters=["sample"],
+    prompt_ids=["sample"],
+    lengths=[[1.0, 1.0]],
+    score_norms=[[1.0, 1.0]],
+    answers=[["a", "b"]],
+    components=[[[1.0], [0.0]]],
+    greedy=[1.0],
 )
 _SEAL = ', "sha256": "'
 

@@ -254,4 +254,5 @@ def take(groups: Groups, index: NDArray[np.intp]) -> Groups:
         prompt_P=None if groups.prompt_P is None else tuple(groups.prompt_P[i] for i in index),
         cluster_P=None if groups.cluster_P is None else tuple(groups.cluster_P[i] for i in index),
         flat_index=None,
+        sides=groups.sides.take(index),
     )

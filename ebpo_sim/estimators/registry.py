@@ -13,11 +13,13 @@ from ebpo_sim.estimators.base import Estimator, Order
 from ebpo_sim.estimators.beta_binomial import BetaBinomial
 from ebpo_sim.estimators.by_prompt import anchor, dbb, optimal, regression, spo, v05
 from ebpo_sim.estimators.components import Memory
+from ebpo_sim.estimators.conventions import CONVENTIONS, spelt_out
 from ebpo_sim.estimators.group_mean import GroupMean, Singleton
 from ebpo_sim.estimators.james_stein import JamesStein
 from ebpo_sim.estimators.loo_table import LooTable
 from ebpo_sim.estimators.nonparametric import PosteriorMean
 from ebpo_sim.estimators.positive import Constant, PositiveShare
+from ebpo_sim.estimators.published import PRESETS
 from ebpo_sim.estimators.shrinkage import Shrinkage
 from ebpo_sim.estimators.transforms import Baseline, Centre, Reweigh, Scale, Subtract, Transform, Whiten
 from ebpo_sim.estimators.transforms.spread import Ddof
@@ -48,15 +50,16 @@ def names() -> tuple[str, ...]:
 def make(name: str, **settings: Any) -> Estimator:
     """The preset `name` with `settings` over its defaults; "name:setting=value,..." carries settings in the text.
 
-    make("ebpo", memory=0.9) and make("ebpo:memory=0.9") are the same rule; the latter is named by its text.
+    make("ebpo", memory=0.9) and make("ebpo:memory=0.9") are the same rule; it, as "trl.grpo", goes by its text.
     Raises InputError for unknown names or settings, for a value that is not of the setting's declared type, and for
     an oracle without its prior.
     """
     if not isinstance(name, str):
         raise InputError(f"estimator must be a name, got {name!r}: as in 'ebpo' or 'ebpo:memory=0.9'")
-    preset, colon, body = name.partition(":")
+    preset, colon, body = spelt_out(name).partition(":")
     if preset not in _PRESETS:
-        raise unknown_name("estimator", preset, _PRESETS, "; one of your own comes with --load FILE.py")
+        near = CONVENTIONS if "." in preset else _PRESETS
+        raise unknown_name("estimator", preset, near, "; one of your own comes with --load FILE.py")
     factory = _PRESETS[preset]
     kinds = typed.parameters(factory)
     if colon:
@@ -70,14 +73,14 @@ def make(name: str, **settings: Any) -> Estimator:
     if missing:
         raise InputError(f"estimator {preset!r} needs {', '.join(missing)}: an oracle is given the true prior")
     made = factory(**settings)
-    return replace(made, name=name) if colon else made
+    return replace(made, name=name) if name != preset else made
 
 
 def needs_prior(name: str) -> bool:
     """Whether the preset is an oracle: `make(name, prior=...)`. Raises InputError for unknown names."""
-    preset = name.partition(":")[0]
+    preset = spelt_out(name).partition(":")[0]
     if preset not in _PRESETS:
-        raise unknown_name("estimator", preset, _PRESETS)
+        raise unknown_name("estimator", preset, CONVENTIONS if "." in preset else _PRESETS)
     parameter = inspect.signature(_PRESETS[preset]).parameters.get("prior")
     return parameter is not None and parameter.default is inspect.Parameter.empty
 
@@ -271,5 +274,7 @@ def oracle_bayes(*, prior: Prior) -> Estimator:
     """The best baseline there is from the counts: the posterior mean of the true prior; binary rewards."""
     return Estimator("oracle_bayes", (Subtract(PosteriorMean(prior=prior)),))
 
+
+list(map(register, PRESETS))
 
 SHIPPED = names()  # before anything is loaded

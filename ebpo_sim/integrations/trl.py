@@ -90,6 +90,11 @@ class MethodTrainer(PushedTrainer):
                 f"multi_objective_aggregation must be 'sum_then_normalize', got {self.multi_objective_aggregation!r}: "
                 "an estimator needs one reward a completion"
             )
+        if "components" in self.estimator.needs and set(self.reward_weights.tolist()) != {1.0}:
+            raise InputError(
+                f"reward_weights must be 1 for {self.estimator.name}, got {self.reward_weights.tolist()}: it "
+                "standardises every function by itself; give it its own weights, as in gdpo:weights=1/2"
+            )
         known = getattr(self.train_dataset, "column_names", None)
         for column in self._label_columns.values():
             if known is not None and column not in known:
@@ -112,11 +117,15 @@ class MethodTrainer(PushedTrainer):
         if rewards_NF is None or shape != due or due[0] % group_size:
             raise InputError(f"rewards must have shape {due}, in groups of {group_size}, got shape {shape}")
         counted_NT = output["completion_mask"] * output.get("tool_mask", 1)
-        features = {label: self._gathered_column(inputs, column) for label, column in self._label_columns.items()}
+        features: dict[str, Any] = {
+            label: self._gathered_column(inputs, column) for label, column in self._label_columns.items()
+        }
         features["lengths"] = self.accelerator.gather(counted_NT.sum(dim=1)).cpu().numpy()
         if "score_norms" in self.estimator.needs:
             norm_N = score_norms(self, output, counted_NT)
             features["score_norms"] = self.accelerator.gather(norm_N).double().cpu().numpy()
+        if "components" in self.estimator.needs:
+            features["components"] = rewards_NF.detach().double().cpu().numpy()
         advantages_N = self._advantages(rewards_NF.detach().cpu(), group_size, features, training)
         replaced, first = output["advantages"], self.accelerator.process_index * local
         output["advantages"] = torch.as_tensor(advantages_N[first : first + local]).to(replaced)

@@ -7,7 +7,7 @@ Its objectives, as a policy loss of verl: see `verl_loss`.
 Loading: by itself where this package is installed (entry point group `verl.plugins`), or by
 VERL_USE_EXTERNAL_MODULES or actor_rollout_ref.model.external_lib set to ebpo_sim.integrations.verl.
 Names: preset X, of an installed package too, is `ebpo_sim.X`, and plain `X` unless verl or another plugin has that name
-(verl has grpo, rloo, opo). Settings: `+algorithm.ebpo.*` are those of `make(X, ...)`, whichever X is.
+(verl has grpo, rloo, opo, gpg, ...). Settings: `+algorithm.ebpo.*` are those of `make(X, ...)`, whichever X is.
 Rows are grouped by verl's uid and sorted first: their order (verl balances by length) changes no bit. verl's padding
 rows get 0 and are not learnt from; real rows that rollout_correction masked still count as rewards.
 Labels: verl hands over uids only, new ones each step. `+algorithm.ebpo.cluster_column=extra_info.topic` (for
@@ -42,7 +42,7 @@ from ebpo_sim.integrations.shared import COLUMNS, check_columns, measure, read_s
 from ebpo_sim.integrations.verl_files import PADDING, data_column, resumed_folder
 
 REQUIREMENT = "verl>=0.9.1,<0.10"  # before it nothing saves the memory
-VERLS_OWN = ("grpo", "rloo", "opo", "optimal_token_baseline")
+VERLS_OWN = ("grpo", "rloo", "opo", "optimal_token_baseline", "grpo_passk", "gpg", "remax", "gdpo")
 Array = NDArray[np.float64]
 REMEDY = f"Set trainer.checkpoint_callback_class={__name__}.StateCallback (v1 trainer)."
 log = logging.getLogger(__name__)
