@@ -24,6 +24,7 @@ from ebpo_sim.compare.plan import series
 from ebpo_sim.compare.tables import curve_rows, final, learning_curves
 from ebpo_sim.labels import REFERENCE
 from ebpo_sim.studies import costs
+from ebpo_sim.studies.regimes import REGIMES, sizes
 from ebpo_sim.studies.training.cells import CELLS, Chains, Settings, plan
 from ebpo_sim.studies.training.findings import Found, findings
 from ebpo_sim.studies.training.plots import plot
@@ -31,29 +32,30 @@ from ebpo_sim.studies.training.plots import plot
 Rows = list[dict[str, Any]]
 
 SETTINGS = Settings(
-    worlds=("observed:Qwen2.5-7B",),
-    estimators=("grpo", "dr_grpo", "rloo", "grpo_batch_norm", "ebpo", "ebpo_released", "ebpo_debiased"),
+    worlds=(
+        "observed:Qwen2.5-7B", "observed:Qwen2.5-Math-1.5B-Instruct/MATH", "observed:GPT-4-0613/LiveCodeBench",
+    ),
+    estimators=(
+        "grpo", "dr_grpo", "grpo_batch_norm", "ebpo", "ebpo_released", "ebpo_debiased",
+        "loo_table:weights=score,memory=0.95", "reinforce",
+    ),  # without rloo: a constant times dr_grpo
     swept=("grpo", "ebpo", "ebpo_debiased"),
-    group_sizes=(2, 4, 8, 16, 32),
+    group_sizes=(2, 4, 16),
+    regimes=tuple(REGIMES),
     optimisers=("sgd", "adam"),
     orders=("shuffled", "blocked", "easy_to_hard"),
-)
-QUICK = Settings(
-    worlds=("observed:Qwen2.5-7B",),
-    estimators=("grpo", "dr_grpo", "ebpo", "ebpo_debiased"),
-    swept=("grpo", "ebpo"),
-    group_sizes=(4, 16),
-    optimisers=("sgd", "adam"),
-    orders=("shuffled", "blocked"),
-    population=512, validation=128, prompts=32, steps=48, record_every=8, gradient_redraws=4, seeds=6, tuning_seeds=3,
-    sgd_rates=(4.0, 8.0, 16.0, 32.0), adam_rates=(0.04, 0.08, 0.16),
+)  # fmt: skip
+QUICK = replace(
+    SETTINGS, worlds=SETTINGS.worlds[:1], estimators=("grpo", "dr_grpo", "ebpo", "ebpo_debiased"),
+    swept=("grpo", "ebpo"), group_sizes=(4, 16), regimes=("plateau", "noisy"), orders=("shuffled", "blocked"),
+    population=512, validation=128, steps=48, records=6, seeds=4, tuning_seeds=1, thin=2,
 )  # fmt: skip
 
 
 def simulate(settings: Settings, out: Path, threads: int = 1) -> Found:
     """All runs, a file each in out/cells; see `compare.jobs.finish`. Raises InputError where one failed."""
     settings.check()
-    chains, asked = Chains(settings), plan(settings)
+    chains, asked = Chains(settings), plan(settings, sizes(settings, out / CELLS, threads))
     done, failed = finish(asked, chains, out / CELLS, threads)
     refuse_failed(failed)
     return series(asked, chains, done)
