@@ -78,9 +78,6 @@ def effects(priced: Rows, optimiser: str) -> Figure:
                     color=colour[r["estimator"]], fillstyle="full" if sure else "none",
                 )  # fmt: skip
         panel.axvline(1 if ratio else 0, color="black", lw=0.8)
-        if ratio:
-            panel.set_xscale("log")
-            panel.xaxis.set_major_formatter("{x:g}")
         for i in range(1, len(names)):
             if names[i][0] != names[i - 1][0]:
                 panel.axhline(i - 0.5, color="0.6", lw=0.6)
