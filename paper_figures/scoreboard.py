@@ -87,7 +87,7 @@ def draw(data: Data) -> Figure:
 def _chips(figure: Figure, left: float, width: float, y: float, found: list[Contrast], tall: float) -> None:
     from matplotlib.patches import Rectangle
 
-    one, size = (width - 0.006) / max(1, len(found)), 6.2 if len(found) < 5 else 5.0
+    one, size = (width - 0.006) / max(1, len(found)), 6.2 if len(found) < 5 else 5.0 if len(found) < 7 else 4.3
     for i, verdict in enumerate(found):
         figure.add_artist(
             Rectangle(
@@ -96,16 +96,16 @@ def _chips(figure: Figure, left: float, width: float, y: float, found: list[Cont
             )
         )  # fmt: skip
         figure.text(
-            left + (i + 0.5) * one - 0.00075, y, _label(verdict), fontsize=size, color="white", ha="center",
-            va="center",
+            left + (i + 0.5) * one - 0.00075, y, _label(verdict, 2 + (len(found) > 6)), fontsize=size, color="white",
+            ha="center", va="center", linespacing=1.1,
         )  # fmt: skip
 
 
-def _label(verdict: Contrast) -> str:
-    """What a chip is about, beside its column: a few words on two lines."""
-    drop = rf"^(Left|Middle|Right): |\b{verdict.regime or style.TINY}, |, (EBPO|blocked) .*|^EBPO, "
-    label = re.sub(drop, "", style.short(verdict.what)).replace(" = ", "=").removesuffix(f"{style.TINY}")
-    return label.replace(", ", "\n", 1) if verdict.regime else label
+def _label(verdict: Contrast, lines: int) -> str:
+    """What a chip is about, beside its column: a few words on at most so many lines."""
+    drop = rf"^(Left|Middle|Right): |\b{verdict.regime or style.TINY}, |, (EBPO|blocked) .*|EBPO, "
+    label = re.sub(drop, "", style.short(verdict.what)).replace(" = ", "=").removesuffix(style.TINY)
+    return label.replace(", ", "\n", lines - 1)
 
 
 PAGE = Page(NAME, TITLE, CAPTION, (FAILURE, TRAINING), draw, verdicts)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
@@ -265,7 +266,7 @@ def test_the_command_writes_all(
 ) -> None:
     """Guards the program: options reach the settings; table, findings, summary and figures are there."""
     monkeypatch.setattr(study, "QUICK", TINY)
-    asked = "--quick --threads 1 --group-size 2 --seeds 2 --regime noisy --json".split(" ")
+    asked = shlex.split("--quick --threads 1 --group-size 2 --seeds 2 --regime noisy --json")
     argv = [*asked, "--out", str(tmp_path)]
     study.main(argv)
     summary = json.loads(capsys.readouterr().out)
@@ -279,7 +280,7 @@ def test_the_command_writes_all(
 def test_options_name_the_settings() -> None:
     """Guards the command line: what is named replaces the default, grpo and shuffled stay."""
     args = study.parse(
-        "--estimator ebpo --order blocked --optimiser adam --steps 50 --seed 3 --regime balanced".split(" ")
+        shlex.split("--estimator ebpo --order blocked --optimiser adam --steps 50 --seed 3 --regime balanced")
     )
     made = study.settings_from(args)
     assert (made.estimators, made.swept, made.orders) == (("ebpo",), ("ebpo",), ("shuffled", "blocked"))
