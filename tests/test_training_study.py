@@ -199,7 +199,7 @@ def test_outcomes_are_paired_costs() -> None:
         for seed in x.curves:
             pass1 = [0.2, 0.4, 0.5, 0.55, 0.58] if not fast else [0.2, 0.5, 0.58, 0.6, 0.61]
             spent = {"rollouts": 32.0, "trained_rows": 8.0 if fast else 16.0}
-            curves[seed] = [{"step": 2 * t, "pass1": p + 1e-4 * seed, **spent} for t, p in enumerate(pass1)]
+            curves[seed] = [{"step": 2 * t, "pass1": p, **spent} for t, p in enumerate(pass1)]
         found[arm, cell, tuning] = x._replace(curves=curves)
     rows = {(r["estimator"], r["quantity"], r["target"]): r for r in outcomes(TINY, found) if r["group_size"] == 2}
     far = 0.2 + 0.7 * 0.38
@@ -207,9 +207,9 @@ def test_outcomes_are_paired_costs() -> None:
     assert rows["grpo", "rollouts", "far"]["value"] is None
     mine = 64 * (far - 0.2) / 0.3
     ratio = math.log(mine / rows["grpo", "rollouts", "far"]["mean"])
-    assert rows["ebpo", "rollouts", "far"]["value"] == pytest.approx(ratio, abs=1e-6)
-    assert rows["ebpo", "rows", "far"]["value"] == pytest.approx(ratio + math.log(0.5), abs=1e-6)
-    assert rows["ebpo", "seconds 4:1", "far"]["mean"] == pytest.approx(mine * 4.25, rel=1e-6)
+    assert rows["ebpo", "rollouts", "far"]["value"] == pytest.approx(ratio)
+    assert rows["ebpo", "rows", "far"]["value"] == pytest.approx(ratio + math.log(0.5))
+    assert rows["ebpo", "seconds 4:1", "far"]["mean"] == pytest.approx(mine * 4.25)
     end = rows["ebpo", "pass@1 at the end", ""]
     assert (end["value"], end["verdict"], end["comparisons"]) == (pytest.approx(0.03), "appears", 2)
     assert rows["ebpo", "asymptote", ""]["verdict"] == "not studied"  # four points are too few for a fit
