@@ -51,7 +51,7 @@ def numbers(curve: Sequence[Record], levels: Mapping[str, float]) -> dict[tuple[
     line = cumulated(curve)
     found: dict[tuple[str, str], float | None] = {(END, ""): line[-1]["pass1"]}
     for target, level in levels.items():
-        met = reached(line, level)
+        met = reached(line, level) if line[0]["pass1"] < level else None  # where GRPO gains nothing
         for name, (a, b) in {"rollouts": (1, 0), "rows": (0, 1), **COSTS}.items():
             found[name, target] = a * met["rollouts"] + b * met["rows"] if met else None
     fit = fit_sigmoid([r["rollouts"] for r in line[1:]], [r["pass1"] for r in line[1:]], line[0]["pass1"])
