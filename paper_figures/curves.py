@@ -58,17 +58,17 @@ def judged(data: Data, name: str, metric: str, measure: Measure) -> dict[tuple[s
     for column, optimiser, label in places(data):
         for tuning in ("own", "shared"):
             where = cell(data, column, optimiser, metric, tuning)
-            if column == language_model.OPTIMISER and not select(data.rows, **where):
+            if column == language_model.OPTIMISER and not select(data.of(metric), **where):
                 continue
             what = f"{label}, {tuning} learning rate{'s' if tuning == 'own' else ''}{rates(data, where)}"
             key = metric, column, optimiser, tuning
-            found[key] = contrast(data.rows, reported.CLAIMS[name].sign, what, measure, **where)
+            found[key] = contrast(data.of(metric), reported.CLAIMS[name].sign, what, measure, **where)
     return found
 
 
 def rates(data: Data, where: dict[str, Any]) -> str:
     """The learning rates of a cell: where they differ, so may all that follows from the size of a step."""
-    rows = [last(data.rows, estimator=name, **where) for name in ("ebpo", "grpo")]
+    rows = [last(data.of(where["metric"]), estimator=name, **where) for name in ("ebpo", "grpo")]
     both = [f"{r['learning_rate']:g}" for r in rows if r is not None]
     if len(both) < 2:
         return ""
@@ -77,11 +77,11 @@ def rates(data: Data, where: dict[str, Any]) -> str:
 
 def draw_metric(axis: Axes, data: Data, column: str, optimiser: str, metric: str) -> None:
     """All estimators of one cell over the steps."""
-    present = dict.fromkeys(r["estimator"] for r in select(data.rows, **cell(data, column, optimiser, metric)))
+    present = dict.fromkeys(r["estimator"] for r in select(data.of(metric), **cell(data, column, optimiser, metric)))
     colour = labels.colours(present)
     for name in sorted(present, key=lambda n: n in MAIN):  # the main ones on top
         for tuning in ("own", "shared"):
-            rows = select(data.rows, estimator=name, **cell(data, column, optimiser, metric, tuning))
+            rows = select(data.of(metric), estimator=name, **cell(data, column, optimiser, metric, tuning))
             rows = [r for r in rows if r["value"] is not None]
             if not rows or (tuning == "shared" and name not in (labels.REFERENCE, labels.SUBJECT)):
                 continue
@@ -109,9 +109,9 @@ def seeds(data: Data) -> str:
 def panel(axis: Axes, data: Data, column: str, optimiser: str, metric: str, verdict: Contrast | None = None) -> None:
     """A metric with its title; what the tiny LM has instead of it; an empty place where it has nothing."""
     tiny = column == language_model.OPTIMISER
-    if tiny and not select(data.rows, **cell(data, column, optimiser, metric)):
+    if tiny and not select(data.of(metric), **cell(data, column, optimiser, metric)):
         metric = language_model.INSTEAD.get(metric, "")
-    if not select(data.rows, **cell(data, column, optimiser, metric)) or (tiny and optimiser != MAIN_OPTIMISER):
+    if not select(data.of(metric), **cell(data, column, optimiser, metric)) or (tiny and optimiser != MAIN_OPTIMISER):
         axis.set_axis_off()
         return
     draw_metric(axis, data, column, optimiser, metric)

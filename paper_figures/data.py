@@ -27,6 +27,17 @@ class Data:
         """All that was trained: synthetic prompts and, where there are any, the tiny language model's."""
         return self.training + self.llm
 
+    def of(self, metric: str) -> Rows:
+        """The rows of a metric."""
+        return self._by_metric.get(metric, [])
+
+    @cached_property
+    def _by_metric(self) -> dict[str, Rows]:
+        found: dict[str, Rows] = {}
+        for row in self.rows:
+            found.setdefault(row["metric"], []).append(row)
+        return found
+
     @cached_property
     def worlds(self) -> list[str]:
         """Worlds of the training study, in its order."""

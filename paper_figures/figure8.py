@@ -29,7 +29,7 @@ METRIC, POINTS = "pass1", 100.0
 def _places(data: Data) -> list[tuple[str, str, str]]:
     """Those that were run easy to hard: the tiny LM need not be among them."""
     listed = curves.places(data)
-    return [p for p in listed if p[0] in data.regimes or select(data.rows, **_cell(data, *p[:2], "easy_to_hard"))]
+    return [p for p in listed if p[0] in data.regimes or select(data.of(METRIC), **_cell(data, *p[:2], "easy_to_hard"))]
 
 
 def _cell(data: Data, column: str, optimiser: str, order: str) -> dict[str, Any]:
@@ -42,7 +42,7 @@ def verdicts(data: Data) -> list[Contrast]:
     for column, optimiser, label in _places(data):
         where = _cell(data, column, optimiser, "easy_to_hard")
         what = f"{label}, easy to hard, points; learning rates{curves.rates(data, where)}"
-        found.append(contrast(data.rows, reported.CLAIMS[NAME].sign, what, unit=POINTS, **where))
+        found.append(contrast(data.of(METRIC), reported.CLAIMS[NAME].sign, what, unit=POINTS, **where))
     return corrected(found)
 
 
@@ -71,7 +71,7 @@ def draw(data: Data) -> Figure:
 def _bars(axis: Axes, data: Data, column: str, optimiser: str) -> None:
     for i, order in enumerate(ORDERS):
         for j, name in enumerate(("grpo", "ebpo")):
-            row = last(data.rows, estimator=name, **_cell(data, column, optimiser, order))
+            row = last(data.of(METRIC), estimator=name, **_cell(data, column, optimiser, order))
             if row is None:
                 continue
             axis.bar(

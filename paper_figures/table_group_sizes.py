@@ -31,7 +31,7 @@ def _sizes(data: Data, column: str) -> list[int]:
     """The group sizes of a column, ascending."""
     where = curves.cell(data, column, curves.MAIN_OPTIMISER, METRIC)
     del where["group_size"]
-    return sorted({r["group_size"] for r in select(data.rows, **where)})
+    return sorted({r["group_size"] for r in select(data.of(METRIC), **where)})
 
 
 def _cell(data: Data, column: str, optimiser: str, size: int) -> dict[str, Any]:
@@ -42,12 +42,12 @@ def verdicts(data: Data) -> list[Contrast]:
     """EBPO minus GRPO at each group size, in points."""
     return corrected([
         contrast(
-            data.rows, reported.CLAIMS[NAME].sign, f"{label}, G = {size}, points", unit=100,
+            data.of(METRIC), reported.CLAIMS[NAME].sign, f"{label}, G = {size}, points", unit=100,
             **_cell(data, column, optimiser, size),
         )
         for column, optimiser, label in curves.places(data)
         for size in _sizes(data, column)
-        if select(data.rows, **_cell(data, column, optimiser, size))
+        if select(data.of(METRIC), **_cell(data, column, optimiser, size))
     ])  # fmt: skip
 
 
@@ -77,7 +77,7 @@ def table(data: Data) -> Table:
 
 
 def _shown(data: Data, column: str, optimiser: str, size: int, arm: str) -> str:
-    return tables.percent(last(data.rows, estimator=arm, **_cell(data, column, optimiser, size)))
+    return tables.percent(last(data.of(METRIC), estimator=arm, **_cell(data, column, optimiser, size)))
 
 
 def _printed(method: str) -> list[str]:

@@ -35,7 +35,7 @@ def verdicts(data: Data) -> list[Contrast]:
     """EBPO minus GRPO in each metric, in points."""
     return corrected([
         contrast(
-            data.training, reported.CLAIMS[NAME].sign, f"{regime}, {style.METRICS[metric]}, {label}, points", unit=100,
+            data.of(metric), reported.CLAIMS[NAME].sign, f"{regime}, {style.METRICS[metric]}, {label}, points", unit=100,
             **curves.cell(data, regime, optimiser, metric),
         )
         for regime in data.regimes
@@ -49,7 +49,7 @@ def table(data: Data) -> Table:
     rows = []
     for name in data.trained(METHODS):
         cells = [
-            tables.percent(last(data.training, estimator=name, **curves.cell(data, r, curves.MAIN_OPTIMISER, metric)))
+            tables.percent(last(data.of(metric), estimator=name, **curves.cell(data, r, curves.MAIN_OPTIMISER, metric)))
             for r in data.regimes
             for metric in METRICS
         ]

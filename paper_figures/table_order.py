@@ -26,7 +26,7 @@ MODELS = ("Qwen3-8B", "Qwen3-14B")  # those reported in both orders
 def _difference(data: Data, regime: str, optimiser: str, name: str, what: str) -> Contrast:
     cell = curves.cell(data, regime, optimiser, METRIC)
     del cell["order"]
-    return between_orders(data.training, reported.CLAIMS[NAME].sign, what, 100, ORDERS, estimator=name, **cell)
+    return between_orders(data.of(METRIC), reported.CLAIMS[NAME].sign, what, 100, ORDERS, estimator=name, **cell)
 
 
 def verdicts(data: Data) -> list[Contrast]:
@@ -47,7 +47,7 @@ def table(data: Data) -> Table:
             for regime in data.regimes:
                 for order in ORDERS:
                     cell = curves.cell(data, regime, optimiser, METRIC, order=order)
-                    cells.append(tables.percent(last(data.training, estimator=name, **cell)))
+                    cells.append(tables.percent(last(data.of(METRIC), estimator=name, **cell)))
                 cells.append(_difference(data, regime, optimiser, name, "").numbers or "–")
             method = {"grpo": "GRPO", "ebpo": "EBPO"}.get(name, "") if optimiser == curves.MAIN_OPTIMISER else ""
             for model in MODELS:

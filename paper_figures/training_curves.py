@@ -24,7 +24,9 @@ def entropy_against_success(axis: Axes, data: Data, column: str) -> None:
         pair = [
             {
                 r["step"]: r["value"]
-                for r in select(data.rows, estimator=name, **curves.cell(data, column, curves.MAIN_OPTIMISER, metric))
+                for r in select(
+                    data.of(metric), estimator=name, **curves.cell(data, column, curves.MAIN_OPTIMISER, metric)
+                )
             }
             for metric in ("pass1", "entropy")
         ]
