@@ -157,7 +157,7 @@ def over_training(
     lines += [(metric, MAIN_OPTIMISER) for metric in metrics[1:]]
     shown = columns(data) or {"": ""}
     tall = len(lines) + (extra is not None)
-    figure = style.figure(style.WIDE, max(1.75 + 1.75 * tall, 3.6 + 0.2 * len(found)))
+    figure = style.figure(style.WIDE, max(2.0 + 1.85 * tall, 4.0 + 0.2 * len(found)))
     style.title(figure, title)
     grid = style.panels(figure, tall, len(shown), right=style.strip(figure) - 0.025)
     for line, (metric, optimiser) in zip(grid, lines, strict=False):

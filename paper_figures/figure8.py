@@ -50,7 +50,7 @@ def draw(data: Data) -> Figure:
     """Bars by order for each regime and optimiser, and the differences beside the paper's."""
     found = dict(zip((p[:2] for p in _places(data)), verdicts(data), strict=True))
     columns = list(dict.fromkeys(column for column, _ in found)) or [""]
-    figure = style.figure(style.WIDE, 5.6)
+    figure = style.figure(style.WIDE, 6.0)
     style.title(figure, TITLE)
     grid = style.panels(figure, 2, len(columns), right=style.strip(figure) - 0.025)
     for line, optimiser in zip(grid, reversed(style.OPTIMISERS), strict=True):

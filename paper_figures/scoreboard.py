@@ -33,7 +33,7 @@ CAPTION = (
     "Each stamp is computed: EBPO − GRPO with its 95 % interval (Student's t). Covering zero: no difference seen, or, "
     "where it is wider than ± 1 % of GRPO's value or the regime's ν/N is below 1 (there methods that differ in noise "
     "must tie), no resolving power; within 1 % without covering zero, or exactly zero: negligible; else its sign "
-    "decides, or, where Holm's correction within a figure and regime (of the tiny LM: that of llm.compare) takes it "
+    "decides, or, where Holm's correction within a figure and regime (or that of llm.compare) takes it "
     "away, before correction only. Rung 0 is exact sums (figure 2), rung 2 synthetic skill-chain prompts (the rest)"
 )
 LINE = 0.3  # inches
@@ -54,7 +54,7 @@ def draw(data: Data) -> Figure:
     shorts = {name.partition("_raw")[0]: claim.short for name, claim in reported.CLAIMS.items()}
     board = [(page.title.split(".")[0], shorts[page.name], page.verdicts(data)) for page in CLAIMED]
     columns = curves.columns(data)
-    height, wide = 2.6 + LINE * len(board), (RIGHT - LEFT) / max(1, len(columns))
+    height, wide = 2.85 + LINE * len(board), (RIGHT - LEFT) / max(1, len(columns))
     figure = style.figure(style.WIDE, height)
     style.title(figure, TITLE)
     y, counts = 1 - 0.95 / height, {column: Counter[str]() for column in columns}

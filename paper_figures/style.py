@@ -36,7 +36,7 @@ METRICS = {
     "entropy": "entropy (nats)",
     "grad_norm": "gradient norm",
     "kl": "KL of a step",
-    "gradient_cosine": "cosine to the true gradient",
+    "gradient_cosine": "cosine",
     "zero_signal": "groups without a signal",
 }
 
@@ -54,8 +54,8 @@ def strip(on: Figure) -> float:
 
 
 def floor(on: Figure) -> float:
-    """Inches that the caption has below the strip: that of three columns tells of two rungs."""
-    return 0.74 if on.get_figwidth() <= WIDTH else 0.92
+    """Inches that the caption has below the strip: that of many columns tells of two rungs."""
+    return 0.74 if on.get_figwidth() <= WIDTH else 1.1
 
 
 def panels(on: Figure, rows: int, columns: int, right: float = 0.70) -> list[list[Axes]]:
@@ -87,7 +87,7 @@ def caption(on: Figure, text: str) -> None:
 
 def panel_title(axis: Axes, text: str, verdict: Contrast | None = None, below: bool = False) -> None:
     """A panel's name on the left, and the verdict on it on the right; in narrow panels below its name."""
-    axis.set_title(text, loc="left", fontsize=9.5, color=INK, pad=22 if below else 9)
+    axis.set_title(text, loc="left", fontsize=8.4 if below else 9.5, color=INK, pad=20 if below else 9)
     if verdict is not None and below:
         stamp(axis, 0.012, 1.035, verdict.word, ha="left", size=7.5)
     elif verdict is not None:
@@ -146,7 +146,7 @@ def forest(
         return
     height, width = on.get_figheight(), on.get_figwidth()
     tall = 0.185 * lines / height
-    axis = on.add_axes((corner[0] + 1.15 / width, corner[1] - tall, 0.85 / width, tall))
+    axis = on.add_axes((corner[0] + 1.28 / width, corner[1] - tall, 0.78 / width, tall))
     for y, value in enumerate(reported.values()):
         axis.plot([value], [y], marker="D", ms=4, color="#a08d62", ls="")
     for y, verdict in enumerate(found, start=len(reported)):
@@ -160,7 +160,7 @@ def forest(
         axis.axvspan(-1, 1, color=SOFT, alpha=0.15, lw=0)
     axis.axvline(0, color=INK, lw=0.8)
     axis.set(ylim=(lines - 0.5, -0.5), facecolor="none")
-    axis.set_yticks(range(lines), labels=[*reported, *(short(v.what) for v in found)], fontsize=6.6)
+    axis.set_yticks(range(lines), labels=[*reported, *(short(v.what).replace(",", "") for v in found)], fontsize=6.4)
     axis.tick_params(axis="y", length=0)
     axis.tick_params(axis="x", labelsize=6.6, top=True, bottom=False, labeltop=True, labelbottom=False)
     axis.spines[["right", "bottom", "left"]].set_visible(False)
@@ -178,7 +178,8 @@ def key(on: Figure, axes: Sequence[Axes]) -> None:
     if found:
         place = strip(on), floor(on) / on.get_figheight()
         on.legend(
-            list(found.values()), list(found), loc="lower left", bbox_to_anchor=place, ncols=2, fontsize=7,
+            list(found.values()), [textwrap.fill(name, 26) for name in found], loc="lower left",
+            bbox_to_anchor=place, ncols=2, fontsize=6.6,
             frameon=False, labelspacing=0.3, columnspacing=1.0, handlelength=1.6,
         )  # fmt: skip
 

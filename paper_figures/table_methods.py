@@ -35,8 +35,8 @@ def verdicts(data: Data) -> list[Contrast]:
     """EBPO minus GRPO in each metric, in points."""
     return corrected([
         contrast(
-            data.of(metric), reported.CLAIMS[NAME].sign, f"{regime}, {style.METRICS[metric]}, {label}, points", unit=100,
-            **curves.cell(data, regime, optimiser, metric),
+            data.of(metric), reported.CLAIMS[NAME].sign, f"{regime}, {style.METRICS[metric]}, {label}, points",
+            unit=100, **curves.cell(data, regime, optimiser, metric),
         )
         for regime in data.regimes
         for optimiser, label in style.OPTIMISERS.items()

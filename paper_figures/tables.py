@@ -127,7 +127,7 @@ def draw(heading: str, table: Table, claim: str, found: Sequence[Contrast], capt
     y -= 1.5 * step
     figure.text(0.025, y, f"The paper: {claim}", fontsize=8.5, va="center", color=style.INK)
     for i, verdict in enumerate(found):
-        x, at = 0.0275 + 0.325 * (i // verdict_lines), y - step * (1 + i % verdict_lines)
+        x, at = 0.0275 + 0.97 / columns * (i // verdict_lines), y - step * (1 + i % verdict_lines)
         style.figure_stamp(figure, x, at, verdict.word)
         text = f"{style.short(verdict.what)}  {verdict.numbers}"
         figure.text(x + 0.105, at, text, fontsize=8.5, va="center", color=style.INK)

@@ -21,14 +21,10 @@ def cosine(axis: Axes, data: Data, column: str) -> None:
 def entropy_against_success(axis: Axes, data: Data, column: str) -> None:
     """Entropy against success at the same record, so that a method's speed cancels."""
     for name in curves.MAIN:
+        cells = (curves.cell(data, column, curves.MAIN_OPTIMISER, metric) for metric in ("pass1", "entropy"))
         pair = [
-            {
-                r["step"]: r["value"]
-                for r in select(
-                    data.of(metric), estimator=name, **curves.cell(data, column, curves.MAIN_OPTIMISER, metric)
-                )
-            }
-            for metric in ("pass1", "entropy")
+            {r["step"]: r["value"] for r in select(data.of(where["metric"]), estimator=name, **where)}
+            for where in cells
         ]
         shared = [s for s in pair[0] if None not in (pair[0][s], pair[1].get(s))]
         axis.plot([pair[0][s] for s in shared], [pair[1][s] for s in shared], color=labels.label(name).colour, lw=1.6)

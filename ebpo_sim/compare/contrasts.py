@@ -19,6 +19,7 @@ from ebpo_sim.labels import REFERENCE, SUBJECT
 Row = dict[str, Any]
 Rows = Sequence[Row]
 Measure = Literal["end", "mean", "kept"]
+DIRECTIONS = ("appears", "the opposite", "negligible")  # what a correction can take away
 MARGIN = 0.01  # of the reference's value: smaller differences are no effect worth a claim
 
 
@@ -70,14 +71,17 @@ def judged(
 
 def corrected(found: Sequence[Contrast]) -> list[Contrast]:
     """The same, those of one regime that have a p taken for a family: Holm's correction decides what it leaves of a
-    direction."""
-    listed = list(found)
-    for regime in dict.fromkeys(x.regime for x in found):
-        family = [i for i, x in enumerate(found) if x.regime == regime and x.p is not None]
-        for i, p in zip(family, holm([found[i].p or 0.0 for i in family]), strict=True):
-            there = found[i].word in ("appears", "the opposite", "negligible")
-            word: Verdict = "before correction only" if there and p >= LEVEL else found[i].word
-            listed[i] = found[i]._replace(word=word, p=None)
+    direction. One comparison under two names (an arm whose own rate is the shared one) counts once."""
+    families: dict[str, dict[float, float]] = {}
+    for x in found:
+        if x.p is not None:
+            families.setdefault(x.regime, {})[x.p] = 1.0
+    families = {regime: dict(zip(ps, holm(list(ps)), strict=True)) for regime, ps in families.items()}
+    listed = []
+    for x in found:
+        lost = x.p is not None and families[x.regime][x.p] >= LEVEL
+        word: Verdict = "before correction only" if lost and x.word in DIRECTIONS else x.word
+        listed.append(x._replace(word=word, p=None))
     return listed
 
 
