@@ -146,7 +146,7 @@ def forest(
         return
     height, width = on.get_figheight(), on.get_figwidth()
     tall = 0.185 * lines / height
-    axis = on.add_axes((corner[0] + 1.28 / width, corner[1] - tall, 0.78 / width, tall))
+    axis = on.add_axes((corner[0] + 1.36 / width, corner[1] - tall, 0.72 / width, tall))
     for y, value in enumerate(reported.values()):
         axis.plot([value], [y], marker="D", ms=4, color="#a08d62", ls="")
     for y, verdict in enumerate(found, start=len(reported)):

@@ -60,6 +60,8 @@ class Settings:
                 raise InputError(f"{name} must not be empty: name at least one")
         if self.orders[0] != ORDERS[0]:
             raise InputError(f"orders must begin with {ORDERS[0]!r}, got {self.orders[0]!r}: the others compare to it")
+        for optimiser in self.optimisers:
+            TrainingConfig(optimiser=optimiser)  # refuses an unknown one
         for world in self.worlds:
             population = parse_population(world, 4, 0, 4)
             for arm, cell in plan(self, typical(self)).places():
