@@ -155,7 +155,7 @@ def over_training(
     """
     lines = [(metrics[0], optimiser) for optimiser in reversed(style.OPTIMISERS)]
     lines += [(metric, MAIN_OPTIMISER) for metric in metrics[1:]]
-    shown = columns(data) or {"": ""}
+    shown = columns(data)
     tall = len(lines) + (extra is not None)
     figure = style.figure(style.WIDE, max(2.0 + 1.85 * tall, 4.0 + 0.2 * len(found)))
     style.title(figure, title)
@@ -163,8 +163,9 @@ def over_training(
     for line, (metric, optimiser) in zip(grid, lines, strict=False):
         for axis, column in zip(line, shown, strict=True):
             panel(axis, data, column, optimiser, metric, found.get((metric, column, optimiser, "own")))
-    for axis, column in zip(grid[-1], shown, strict=True) if extra is not None else ():
-        extra(axis, data, column)
+    if extra is not None:
+        for axis, column in zip(grid[-1], shown, strict=True):
+            extra(axis, data, column)
     style.key(figure, [*grid[0], *grid[-1]])
     style.beside(figure, reported.CLAIMS[name].text, list(found.values()), MEASURES[measure])
     style.caption(figure, f"{about} {READING} {seeds(data)}.{language_model.note(name, data)}")

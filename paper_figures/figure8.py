@@ -49,7 +49,7 @@ def verdicts(data: Data) -> list[Contrast]:
 def draw(data: Data) -> Figure:
     """Bars by order for each regime and optimiser, and the differences beside the paper's."""
     found = dict(zip((p[:2] for p in _places(data)), verdicts(data), strict=True))
-    columns = list(dict.fromkeys(column for column, _ in found)) or [""]
+    columns = list(dict.fromkeys(column for column, _ in found))
     figure = style.figure(style.WIDE, 6.0)
     style.title(figure, TITLE)
     grid = style.panels(figure, 2, len(columns), right=style.strip(figure) - 0.025)

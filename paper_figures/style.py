@@ -63,7 +63,7 @@ def panels(on: Figure, rows: int, columns: int, right: float = 0.70) -> list[lis
     # Room is given in inches, since figures differ in height.
     height = on.get_figheight()
     grid = on.add_gridspec(
-        rows, columns, left=0.065, right=right, top=1 - 0.95 / height, bottom=(0.48 + floor(on)) / height,
+        rows, max(1, columns), left=0.065, right=right, top=1 - 0.95 / height, bottom=(0.48 + floor(on)) / height,
         wspace=0.26, hspace=0.72,
     )  # fmt: skip
     found = [[on.add_subplot(grid[i, j]) for j in range(columns)] for i in range(rows)]

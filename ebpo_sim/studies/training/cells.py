@@ -61,7 +61,8 @@ class Settings:
         if self.orders[0] != ORDERS[0]:
             raise InputError(f"orders must begin with {ORDERS[0]!r}, got {self.orders[0]!r}: the others compare to it")
         for optimiser in self.optimisers:
-            TrainingConfig(optimiser=optimiser)  # refuses an unknown one
+            for group_size in self.group_sizes:
+                TrainingConfig(optimiser=optimiser, group_size=group_size)  # refuses what no plan can be made of
         for world in self.worlds:
             population = parse_population(world, 4, 0, 4)
             for arm, cell in plan(self, typical(self)).places():
