@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from ebpo_sim import cli, report
 from ebpo_sim.errors import unknown_name
 from ebpo_sim.studies.training.cells import CELLS
-from paper_figures import language_model, loading, scoreboard
+from ebpo_sim.studies.training.placement import placement, sentence
+from paper_figures import curves, language_model, loading, scoreboard
 from paper_figures.data import TRAINING, Data
 from paper_figures.page import Page
 
@@ -41,7 +42,8 @@ def captions(pages: Sequence[Page], found: Data) -> str:
         if lines:
             parts.append("\n".join(lines) + "\n")
     if found.training:
-        parts.append(f"Training study: {found.scale}; worlds: {', '.join(found.worlds)}.\n")
+        parts.append(f"Training study: {curves.seeds(found)}; worlds: {', '.join(found.worlds)}.\n")
+        parts.append(f"{sentence(placement())}\n")
     return "\n".join(parts)
 
 

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ebpo_sim import labels
-from ebpo_sim.compare.contrasts import Contrast, Measure, contrast, last, select
+from ebpo_sim.compare.contrasts import Contrast, Measure, contrast, corrected, last, select
 from paper_figures import language_model, reported, style
-from paper_figures.data import TRAINING, Data, steps
+from paper_figures.data import TRAINING, Data
 from paper_figures.page import Page
 
 if TYPE_CHECKING:
@@ -24,91 +24,107 @@ MEASURES: dict[Measure, str] = {
 }
 RUNG = "Rung 2: synthetic skill-chain prompts, softmax policies that learn"
 READING = (
-    "Thick: each method at its own best learning rate, band = 2 standard errors; dotted: all at one shared learning "
-    "rate. Differences ± 2 standard errors, which do not cover the choice of rates from a grid."
+    "Thick: each method at its own best learning rate, band = 2 standard errors; dotted: all at one shared rate. "
+    "Right: differences in percent of GRPO's value with 95 % intervals, which do not cover the choice of rates from "
+    "a grid; words after Holm's correction within the figure and regime; shaded: ± 1 %."
 )
+MAIN_OPTIMISER = "adam"
 
 
 def columns(data: Data) -> dict[str, str]:
-    """Names of the columns of a figure: the training study's optimisers and, where it was run, the tiny LM."""
-    return style.OPTIMISERS | ({language_model.OPTIMISER: style.TINY} if data.llm else {})
+    """Names of the columns of a figure: the training study's regimes and, where it was run, the tiny LM."""
+    return data.regimes | ({language_model.OPTIMISER: style.TINY} if data.llm else {})
 
 
-def cell(data: Data, optimiser: str, metric: str, tuning: str = "own", order: str = "shuffled") -> dict[str, Any]:
+def cell(
+    data: Data, column: str, optimiser: str, metric: str, tuning: str = "own", order: str = "shuffled"
+) -> dict[str, Any]:
     """What names a cell of the training table at G = 4."""
-    world = language_model.WORLD if optimiser == language_model.OPTIMISER else data.world
-    return {
-        "world": world, "group_size": GROUP_SIZE, "optimiser": optimiser, "order": order, "tuning": tuning,
-        "metric": metric,
-    }  # fmt: skip
+    place = {"group_size": GROUP_SIZE, "order": order, "tuning": tuning, "metric": metric}
+    if column == language_model.OPTIMISER:
+        return {"world": language_model.WORLD, "optimiser": column, **place}
+    return {"world": data.world, "regime": column, "optimiser": optimiser, **place}
 
 
-def judged(data: Data, name: str, metric: str, measure: Measure) -> list[Contrast]:
-    """EBPO against GRPO by the measure: under both optimisers and tunings, and of the tiny LM what it has."""
-    sign = reported.CLAIMS[name].sign
-    found = []
-    for optimiser, label in columns(data).items():
+def places(data: Data) -> list[tuple[str, str, str]]:
+    """(column, optimiser, what both are called) of all that is compared; the tiny LM has one optimiser."""
+    found = [(regime, opt, f"{regime}, {label}") for regime in data.regimes for opt, label in style.OPTIMISERS.items()]
+    return found + ([(language_model.OPTIMISER, MAIN_OPTIMISER, style.TINY)] if data.llm else [])
+
+
+def judged(data: Data, name: str, metric: str, measure: Measure) -> dict[tuple[str, str, str, str], Contrast]:
+    """EBPO against GRPO by (metric, column, optimiser, tuning), uncorrected: of the tiny LM what it has."""
+    found = {}
+    for column, optimiser, label in places(data):
         for tuning in ("own", "shared"):
-            where = cell(data, optimiser, metric, tuning)
-            if optimiser == language_model.OPTIMISER and not select(data.rows, **where):
+            where = cell(data, column, optimiser, metric, tuning)
+            if column == language_model.OPTIMISER and not select(data.of(metric), **where):
                 continue
             what = f"{label}, {tuning} learning rate{'s' if tuning == 'own' else ''}{rates(data, where)}"
-            found.append(contrast(data.rows, sign, what, measure, **where))
+            key = metric, column, optimiser, tuning
+            found[key] = contrast(data.of(metric), reported.CLAIMS[name].sign, what, measure, **where)
     return found
 
 
 def rates(data: Data, where: dict[str, Any]) -> str:
     """The learning rates of a cell: where they differ, so may all that follows from the size of a step."""
-    rows = [last(data.rows, estimator=name, **where) for name in ("ebpo", "grpo")]
+    rows = [last(data.of(where["metric"]), estimator=name, **where) for name in ("ebpo", "grpo")]
     both = [f"{r['learning_rate']:g}" for r in rows if r is not None]
     if len(both) < 2:
         return ""
     return f" ({both[0]})" if both[0] == both[1] else f" (EBPO {both[0]}, GRPO {both[1]})"
 
 
-def draw_metric(axis: Axes, data: Data, optimiser: str, metric: str, order: str = "shuffled") -> None:
+def draw_metric(axis: Axes, data: Data, column: str, optimiser: str, metric: str) -> None:
     """All estimators of one cell over the steps."""
-    present = dict.fromkeys(r["estimator"] for r in select(data.rows, **cell(data, optimiser, metric)))
+    present = dict.fromkeys(r["estimator"] for r in select(data.of(metric), **cell(data, column, optimiser, metric)))
+    colour = labels.colours(present)
     for name in sorted(present, key=lambda n: n in MAIN):  # the main ones on top
         for tuning in ("own", "shared"):
-            rows = select(data.rows, estimator=name, **cell(data, optimiser, metric, tuning, order))
+            rows = select(data.of(metric), estimator=name, **cell(data, column, optimiser, metric, tuning))
             rows = [r for r in rows if r["value"] is not None]
             if not rows or (tuning == "shared" and name not in (labels.REFERENCE, labels.SUBJECT)):
                 continue
             x, y = [r["step"] for r in rows], [r["value"] for r in rows]
-            colour = labels.label(name).colour
             if tuning == "shared":
-                axis.plot(x, y, color=colour, lw=1.1, ls=":", alpha=0.9)
+                axis.plot(x, y, color=colour[name], lw=1.1, ls=":", alpha=0.9)
                 continue
             thick = name in MAIN
-            axis.plot(x, y, color=colour, lw=2.0 if thick else 0.9, alpha=1 if thick else 0.75,
+            axis.plot(x, y, color=colour[name], lw=2.0 if thick else 0.9, alpha=1 if thick else 0.75,
                       label=labels.label(name).name, zorder=3 if thick else 2)  # fmt: skip
             if thick:
                 half = [2 * (r["se"] or 0.0) for r in rows]
                 low, high = ([v + s * h for v, h in zip(y, half, strict=True)] for s in (-1, 1))
-                axis.fill_between(x, low, high, color=colour, alpha=0.18, lw=0, zorder=1)
+                axis.fill_between(x, low, high, color=colour[name], alpha=0.18, lw=0, zorder=1)
     if metric == "gradient_cosine":
         axis.set_ylim(top=min(1.0, axis.get_ylim()[1]))  # a band's upper half knows no such bound
     axis.set_xlabel("step", fontsize=8.5, labelpad=1)
 
 
 def seeds(data: Data) -> str:
-    """For captions: the version, seeds, group size, world and length."""
-    return f"{data.scale}; G = {GROUP_SIZE}, {steps(data.training)} steps, {data.world_text}"
+    """For captions: the version, seeds, group size, world and regimes."""
+    return f"{data.scale}; G = {GROUP_SIZE}, {data.world_text}; {data.regimes_text}"
 
 
-def panel(axis: Axes, data: Data, optimiser: str, metric: str, verdict: Contrast | None = None) -> None:
+def panel(axis: Axes, data: Data, column: str, optimiser: str, metric: str, verdict: Contrast | None = None) -> None:
     """A metric with its title; what the tiny LM has instead of it; an empty place where it has nothing."""
-    if optimiser == language_model.OPTIMISER and not select(data.rows, **cell(data, optimiser, metric)):
+    tiny = column == language_model.OPTIMISER
+    if tiny and not select(data.of(metric), **cell(data, column, optimiser, metric)):
         metric = language_model.INSTEAD.get(metric, "")
-        if not select(data.rows, **cell(data, optimiser, metric)):
-            axis.set_axis_off()
-            return
-    draw_metric(axis, data, optimiser, metric)
-    style.panel_title(axis, f"{style.METRICS[metric]}, {columns(data)[optimiser]}", verdict, below=bool(data.llm))
+    if not select(data.of(metric), **cell(data, column, optimiser, metric)) or (tiny and optimiser != MAIN_OPTIMISER):
+        axis.set_axis_off()
+        return
+    draw_metric(axis, data, column, optimiser, metric)
+    style.panel_title(axis, f"{style.METRICS[metric]}, {heading(data, column, optimiser)}", verdict, below=True)
 
 
-Extra = Callable[["Axes", Data, str], None]  # draws a panel of an optimiser
+def heading(data: Data, column: str, optimiser: str) -> str:
+    """What a panel shows: regime with its nu/N and optimiser, or the tiny LM."""
+    tiny = column == language_model.OPTIMISER
+    return style.TINY if tiny else f"{columns(data)[column]}, {style.OPTIMISERS[optimiser]}"
+
+
+Extra = Callable[["Axes", Data, str], None]  # draws a panel of a column
 
 
 def page(
@@ -117,42 +133,40 @@ def page(
     """A figure of metrics over training; `about` says what the caption must beside the rung."""
     caption = f"{RUNG}. {about}"
 
-    def verdicts(data: Data) -> list[Contrast]:
-        """EBPO minus GRPO, named by the metric where there are several."""
-        found = [(metric, v) for metric in metrics for v in judged(data, name, metric, measure)]
-        return [v._replace(what=f"{metric}, {v.what}") if len(metrics) > 1 else v for metric, v in found]
+    def found(data: Data) -> dict[tuple[str, str, str, str], Contrast]:
+        listed = {key: v for metric in metrics for key, v in judged(data, name, metric, measure).items()}
+        named = {k: v._replace(what=f"{k[0]}, {v.what}") if len(metrics) > 1 else v for k, v in listed.items()}
+        return dict(zip(named, corrected(list(named.values())), strict=True))
 
     def draw(data: Data) -> Figure:
-        return over_training(data, name, title, caption, metrics, measure, extra)
+        return over_training(data, name, title, caption, metrics, measure, found(data), extra)
 
-    return Page(name, title, caption, (TRAINING,), draw, verdicts)
+    return Page(name, title, caption, (TRAINING,), draw, lambda data: list(found(data).values()))
 
 
 def over_training(
-    data: Data, name: str, heading: str, about: str, metrics: Sequence[str], measure: Measure, extra: Extra | None
-) -> Figure:
-    """A row of panels for each metric, SGD, Adam and the tiny LM side by side, with paper and verdicts beside them.
+    data: Data, name: str, title: str, about: str, metrics: Sequence[str], measure: Measure,
+    found: dict[tuple[str, str, str, str], Contrast], extra: Extra | None,
+) -> Figure:  # fmt: skip
+    """Regimes and the tiny LM side by side: the first metric under Adam and SGD, the others under Adam, what the paper
+    reports and all differences beside them.
 
     `extra` adds a row that no verdict is passed on: what the paper does not show but one needs to read the rest.
     """
-    lines, shown = len(metrics) + (extra is not None), columns(data)
-    wide = len(shown) > 2
-    figure = style.figure(style.WIDE if wide else style.WIDTH, (4.9 if lines == 1 else 6.6) + 0.7 * wide)
-    style.title(figure, heading)
-    found = []
-    grid = style.panels(figure, lines, len(shown), right=style.strip(figure) - 0.025)
-    for line, metric in zip(grid, metrics, strict=False):
-        all_of_it = judged(data, name, metric, measure)
-        own = dict(zip(shown, all_of_it[::2], strict=False))
-        # With two metrics the strip has room for the main comparison only; captions.md has all.
-        label = style.METRICS[metric]
-        found += all_of_it if len(metrics) == 1 else [v._replace(what=f"{label}, {v.what}") for v in own.values()]
-        for axis, optimiser in zip(line, shown, strict=True):
-            panel(axis, data, optimiser, metric, own.get(optimiser))
+    lines = [(metrics[0], optimiser) for optimiser in reversed(style.OPTIMISERS)]
+    lines += [(metric, MAIN_OPTIMISER) for metric in metrics[1:]]
+    shown = columns(data)
+    tall = len(lines) + (extra is not None)
+    figure = style.figure(style.WIDE, max(2.0 + 1.85 * tall, 4.0 + 0.2 * len(found)))
+    style.title(figure, title)
+    grid = style.panels(figure, tall, len(shown), right=style.strip(figure) - 0.025)
+    for line, (metric, optimiser) in zip(grid, lines, strict=False):
+        for axis, column in zip(line, shown, strict=True):
+            panel(axis, data, column, optimiser, metric, found.get((metric, column, optimiser, "own")))
     if extra is not None:
-        for axis, optimiser in zip(grid[-1], shown, strict=True):
-            extra(axis, data, optimiser)
-    style.key(figure, grid[0])
-    style.beside(figure, reported.CLAIMS[name].text, found, MEASURES[measure])
+        for axis, column in zip(grid[-1], shown, strict=True):
+            extra(axis, data, column)
+    style.key(figure, [*grid[0], *grid[-1]])
+    style.beside(figure, reported.CLAIMS[name].text, list(found.values()), MEASURES[measure])
     style.caption(figure, f"{about} {READING} {seeds(data)}.{language_model.note(name, data)}")
     return figure

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from ebpo_sim.compare.contrasts import Contrast
+from ebpo_sim.studies.training.placement import placement, sentence
 from paper_figures import (
+    curves,
     figure1,
     figure2,
     figure8,
@@ -27,15 +30,14 @@ if TYPE_CHECKING:
 NAME = "scoreboard"
 TITLE = "What the paper shows, and what appears on our ladder"
 CAPTION = (
-    "Each stamp is computed: EBPO − GRPO with its 95 % interval (Student's t), one at a time. Covering zero: no "
-    "difference seen, or, where it is wider than ± 1 % of GRPO's value, no resolving power; within 1 % without "
-    "covering zero, or exactly zero: negligible; else its sign decides, "
-    "or, where llm.compare corrected for its comparisons (Holm) and the correction takes it away, before correction "
-    "only. Rung 0 is exact sums (figure 2), rung 2 "
-    "synthetic skill-chain prompts (the rest)"
+    "Each stamp is computed: EBPO − GRPO with its 95 % interval (Student's t). Covering zero: no difference seen, or, "
+    "where it is wider than ± 1 % of GRPO's value or the regime's ν/N is below 1 (there methods that differ in noise "
+    "must tie), no resolving power; within 1 % without covering zero, or exactly zero: negligible; else its sign "
+    "decides, or, where Holm's correction within a figure and regime (or that of llm.compare) takes it "
+    "away, before correction only. Rung 0 is exact sums (figure 2), rung 2 synthetic skill-chain prompts (the rest)"
 )
 LINE = 0.3  # inches
-LEFT, WIDTH = 0.385, 0.6  # of the chips
+LEFT, RIGHT = 0.285, 0.985  # of the chips
 PAGES = (figure1.PAGE, figure2.PAGE, *training_curves.PAGES, figure8.PAGE, table_methods.PAGE, table_group_sizes.PAGE,
          table_order.PAGE)  # fmt: skip
 CLAIMED = PAGES[1:]  # in their order on the board
@@ -47,57 +49,63 @@ def verdicts(data: Data) -> list[Contrast]:
 
 
 def draw(data: Data) -> Figure:
-    """A line for each figure and table; its verdicts as stamps, in the order of captions.md."""
+    """A line for each figure and table, a column for each regime and the tiny LM; below them how often each word came
+    out, of all that stands in the column."""
     shorts = {name.partition("_raw")[0]: claim.short for name, claim in reported.CLAIMS.items()}
     board = [(page.title.split(".")[0], shorts[page.name], page.verdicts(data)) for page in CLAIMED]
-    height = 1.75 + LINE * len(board)
-    figure = style.figure(height=height)
+    columns = curves.columns(data)
+    height, wide = 2.85 + LINE * len(board), (RIGHT - LEFT) / max(1, len(columns))
+    figure = style.figure(style.WIDE, height)
     style.title(figure, TITLE)
-    y = 1 - 0.68 / height
+    y, counts = 1 - 0.95 / height, {column: Counter[str]() for column in columns}
+    for i, text in enumerate(columns.values()):
+        x = LEFT + (i + 0.5) * wide
+        figure.text(x, y + LINE / height, text, fontsize=9, weight="bold", ha="center", va="center", color=style.INK)
     for title, short, found in board:
         figure.text(0.02, y, title, fontsize=8.5, weight="bold", va="center", color=style.INK)
-        figure.text(0.095, y, short, fontsize=8.5, va="center", color=style.INK)
-        _chips(figure, y, found, 0.16 / height)
+        figure.text(0.075, y, short, fontsize=8.5, va="center", color=style.INK)
+        by = {c: [v for v in found if (v.regime or language_model.OPTIMISER) == c] for c in columns}
+        if found and found[0].half_width is None and found[0].difference is not None:  # exact: in no regime
+            _chips(figure, LEFT, wide * max(1, len(data.regimes)), y, found, 0.16 / height)
+        else:
+            for i, (column, mine) in enumerate(by.items()):
+                _chips(figure, LEFT + i * wide, wide, y, mine, 0.16 / height)
+                counts[column].update(v.word for v in mine)
         y -= LINE / height
-    _key(figure, y - 0.1 / height, {v.word for _, _, found in board for v in found})
-    style.caption(figure, f"{CAPTION}{language_model.note(NAME, data)} {data.scale}.")
+    words = [w for w in style.STAMPS if any(w in c for c in counts.values())]
+    for word in words:
+        style.figure_stamp(figure, 0.1, y, word)
+        for i, column in enumerate(columns):
+            at = LEFT + (i + 0.5) * wide
+            shown = str(counts[column][word] or "–")
+            figure.text(at, y, shown, fontsize=8.5, ha="center", va="center", color=style.INK)
+        y -= 0.62 * LINE / height
+    style.caption(figure, f"{CAPTION}{language_model.note(NAME, data)} {curves.seeds(data)}. {sentence(placement())}")
     return figure
 
 
-def _chips(figure: Figure, y: float, found: list[Contrast], tall: float) -> None:
+def _chips(figure: Figure, left: float, width: float, y: float, found: list[Contrast], tall: float) -> None:
     from matplotlib.patches import Rectangle
 
-    one, size = WIDTH / max(1, len(found)), 6.4 if len(found) < 8 else 5.6 if len(found) < 12 else 5.0
+    one, size = (width - 0.006) / max(1, len(found)), 6.2 if len(found) < 5 else 5.0 if len(found) < 7 else 4.3
     for i, verdict in enumerate(found):
         figure.add_artist(
             Rectangle(
-                (LEFT + i * one, y - 0.7 * tall), one - 0.003, 1.4 * tall, facecolor=style.STAMPS[verdict.word],
+                (left + i * one, y - 0.7 * tall), one - 0.0015, 1.4 * tall, facecolor=style.STAMPS[verdict.word],
                 edgecolor="none", transform=figure.transFigure,
             )
         )  # fmt: skip
         figure.text(
-            LEFT + (i + 0.5) * one - 0.0015, y, _label(verdict.what, len(found)), fontsize=size, color="white",
-            ha="center", va="center",
+            left + (i + 0.5) * one - 0.00075, y, _label(verdict, 2 + (len(found) > 6)), fontsize=size, color="white",
+            ha="center", va="center", linespacing=1.1,
         )  # fmt: skip
 
 
-def _label(what: str, neighbours: int) -> str:
-    """What a chip is about, shorter where chips are many."""
-    label = re.sub(r"^(Left|Middle|Right): | learning rates?.*|, (EBPO|blocked) −.*|, points.*", "", what)
-    return (
-        label
-        if neighbours < 6
-        else label.replace(",", "").replace(" = ", "=").replace("shared", "shar.").replace(style.TINY, "LM")
-    )
-
-
-def _key(figure: Figure, y: float, words: set[str]) -> None:
-    """The words on the board, and what own and shared mean."""
-    x = 0.0225
-    for word in (w for w in style.STAMPS if w in words):
-        style.figure_stamp(figure, x, y, word)
-        x += 0.024 + 0.0072 * len(word)
-    figure.text(x, y, "own, shared: learning rates", fontsize=8, va="center", color=style.SOFT)
+def _label(verdict: Contrast, lines: int) -> str:
+    """What a chip is about, beside its column: a few words on at most so many lines."""
+    drop = rf"^(Left|Middle|Right): |\b{verdict.regime or style.TINY}, |, (EBPO|blocked) .*|EBPO, "
+    label = re.sub(drop, "", style.short(verdict.what)).replace(" = ", "=").removesuffix(style.TINY)
+    return label.replace(", ", "\n", lines - 1)
 
 
 PAGE = Page(NAME, TITLE, CAPTION, (FAILURE, TRAINING), draw, verdicts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 WIDTH, HEIGHT = 11.5, 4.9  # inches
-WIDE, STRIP = 14.5, 3.1625  # with three columns; of the text beside the panels
+WIDE, STRIP = 15.5, 3.4  # with many columns; of the text beside the panels
 INK, SOFT, PAPER = "#222222", "#666666", "#f4f1ea"
 STAMPS = {
     "appears": "#2e7d32",
@@ -35,7 +36,7 @@ METRICS = {
     "entropy": "entropy (nats)",
     "grad_norm": "gradient norm",
     "kl": "KL of a step",
-    "gradient_cosine": "cosine to the true gradient",
+    "gradient_cosine": "cosine",
     "zero_signal": "groups without a signal",
 }
 
@@ -53,8 +54,8 @@ def strip(on: Figure) -> float:
 
 
 def floor(on: Figure) -> float:
-    """Inches that the caption has below the strip: that of three columns tells of two rungs."""
-    return 0.74 if on.get_figwidth() <= WIDTH else 0.92
+    """Inches that the caption has below the strip: that of many columns tells of two rungs."""
+    return 0.74 if on.get_figwidth() <= WIDTH else 1.1
 
 
 def panels(on: Figure, rows: int, columns: int, right: float = 0.70) -> list[list[Axes]]:
@@ -62,8 +63,8 @@ def panels(on: Figure, rows: int, columns: int, right: float = 0.70) -> list[lis
     # Room is given in inches, since figures differ in height.
     height = on.get_figheight()
     grid = on.add_gridspec(
-        rows, columns, left=0.065, right=right, top=1 - 0.95 / height, bottom=(0.48 + floor(on)) / height,
-        wspace=0.26, hspace=0.55,
+        rows, max(1, columns), left=0.065, right=right, top=1 - 0.95 / height, bottom=(0.48 + floor(on)) / height,
+        wspace=0.26, hspace=0.72,
     )  # fmt: skip
     found = [[on.add_subplot(grid[i, j]) for j in range(columns)] for i in range(rows)]
     for axis in (a for line in found for a in line):
@@ -86,7 +87,7 @@ def caption(on: Figure, text: str) -> None:
 
 def panel_title(axis: Axes, text: str, verdict: Contrast | None = None, below: bool = False) -> None:
     """A panel's name on the left, and the verdict on it on the right; in narrow panels below its name."""
-    axis.set_title(text, loc="left", fontsize=9.5, color=INK, pad=22 if below else 9)
+    axis.set_title(text, loc="left", fontsize=8.4 if below else 9.5, color=INK, pad=20 if below else 9)
     if verdict is not None and below:
         stamp(axis, 0.012, 1.035, verdict.word, ha="left", size=7.5)
     elif verdict is not None:
@@ -101,7 +102,9 @@ def stamp(axis: Axes, x: float, y: float, word: str, ha: str = "right", size: fl
     )  # fmt: skip
 
 
-def beside(on: Figure, reported: str, found: Sequence[Contrast], measure: str = "") -> None:
+def beside(
+    on: Figure, reported: str, found: Sequence[Contrast], measure: str = "", paper: dict[str, float] | None = None
+) -> None:
     """The strip on the right: what the paper reports, and what is found here, by the measure named."""
     from matplotlib.patches import FancyBboxPatch
 
@@ -124,8 +127,45 @@ def beside(on: Figure, reported: str, found: Sequence[Contrast], measure: str = 
             color=SOFT if heading else INK,
         )  # fmt: skip
         y -= line * max(1, wrapped.count("\n") + 1) * (0.55 if not text else 1)
-    for verdict in found:
-        y = _finding(on, left + 0.008, y - 0.02 / height, verdict, characters)
+    forest(on, found, (left, y - 0.56 / height), paper)
+
+
+def short(what: str) -> str:
+    """What a difference is about, without its learning rates and unit."""
+    return re.sub(r" learning rates?.*|(, easy to hard)?,? points.*", "", what)
+
+
+def forest(
+    on: Figure, found: Sequence[Contrast], corner: tuple[float, float], paper: dict[str, float] | None = None
+) -> None:
+    """Differences with their 95 % intervals below the corner, a line each with its word on the right: in percent of the
+    reference's value, its 1 % shaded, or, where they have a unit, in it, beside `paper`'s numbers without interval."""
+    reported = paper or {}
+    lines, points = len(found) + len(reported), any(v.unit != 1 for v in found)
+    if not found:
+        return
+    height, width = on.get_figheight(), on.get_figwidth()
+    tall = 0.185 * lines / height
+    axis = on.add_axes((corner[0] + 1.36 / width, corner[1] - tall, 0.72 / width, tall))
+    for y, value in enumerate(reported.values()):
+        axis.plot([value], [y], marker="D", ms=4, color="#a08d62", ls="")
+    for y, verdict in enumerate(found, start=len(reported)):
+        if verdict.difference is not None:
+            unit = verdict.unit if points else 100 / (verdict.scale or 1.0)
+            colour, half = STAMPS[verdict.word], unit * (verdict.half_width or 0.0)
+            axis.errorbar([unit * verdict.difference], [y], xerr=[half], marker="o", ms=3.2, lw=1.2, color=colour)
+        axis.text(1.05, y, verdict.word, transform=axis.get_yaxis_transform(), fontsize=6.2, va="center",
+                  color=STAMPS[verdict.word], weight="bold")  # fmt: skip
+    if not points:
+        axis.axvspan(-1, 1, color=SOFT, alpha=0.15, lw=0)
+    axis.axvline(0, color=INK, lw=0.8)
+    axis.set(ylim=(lines - 0.5, -0.5), facecolor="none")
+    axis.set_yticks(range(lines), labels=[*reported, *(short(v.what).replace(",", "") for v in found)], fontsize=6.4)
+    axis.tick_params(axis="y", length=0)
+    axis.tick_params(axis="x", labelsize=6.6, top=True, bottom=False, labeltop=True, labelbottom=False)
+    axis.spines[["right", "bottom", "left"]].set_visible(False)
+    axis.locator_params(axis="x", nbins=4)
+    axis.set_title("points" if points else "% of GRPO's", fontsize=6.6, pad=14, color=SOFT)
 
 
 def key(on: Figure, axes: Sequence[Axes]) -> None:
@@ -138,21 +178,10 @@ def key(on: Figure, axes: Sequence[Axes]) -> None:
     if found:
         place = strip(on), floor(on) / on.get_figheight()
         on.legend(
-            list(found.values()), list(found), loc="lower left", bbox_to_anchor=place, ncols=2, fontsize=7,
+            list(found.values()), [textwrap.fill(name, 26) for name in found], loc="lower left",
+            bbox_to_anchor=place, ncols=2, fontsize=6.6,
             frameon=False, labelspacing=0.3, columnspacing=1.0, handlelength=1.6,
         )  # fmt: skip
-
-
-def _finding(on: Figure, x: float, y: float, verdict: Contrast, characters: int) -> float:
-    """A verdict's word and numbers, and below what they are about; returns where the next begins."""
-    line = 0.158 / on.get_figheight()
-    colour = STAMPS.get(verdict.word, SOFT)
-    about = textwrap.fill(verdict.what, characters - 3)
-    on.text(x, y, "■", fontsize=8, va="top", color=colour)
-    on.text(x + 0.014, y, verdict.word, fontsize=8, va="top", weight="bold", color=colour)
-    on.text(0.98, y, verdict.numbers, fontsize=8, va="top", ha="right", color=INK)
-    on.text(x + 0.014, y - line, about, fontsize=7.6, va="top", color=SOFT, linespacing=1.3)
-    return y - line * (2.25 + about.count("\n"))
 
 
 def figure_stamp(on: Figure, x: float, y: float, word: str) -> None:

@@ -38,13 +38,15 @@ def percent(row: dict[str, Any] | None) -> str:
 def measured(row: dict[str, Any]) -> dict[str, Any]:
     """Of a row of a study what all long tables tell: percent and two standard errors."""
     percents = {name: None if row[k] is None else u * row[k] for name, k, u in PERCENT}
-    return {"source": "ours", "world_or_model": row["world"], "method": row["estimator"],
-            "optimiser": row["optimiser"], "tuning": row["tuning"], **percents}  # fmt: skip
+    return {
+        "source": "ours", "world_or_model": row["world"], "method": row["estimator"],
+        "regime": row.get("regime", ""), "optimiser": row["optimiser"], "tuning": row["tuning"], **percents,
+    }  # fmt: skip
 
 
 def printed(model: str, method: str, percent: float, **more: Any) -> dict[str, Any]:
     """A number of the paper in a long table."""
-    empty = {"optimiser": "", "tuning": "", "percent": percent, "half_width": None}
+    empty = {"regime": "", "optimiser": "", "tuning": "", "percent": percent, "half_width": None}
     return {"source": "paper", "world_or_model": model, "method": method, **empty, **more}
 
 
@@ -56,9 +58,8 @@ def page(
     verdicts: Callable[[Data], list[Contrast]],
     records: Callable[[Data], Rows],
     more: tuple[Table, ...] = (),
-    scale: Callable[[Data], str] = curves.seeds,
 ) -> Page:
-    """A table as a page; more: tables that only its Markdown has; scale: what the picture says of sizes."""
+    """A table as a page; more: tables that only its Markdown has."""
 
     def note(data: Data) -> str:
         return language_model.note(name, data)
@@ -66,10 +67,10 @@ def page(
     def as_text(data: Data) -> str:
         lines = "\n".join(f"- {v.line}" for v in verdicts(data))
         shown = "\n".join(markdown(t) for t in (table(data), *more))
-        return f"{shown}\n{caption} {data.scale}.{note(data)}\n\n{lines}\n"
+        return f"{shown}\n{caption} {curves.seeds(data)}.{note(data)}\n\n{lines}\n"
 
     def picture(data: Data) -> Figure:
-        below = f"{caption} {scale(data)}.{note(data)}"
+        below = f"{caption} {curves.seeds(data)}.{note(data)}"
         return draw(title, table(data), reported.CLAIMS[name].text, verdicts(data), below)
 
     return Page(name, title, caption, (TRAINING,), picture, verdicts, as_text, records)
@@ -84,10 +85,10 @@ def markdown(table: Table) -> str:
 
 def draw(heading: str, table: Table, claim: str, found: Sequence[Contrast], caption: str) -> Figure:
     """The table with its verdicts and caption; the row of EBPO and of GRPO stand out by colour."""
-    columns = 1 if len(found) <= 4 else 2
+    columns = max(1, min(3, -(-len(found) // 4)))
     verdict_lines = -(-len(found) // columns)
-    height = 1.7 + LINE * (len(table.rows) + (3 if table.groups else 2) + verdict_lines)
-    figure = style.figure(height=height)
+    height = 1.85 + LINE * (len(table.rows) + (3 if table.groups else 2) + verdict_lines)
+    figure = style.figure(style.WIDE, height)
     style.title(figure, heading)
     widths = [max(len(table.headers[i]), *(len(row[i]) for row in table.rows)) + 2.2 for i in range(len(table.headers))]
     scale = 0.955 / sum(widths)
@@ -96,12 +97,12 @@ def draw(heading: str, table: Table, claim: str, found: Sequence[Contrast], capt
     y = 1 - 0.62 / height
     step = LINE / height
     start = 0
-    for title, columns in table.groups:
+    for title, spread in table.groups:
         if title:
-            x0, x1 = left[start], right[start + columns - 1]
+            x0, x1 = left[start], right[start + spread - 1]
             figure.text((x0 + x1) / 2, y, title, fontsize=8.5, weight="bold", ha="center", va="center")
             _rule(figure, x0, x1, y - 0.55 * step)
-        start += columns
+        start += spread
     y -= step if table.groups else 0
     for i, name in enumerate(table.headers):
         figure.text(
@@ -119,16 +120,17 @@ def draw(heading: str, table: Table, claim: str, found: Sequence[Contrast], capt
         colour = labels.label("ebpo").colour if method == labels.label("ebpo").name else style.INK
         for i, cell in enumerate(row):
             figure.text(
-                left[i] if i == 0 else right[i], y, cell, fontsize=8.5, ha="left" if i == 0 else "right", va="center",
+                left[i] if i == 0 else right[i], y, cell, fontsize=8, ha="left" if i == 0 else "right", va="center",
                 color=colour, weight="bold" if strong else "normal",
             )  # fmt: skip
     _rule(figure, left[0], 0.985, y - 0.6 * step)
     y -= 1.5 * step
     figure.text(0.025, y, f"The paper: {claim}", fontsize=8.5, va="center", color=style.INK)
     for i, verdict in enumerate(found):
-        x, at = 0.0275 + 0.49 * (i // verdict_lines), y - step * (1 + i % verdict_lines)
+        x, at = 0.0275 + 0.97 / columns * (i // verdict_lines), y - step * (1 + i % verdict_lines)
         style.figure_stamp(figure, x, at, verdict.word)
-        figure.text(x + 0.135, at, f"{verdict.what}  {verdict.numbers}", fontsize=8.5, va="center", color=style.INK)
+        text = f"{style.short(verdict.what)}  {verdict.numbers}"
+        figure.text(x + 0.105, at, text, fontsize=8.5, va="center", color=style.INK)
     style.caption(figure, caption)
     return figure
 

@@ -13,30 +13,30 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-def cosine(axis: Axes, data: Data, optimiser: str) -> None:
+def cosine(axis: Axes, data: Data, column: str) -> None:
     """The gradient's direction, which no scale of the advantages changes."""
-    curves.panel(axis, data, optimiser, "gradient_cosine")
+    curves.panel(axis, data, column, curves.MAIN_OPTIMISER, "gradient_cosine")
 
 
-def entropy_against_success(axis: Axes, data: Data, optimiser: str) -> None:
+def entropy_against_success(axis: Axes, data: Data, column: str) -> None:
     """Entropy against success at the same record, so that a method's speed cancels."""
     for name in curves.MAIN:
+        cells = (curves.cell(data, column, curves.MAIN_OPTIMISER, metric) for metric in ("pass1", "entropy"))
         pair = [
-            {r["step"]: r["value"] for r in select(data.rows, estimator=name, **curves.cell(data, optimiser, metric))}
-            for metric in ("pass1", "entropy")
+            {r["step"]: r["value"] for r in select(data.of(where["metric"]), estimator=name, **where)}
+            for where in cells
         ]
         shared = [s for s in pair[0] if None not in (pair[0][s], pair[1].get(s))]
         axis.plot([pair[0][s] for s in shared], [pair[1][s] for s in shared], color=labels.label(name).colour, lw=1.6)
     axis.set_xlabel("held-out pass@1", fontsize=8.5, labelpad=1)
-    title = f"entropy against pass@1, {curves.columns(data)[optimiser]}"
-    style.panel_title(axis, title, below=bool(data.llm))
+    style.panel_title(axis, f"entropy, {curves.heading(data, column, curves.MAIN_OPTIMISER)}", below=True)
 
 
 PAGES = (
     curves.page(
         "figure3", "Figure 3. Gradient norm over training",
         "A norm depends on the advantages' scale, which each method sets differently, so the verdict is on "
-        "log(last / first record), EBPO's minus GRPO's, errors added as if independent. Below: the cosine between "
+        "log(last / first record), EBPO's minus GRPO's, errors added as if independent. Last row: the cosine between "
         "sampled and true gradient, free of scale (not in the paper).",
         ("grad_norm",), "kept", cosine,
     ),
@@ -46,8 +46,8 @@ PAGES = (
     ),
     curves.page(
         "figure5", "Figure 5. Policy entropy over training (G = 4)",
-        "Verdict on the entropy left at the end, a mean over tokens. Below, entropy against the success rate reached "
-        "(not in the paper), to tell entropy lost from entropy spent on learning.",
+        "Verdict on the entropy left at the end, a mean over tokens. Last row: entropy against the success rate "
+        "reached (not in the paper), to tell entropy lost from entropy spent on learning.",
         ("entropy",), extra=entropy_against_success,
     ),
     curves.page(

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from scipy.stats import ttest_ind, ttest_rel
+from scipy.stats import t, ttest_ind, ttest_rel
 
-from ebpo_sim.compare.contrasts import Contrast, between_orders, contrast, exact, judged, select
+from ebpo_sim.compare.contrasts import Contrast, between_orders, contrast, corrected, exact, judged, select
 from ebpo_sim.compare.differences import Difference, Term, holm, independent, interval, mean_of, paired
-from ebpo_sim.compare.verdicts import VERDICTS, judge, judge_exact
+from ebpo_sim.compare.verdicts import VERDICTS, in_regime, judge, judge_exact
 
 NUMBERS = st.lists(st.floats(-10, 10).map(lambda x: round(x, 3)), min_size=2, max_size=8)
 
@@ -107,6 +107,7 @@ def test_modesty(value: float, se: float, seeds: int, sign: int, margin: float) 
 
 
 STEPS = (0, 20, 40, 60)
+T19 = t.ppf(0.975, 19)
 CELL = {"order": "shuffled", "metric": "pass1"}
 
 
@@ -139,8 +140,8 @@ def test_contrasts_of_a_table(effect: float, se: float, sign: int, word: str) ->
     """Guards the way from rows to words, at the end and over the whole training."""
     rows = table(effect, se)
     end, mean = (contrast(rows, sign, "x", measure, **CELL) for measure in ("end", "mean"))
-    assert end.word == word and (end.difference, end.half_width) == pytest.approx((effect, 2 * se))
-    assert (mean.difference, mean.half_width) == pytest.approx((effect / 2, 2 * se))  # as for fully correlated steps
+    assert end.word == word and (end.difference, end.half_width) == pytest.approx((effect, T19 * se))
+    assert (mean.difference, mean.half_width) == pytest.approx((effect / 2, T19 * se))  # as for fully correlated steps
 
 
 def test_what_is_kept_is_free_of_scale() -> None:
@@ -149,8 +150,10 @@ def test_what_is_kept_is_free_of_scale() -> None:
     first, end = 0.2, {"grpo": 0.8, "ebpo": 1.1}
     found = contrast(rows, 1, "x", "kept", **CELL)
     assert found.difference == pytest.approx(math.log(end["ebpo"] / end["grpo"]))
-    square = sum((0.01 / v) ** 2 for v in (first, first, *end.values()))
-    assert found.half_width == pytest.approx(2 * math.sqrt(square)) and found.word == "appears"
+    squares = [(0.01 / v) ** 2 for v in (first, first, *end.values())]
+    freedom = 19 * sum(squares) ** 2 / sum(x * x for x in squares)
+    assert found.half_width == pytest.approx(t.ppf(0.975, freedom) * math.sqrt(sum(squares)))
+    assert found.word == "appears"
     scaled = [r | {"value": 7 * r["value"], "se": 7 * r["se"]} if r["estimator"] == "ebpo" else r for r in rows]
     assert contrast(scaled, 1, "x", "kept", **CELL)[2:4] == pytest.approx(found[2:4])
     assert contrast(rows[:-3], 1, "x", "kept", **CELL).word == "not studied"
@@ -161,9 +164,32 @@ def test_orders_are_compared_as_if_independent() -> None:
     rows = table(0.05, 0.01, ("blocked", "shuffled"))
     lifted = [r | {"value": r["value"] + 0.1} if r["order"] == "blocked" else r for r in rows]
     found = between_orders(lifted, 1, "x", 100, estimator="ebpo", metric="pass1")
-    assert (found.difference, found.half_width) == pytest.approx((0.1, 2 * math.hypot(0.01, 0.01)))
-    assert found.word == "appears" and found.numbers == "+10.0 ± 2.8"
+    assert (found.difference, found.half_width) == pytest.approx((0.1, t.ppf(0.975, 38) * math.hypot(0.01, 0.01)))
+    assert found.word == "appears" and found.numbers == "+10.0 ± 2.9"
     assert between_orders(table(0.05, 0.01), 1, "x", estimator="ebpo", metric="pass1").word == "not studied"
+
+
+def test_a_tie_needs_noise() -> None:
+    """Guards the regimes: ties below nu/N = 1, or where it is not known, have no resolving power; directions stay."""
+    ties = ("no difference seen", "negligible")
+    assert {in_regime(word, ratio) for word in ties for ratio in (0.3, math.nan)} == {"no resolving power"}
+    assert [in_regime(word, 1.0) for word in ties] == [*ties] and in_regime("the opposite", 0.3) == "the opposite"
+    rows = [r | {"regime": "plateau", "noise_ratio": 0.3} for r in table(0.001, 0.001)]
+    found = contrast(rows, 1, "x", **CELL)
+    assert (found.word, found.regime, found.scale) == ("no resolving power", "plateau", pytest.approx(0.8))
+
+
+def test_a_regime_is_a_family() -> None:
+    """Guards the correction: p = 0.02 and 0.04 fall alone within a family of two (0.04, 0.04) and of three with 0.03
+    (0.06 each), each regime by itself; what has no p, or was corrected before, stays and does not count."""
+
+    def made(p: float | None, regime: str) -> Contrast:
+        return Contrast("appears", "x", 1.0, 0.5, regime=regime, p=p)
+
+    two, three = [made(p, "a") for p in (0.02, 0.04)], [made(p, "b") for p in (0.02, 0.03, 0.04)]
+    words = [x.word for x in corrected([*two, *three, made(None, "b")])]
+    assert words == ["appears"] * 2 + ["before correction only"] * 3 + ["appears"]
+    assert [x.p for x in corrected(two)] == [None, None] and corrected([]) == []
 
 
 def test_missing_contrasts() -> None:
@@ -171,6 +197,6 @@ def test_missing_contrasts() -> None:
     assert contrast([], 1, "x", **CELL) == Contrast("not studied", "x")
     bare = [r | {"difference_se": None} for r in table(0.1, 0.01)]
     assert {contrast(bare, 1, "x", m, **CELL).word for m in ("end", "mean")} == {"not studied"}
-    assert judged(interval(0.0512, 0.01, 20), 1, 1.0, "x").line == "x: appears (+0.051 ± 0.020)"
-    assert judged(interval(0.0512, 0.01, 20), 1, 1.0, "x", 100).numbers == "+5.1 ± 2.0"
+    assert judged(interval(0.0512, 0.01, 20), 1, 1.0, "x").line == "x: appears (+0.051 ± 0.021)"
+    assert judged(interval(0.0512, 0.01, 20), 1, 1.0, "x", 100).numbers == "+5.1 ± 2.1"
     assert [r["step"] for r in select(table(0.1, 0.01)[::-1], estimator="ebpo")] == list(STEPS)

@@ -122,7 +122,7 @@ STUDY = {"--world": WORLD, "--estimator": ESTIMATOR, "--group-size": NUMBER, "--
          "--frob": NUMBER}  # fmt: skip
 TRAINING = {"--world": WORLD, "--estimator": ESTIMATOR, "--group-size": NUMBER, "--seed": NUMBER,
             "--threads": NUMBER, "--steps": NUMBER, "--seeds": NUMBER, "--order": NUMBER,
-            "--optimiser": NUMBER}  # fmt: skip
+            "--optimiser": NUMBER, "--regime": NUMBER}  # fmt: skip
 FEW = {"--seed": NUMBER, "--threads": NUMBER, "--frob": NUMBER}
 COMMANDS = {
     "mse_study": Command(mse_study.main, SMALL, STUDY),
@@ -132,7 +132,7 @@ COMMANDS = {
                                 ((clustering_study, "simulate"),)),
     "hidden_bias_study": Command(hidden_bias_study.main, ("--quick",), FEW, ((hidden_bias_study, "simulate"),)),
     "training_study": Command(training_study.main, ("--quick",), TRAINING, ((training_study, "simulate"),)),
-    "prediction_study": Command(prediction_study.main, ("--quick",), {**TRAINING, "--regime": NUMBER},
+    "prediction_study": Command(prediction_study.main, ("--quick",), TRAINING,
                                 ((prediction_study, "simulate"),)),
     "claims": Command(claims.main, ("--quick",),
                       {**FEW, "T2": st.just("T2"), "X": NUMBER, "--world": WORLD, "--group-size": NUMBER},

@@ -26,7 +26,7 @@ OWN = {  # small arguments of a study with a command line of its own
     ],
     "training": [
         "--quick", "--world", "chain", "--estimator", "ebpo", "--group-size", "2", "--optimiser", "sgd", "--steps", "4",
-        "--seeds", "2", "--order", "shuffled",
+        "--seeds", "2", "--order", "shuffled", "--regime", "plateau",
     ],
 }  # fmt: skip
 REFUSED = (

@@ -1,8 +1,9 @@
 """Contrasts read off a long table of curves: value, se, difference and difference_se to the reference, cell by cell.
 
-The difference is shown ± two standard errors; its word is `verdicts.judge`'s on the 95 % t interval, with a margin of
-1 % of the reference's value. Contrasts are judged one at a time, but those at the end whose rows have a `p_holm`: it
-comes from the family that the comparison declared, and decides.
+The difference is shown with its 95 % t interval; its word is `verdicts.judge`'s on it, with a margin of 1 % of the
+reference's value, and `in_regime` where rows have a `noise_ratio`. At the end a row's `p_holm` decides where it has
+one: it comes from the family that the comparison declared. Other contrasts are judged one at a time, until `corrected`
+takes those of one regime for a family.
 """
 
 from __future__ import annotations
@@ -11,24 +12,29 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
-from ebpo_sim.compare.differences import Difference, Term, independent, interval
-from ebpo_sim.compare.verdicts import Verdict, judge, judge_exact
+from ebpo_sim.compare.differences import Difference, Term, holm, independent, interval
+from ebpo_sim.compare.verdicts import LEVEL, Verdict, in_regime, judge, judge_exact
 from ebpo_sim.labels import REFERENCE, SUBJECT
 
 Row = dict[str, Any]
 Rows = Sequence[Row]
 Measure = Literal["end", "mean", "kept"]
+DIRECTIONS = ("appears", "the opposite", "negligible")  # what a correction can take away
 MARGIN = 0.01  # of the reference's value: smaller differences are no effect worth a claim
 
 
 class Contrast(NamedTuple):
-    """A word, what was compared, and the difference with two standard errors (None: exact, or nothing there)."""
+    """A word, what was compared, and the difference with half of its 95 % interval (None: exact, or nothing there).
+    scale: the reference's value. regime: of its runs. p: against 0, where no family has corrected it yet."""
 
     word: Verdict
     what: str
     difference: float | None = None
     half_width: float | None = None
     unit: float = 1.0
+    scale: float = 1.0
+    regime: str = ""
+    p: float | None = None
 
     @property
     def numbers(self) -> str:
@@ -49,13 +55,34 @@ class Contrast(NamedTuple):
 
 
 def judged(
-    found: Difference | None, sign: int, reference: float, what: str, unit: float = 1, p_holm: float | None = None
-) -> Contrast:
-    """A simulated difference; `reference` is the reference's value, `sign` the claimed direction."""
+    found: Difference | None, sign: int, reference: float, what: str, unit: float = 1, p_holm: float | None = None,
+    at: Row | None = None,
+) -> Contrast:  # fmt: skip
+    """A simulated difference; `reference` is the reference's value, `sign` the claimed direction, `at` a row of its
+    runs, for their regime."""
     word = judge(found, sign, MARGIN * abs(reference), p_holm)
-    if found is None or found.se is None:
-        return Contrast(word, what)
-    return Contrast(word, what, found.value, 2 * found.se, unit)
+    regime, ratio = (at.get(name) for name in ("regime", "noise_ratio")) if at else (None, None)
+    word = word if ratio is None else in_regime(word, ratio)
+    if found is None or found.se is None or found.high is None:
+        return Contrast(word, what, regime=regime or "")
+    p = found.p if p_holm is None else None
+    return Contrast(word, what, found.value, found.high - found.value, unit, abs(reference), regime or "", p)
+
+
+def corrected(found: Sequence[Contrast]) -> list[Contrast]:
+    """The same, those of one regime that have a p taken for a family: Holm's correction decides what it leaves of a
+    direction. One comparison under two names (an arm whose own rate is the shared one) counts once."""
+    families: dict[str, dict[float, float]] = {}
+    for x in found:
+        if x.p is not None:
+            families.setdefault(x.regime, {})[x.p] = 1.0
+    families = {regime: dict(zip(ps, holm(list(ps)), strict=True)) for regime, ps in families.items()}
+    listed = []
+    for x in found:
+        lost = x.p is not None and families[x.regime][x.p] >= LEVEL
+        word: Verdict = "before correction only" if lost and x.word in DIRECTIONS else x.word
+        listed.append(x._replace(word=word, p=None))
+    return listed
 
 
 def exact(difference: float | None, sign: int, what: str) -> Contrast:
@@ -86,7 +113,8 @@ def contrast(
     """
     mine, plain = ([r for r in select(rows, estimator=n, **cell) if r["value"] is not None] for n in (arm, REFERENCE))
     found, scale = MEASURES[measure](mine, plain) if mine and plain else (None, 0.0)
-    return judged(found, sign, scale, what, unit, mine[-1].get("p_holm") if mine and measure == "end" else None)
+    p_holm = mine[-1].get("p_holm") if mine and measure == "end" else None
+    return judged(found, sign, scale, what, unit, p_holm, mine[-1] if mine else None)
 
 
 def between_orders(
@@ -94,8 +122,10 @@ def between_orders(
 ) -> Contrast:
     """One arm in the first order less in the second, at the last step, by Welch: common seeds only make it better."""
     ends = [last(rows, order=order, **cell) for order in orders]
-    terms = _terms([end for end in ends if end is not None and end["se"] is not None], (1, -1))
-    return judged(independent(terms) if len(terms) == 2 else None, sign, terms[-1].value if terms else 0, what, unit)
+    there = [end for end in ends if end is not None and end["se"] is not None]
+    terms = _terms(there, (1, -1))
+    found = independent(terms) if len(terms) == 2 else None
+    return judged(found, sign, terms[-1].value if terms else 0, what, unit, at=there[0] if there else None)
 
 
 def _terms(rows: Rows, weights: Sequence[float]) -> list[Term]:

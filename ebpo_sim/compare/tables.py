@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from ebpo_sim.compare.differences import Difference, holm, mean_of, paired
 from ebpo_sim.compare.plan import Series
 from ebpo_sim.compare.sigmoid import fit_sigmoid
-from ebpo_sim.compare.verdicts import judge
+from ebpo_sim.compare.verdicts import Verdict, judge
 from ebpo_sim.labels import REFERENCE
 
 Row = Mapping[str, Any]
@@ -47,16 +47,22 @@ def by_step(curves: Curves, metric: str) -> dict[int, dict[int, float]]:
 
 
 def final(rows: Rows, metric: str) -> Rows:
-    """The rows of a metric at the last step."""
-    mine = [r for r in rows if r["metric"] == metric]
-    last = max((r["step"] for r in mine), default=0)
-    return [r for r in mine if r["step"] == last]
+    """The rows of a metric at the last step of their regime, where there are regimes."""
+    mine, last = [r for r in rows if r["metric"] == metric], dict[Any, int]()
+    for r in mine:
+        last[r.get("regime")] = max(r["step"], last.get(r.get("regime"), 0))
+    return [r for r in mine if r["step"] == last[r.get("regime")]]
 
 
-def judge_family(family: Rows, planned: int) -> None:
+def _plain(found: Difference, p_holm: float | None) -> Verdict:
+    return judge(found, p_holm=p_holm)
+
+
+def judge_family(family: Rows, planned: int, word: Callable[[Difference, float | None], Verdict] = _plain) -> None:
     """Holm's p, the family's size and the verdict, into rows that hold a Difference's fields.
 
-    planned: how many differences the family has; those whose runs are missing count as p = 1.
+    planned: how many differences the family has; those whose runs are missing count as p = 1. word: of a difference and
+    its corrected p.
     """
     with_p = [row for row in family if row["p"] is not None]
     corrected = holm([row["p"] for row in with_p] + [1.0] * (planned - len(with_p)))
@@ -66,7 +72,7 @@ def judge_family(family: Rows, planned: int) -> None:
         row |= {"p_holm": p, "comparisons": planned}
     for row in family:
         found = Difference(*(row[name] for name in Difference._fields))
-        row["verdict"] = judge(found, p_holm=row["p_holm"])
+        row["verdict"] = word(found, row["p_holm"])
 
 
 def learning_curves(rows: Rows, metric: str) -> Rows:

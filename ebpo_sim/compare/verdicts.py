@@ -3,7 +3,8 @@
     not studied              no such runs, or no number
     no interval              one seed
     no difference seen       the 95 % interval holds 0
-    no resolving power       it holds 0, and half of it is wider than the margin: an effect of that size would be missed
+    no resolving power       it holds 0, and half of it is wider than the margin: such an effect would be missed; or a
+                             tie where the reference's nu/N is below 1 (`in_regime`)
     before correction only   it excludes 0, but Holm's p in the declared family is not below 0.05
     negligible               it excludes 0 and lies within the margin; an exact number within rounding of 0
     appears, the opposite    the difference is there, with the claimed sign or against it
@@ -25,6 +26,7 @@ Verdict = Literal[
 ]  # fmt: skip
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 LEVEL = 0.05
+POWER = 1.0  # nu/N of the reference below which a tie of methods that differ in noise says nothing
 EXACT_ZERO = 1e-6  # exact sums are good to more digits than this
 
 
@@ -41,6 +43,11 @@ def judge(found: Difference | None, sign: int = 1, margin: float | None = None, 
     if margin is not None and max(-found.low, found.high) <= margin:
         return "negligible"
     return _direction(found.value, sign)
+
+
+def in_regime(word: Verdict, ratio: float) -> Verdict:
+    """The word where the reference's nu/N is `ratio`: below POWER, or unknown (NaN), a tie has no resolving power."""
+    return "no resolving power" if word in ("no difference seen", "negligible") and not ratio >= POWER else word
 
 
 def judge_exact(difference: float | None, sign: int = 1) -> Verdict:

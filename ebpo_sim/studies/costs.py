@@ -10,10 +10,11 @@ from typing import NamedTuple
 
 from ebpo_sim import cli
 from ebpo_sim.counts.streams import Design
+from ebpo_sim.labels import REFERENCE
 from ebpo_sim.studies.base import Cost, Settings
 from ebpo_sim.studies.clustering.simulation import memories_of, orders_of
 from ebpo_sim.studies.training.cells import Settings as TrainingSettings
-from ebpo_sim.studies.training.cells import plan
+from ebpo_sim.studies.training.cells import plan, steps_of, typical
 
 PROGRAM = 250e6  # bytes of the interpreter with its libraries
 START = 5.0  # s to load them and to compile
@@ -121,20 +122,20 @@ WIDTH = 4  # steps of a chain at most, as the worlds of training have them
 
 def training(settings: TrainingSettings, threads: int) -> Cost:
     """The training study: every cell tuned on the whole grid, then run at one or two rates; a process a thread."""
-    seconds, largest = 0.0, 0.0
-    records = settings.steps / settings.record_every + 2
-    for _, cell in plan(settings).places():
-        size = float(cell.group_size)
-        step = 1e-3 + settings.prompts * settings.epochs * (2e-6 + 0.16e-6 * size)
+    seconds, largest, order = 0.0, 0.0, 0.0
+    for arm, cell in (asked := plan(settings, typical(settings))).places():
+        size, prompts = float(cell.group_size), cell.rollouts // cell.group_size
+        steps = float(steps_of(settings, cell.regime))
+        step = 1e-3 + prompts * (2e-6 + 0.16e-6 * size)
         look = 1e-3 + 3e-6 * settings.population
-        tuning = settings.tuning_seeds * len(settings.rates(cell.optimiser)) * (settings.steps * step + 2 * look)
-        rates = 2 if cell.order == settings.orders[0] else 1
+        tuning = settings.tuning_seeds * len(asked.rates[cell]) * (steps * step + 2 * look)
+        rates = 2 if cell in asked.shared and arm != REFERENCE else 1
         record = look + 1.5 * settings.gradient_redraws * step
-        seconds += tuning + rates * settings.seeds * (settings.steps * step + records * record)
-        largest = max(largest, settings.prompts * size * WIDTH * 10 * WORD)  # actions, and tokens as rows
-    # Five orders of the stream while it is sorted; up to 64 populations kept, one of them at work.
-    order = 5.0 * settings.steps * settings.prompts * WORD
-    people = float(settings.population) * (1500 + 64 * 250)
+        seconds += tuning + rates * settings.seeds * (steps * step + (min(steps, settings.records) + 2) * record)
+        largest = max(largest, cell.rollouts * WIDTH * 10 * WORD)  # actions, and tokens as rows
+        order = max(order, 5.0 * steps * prompts * WORD)  # five orders of the stream while it is sorted
+    # Up to 16 populations kept, one of them at work.
+    people = float(settings.population) * (1500 + 16 * 250)
     worker = _whole(Cost(largest + order + people, 0.0)).memory
     return Cost((threads if threads > 1 else 0) * worker + worker, seconds / _parallel(threads) + START)
 

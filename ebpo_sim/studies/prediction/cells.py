@@ -1,12 +1,4 @@
-"""The prediction study's cells and runs: a regime is how noisy a step is, nu/N, and sizes of a population that give it.
-
-    regime     topics x skills   nu/N of GRPO at G = 4, at the start
-    plateau         4 x 6        0.3    steps are nearly free of noise: methods that differ in noise alone must tie
-    balanced       12 x 12       3
-    noisy          32 x 32       30     steps are mostly noise
-
-N, the rollouts of a step, follows from the measured nu of each world, and is the same at every group size.
-"""
+"""The prediction study's cells and runs, in the regimes of `studies.regimes`."""
 
 from __future__ import annotations
 
@@ -16,41 +8,20 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from ebpo_sim import cache, plugins
+from ebpo_sim import cache
 from ebpo_sim.chains.population import SkillChain, parse_population, success
 from ebpo_sim.chains.rung import WINDOW, TrainingConfig, advance, build_method, start
 from ebpo_sim.compare.plan import Job, Plan, Record, Runner
-from ebpo_sim.errors import InputError, unknown_name
+from ebpo_sim.errors import InputError
 from ebpo_sim.labels import REFERENCE
-from ebpo_sim.methods.checkpoint import fingerprint
+from ebpo_sim.studies.regimes import REGIMES as REGIMES
+from ebpo_sim.studies.regimes import TUNING_SEEDS, check_runs
+from ebpo_sim.studies.regimes import marks as marks_of
+from ebpo_sim.studies.regimes import rollouts_of as rollouts_of
 
 TARGETS = {"near": 0.4, "far": 0.7}  # pass@1 levels, as shares of what GRPO gains in a calibration run
 CELLS = "cells"  # the folder of finished runs and noise measurements
-TUNING_SEEDS = 500_000  # tuning runs take their seeds from here on, evaluation runs from 0
 RECORDS = 150  # looks at pass@1 within a run
-
-
-class Regime(NamedTuple):
-    """ratio: nu/N of GRPO at G = 4. steps: the longest run. adam, sgd: the common grids of learning rates, of which
-    each method has the best for the far target."""
-
-    topics: int
-    skills: int
-    ratio: float
-    steps: int
-    adam: tuple[float, ...]
-    sgd: tuple[float, ...]
-
-
-def _grid(lowest: float, count: int) -> tuple[float, ...]:
-    return tuple(lowest * 2**i for i in range(count))
-
-
-REGIMES = {
-    "plateau": Regime(4, 6, 0.3, 60, _grid(0.16, 5), _grid(64, 7)),
-    "balanced": Regime(12, 12, 3.0, 160, _grid(0.08, 5), _grid(32, 7)),
-    "noisy": Regime(32, 32, 30.0, 600, _grid(0.04, 5), _grid(8, 7)),
-}
 
 
 @dataclass(frozen=True)
@@ -73,14 +44,7 @@ class Settings:
 
     def check(self) -> None:
         """Raises InputError unless every cell could be run and compared; nothing is simulated."""
-        for name, low in (("seeds", 2), ("tuning_seeds", 1), ("population", 1), ("validation", 1), ("seed", 0)):
-            if getattr(self, name) < low:
-                raise InputError(f"{name} must be at least {low}, got {getattr(self, name)!r}")
-        if self.seeds > TUNING_SEEDS:
-            raise InputError(f"seeds must be at most {TUNING_SEEDS}, got {self.seeds}: the next are for tuning")
-        for regime in self.regimes:
-            if regime not in REGIMES:
-                raise unknown_name("regime", regime, REGIMES)
+        check_runs(self)
         for world in self.worlds:
             population = parse_population(world, 4, 0, 4)
             for arm in self.arms:
@@ -119,14 +83,6 @@ def rates_of(settings: Settings, cell: Cell) -> tuple[float, ...]:
     return grid[:: settings.thin]
 
 
-def rollouts_of(settings: Settings, regime: Regime, nu: float) -> int:
-    """N that gives the regime's nu/N: a multiple of 8 and of all group sizes, with at least two groups and at most half
-    of the training prompts."""
-    unit, sizes = math.lcm(8, *settings.group_sizes), settings.group_sizes
-    least, most = -(-2 * max(sizes) // unit), settings.population * min(sizes) // (2 * unit)
-    return unit * max(min(round(nu / regime.ratio / unit), most), least)
-
-
 def config(settings: Settings, arm: str, cell: Cell, rate: float = 0.0, seed: int = 0) -> TrainingConfig:
     """The settings of a run: on-policy, one mini-batch, a constant rate, no KL."""
     steps = REGIMES[cell.regime].steps
@@ -144,13 +100,9 @@ def population(settings: Settings, world: str, regime: str, seed: int) -> SkillC
     return parse_population(world, settings.population, seed, settings.validation, sizes.topics, sizes.skills)
 
 
-@lru_cache(maxsize=1024)
 def marks(settings: Settings, arm: str, world: str) -> list[Any]:
-    """What numbers rest on beside the settings: the method's, and what a world's file says."""
-    people = parse_population(world, 64, 0, 1)
-    method = build_method(people, TrainingConfig(estimator=arm))
-    told = people.prompts.offset_PL.tolist() + people.start_SK.tolist() if "counts:" in world else []
-    return [fingerprint(method), told, plugins.mark(), settings.population, settings.validation, settings.seed]
+    """What numbers rest on beside the sizes of a run."""
+    return [marks_of(arm, world), settings.population, settings.validation, settings.seed]
 
 
 def seed_of(job: Job) -> int:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ebpo_sim.compare.differences import Difference, Term, independent, mean_of
 from ebpo_sim.compare.plan import Series
-from ebpo_sim.compare.verdicts import Verdict, judge
+from ebpo_sim.compare.verdicts import Verdict, in_regime, judge
 from ebpo_sim.labels import REFERENCE
 from ebpo_sim.studies.prediction.cells import REGIMES, TARGETS, Cell, Settings, reached
 from ebpo_sim.studies.prediction.predict import Cells, Measured, predictors
@@ -24,7 +24,6 @@ Array = NDArray[np.float64]
 Rows = list[dict[str, Any]]
 Found = Mapping[tuple[str, Any, Any], Series]
 MARGIN = math.log(1.2)  # of a ratio: what an interval must be able to show
-POWER = 1.0  # nu/N of GRPO below which a tie of methods that differ in noise says nothing
 COSTS = {"seconds 1:1": (1, 1), "seconds 4:1": (4, 1), "seconds 1:4": (1, 4)}  # sampling : training, a rollout : a row
 CURRENCIES = ("step", "rollouts", "rows", *COSTS)
 REDRAWS = 1000  # of the bootstrap
@@ -108,9 +107,7 @@ def _spread(found: Difference | None) -> dict[str, Any]:
 def word_of(found: Difference | None, ratio: float | None) -> Verdict:
     """The word for a log ratio, "appears" meaning cheaper than GRPO: where GRPO's nu/N is below 1 a tie has
     no resolving power, whatever its interval."""
-    word = judge(found, -1, MARGIN)
-    tie = word in ("no difference seen", "negligible")
-    return "no resolving power" if tie and (ratio is None or ratio < POWER) else word
+    return in_regime(judge(found, -1, MARGIN), math.nan if ratio is None else ratio)
 
 
 def averages(rows: Sequence[Mapping[str, Any]]) -> Rows:

@@ -1,20 +1,23 @@
-"""Do the paper's empirical findings appear in training here? Each is one paired contrast with its interval.
+"""Do the paper's empirical findings appear in training here? Each is one paired contrast with its interval, by regime.
 
 A contrast is a number per seed, so its mean has an honest standard error: methods share prompts, stream and random
 numbers by seed. Intervals are 95 %, Student's t, one at a time; the words are `compare.verdicts`', no margin stated.
+The findings of a world and regime about one estimator at one tuning are a family, corrected (Holm).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ebpo_sim.compare.differences import mean_of
+from ebpo_sim.compare.differences import Difference, mean_of
 from ebpo_sim.compare.plan import Series, Tuning, middle
-from ebpo_sim.compare.verdicts import judge
+from ebpo_sim.compare.tables import judge_family
+from ebpo_sim.compare.verdicts import Verdict, in_regime, judge
 from ebpo_sim.labels import REFERENCE
 from ebpo_sim.studies.training.cells import Cell, Settings
 
@@ -27,19 +30,28 @@ SMALL = 8  # the paper: gains are largest at G = 8 or less
 
 
 def findings(settings: Settings, found: Found) -> list[dict[str, Any]]:
-    """One row a finding: value, se, the interval's ends low and high, seeds, verdict."""
-    rows = []
-    for world in settings.worlds:
-        for optimiser in settings.optimisers:
-            for subject in (s for s in SUBJECTS if s in (*settings.estimators, *settings.swept)):
-                for tuning in ("own", "shared"):
-                    base = {"world": world, "optimiser": optimiser, "estimator": subject, "tuning": tuning}
-                    cell = Cell(world, middle(settings.group_sizes), optimiser, settings.orders[0])
-                    for finding, measure, contrast_R in contrasts(settings, found, subject, cell, tuning):
-                        mean = mean_of(contrast_R)
-                        told = {k: v for k, v in mean._asdict().items() if k != "p"}
-                        rows.append({**base, "finding": finding, "measure": measure, **told, "verdict": judge(mean)})
+    """One row a finding: value, se, the interval's ends low and high, p, seeds, Holm's p, comparisons, verdict."""
+    rows, families = list[dict[str, Any]](), dict[tuple[str, ...], list[dict[str, Any]]]()
+    central = middle(settings.group_sizes)
+    for cell in dict.fromkeys(cell for _, cell, _ in found):
+        for subject in SUBJECTS if (cell.group_size, cell.order) == (central, settings.orders[0]) else ():
+            for tuning in ("own", "shared") if (subject, cell, "own") in found else ():
+                for finding, measure, contrast_R in contrasts(settings, found, subject, cell, tuning):
+                    row = {
+                        "world": cell.world, "regime": cell.regime, "noise_ratio": cell.noise_ratio,
+                        "optimiser": cell.optimiser, "estimator": subject, "tuning": tuning, "finding": finding,
+                        "measure": measure, **mean_of(contrast_R)._asdict(),
+                    }  # fmt: skip
+                    rows.append(row)
+                    families.setdefault((cell.world, cell.regime, subject, tuning), []).append(row)
+    for family in families.values():
+        ratio = family[0]["noise_ratio"]
+        judge_family(family, len(family), partial(_word, ratio))
     return rows
+
+
+def _word(ratio: float, mean: Difference, p_holm: float | None) -> Verdict:
+    return in_regime(judge(mean, p_holm=p_holm), ratio)
 
 
 def contrasts(settings: Settings, found: Found, subject: str, cell: Cell, tuning: Tuning) -> Contrasts:
@@ -54,7 +66,9 @@ def contrasts(settings: Settings, found: Found, subject: str, cell: Cell, tuning
         measure = f"mean pass@1 gain over grpo, G <= {SMALL} less G > {SMALL}"
         yield "gains largest at small G", measure, np.mean(gains[True], axis=0) - np.mean(gains[False], axis=0)
     shuffled, _ = _values(found, subject, cell, tuning, "pass1")
-    for order in settings.orders[1:] if tuning == "own" else ():
+    for order in settings.orders[1:]:
+        if (subject, cell._replace(order=order), tuning) not in found:
+            continue
         mine, grpo = _values(found, subject, cell._replace(order=order), tuning, "pass1")
         yield f"{order} order helps", "pass@1 less that of shuffled", (mine - shuffled)[:, -1]
         yield f"ahead of grpo in {order} order", "pass@1 less grpo's in the same order", (mine - grpo)[:, -1]

@@ -1,10 +1,14 @@
-"""Figures of the training study: learning curves with bands of two standard errors, and gains against group size."""
+"""Figures of the training study: learning curves with bands of two standard errors, and effects with intervals."""
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from ebpo_sim.labels import REFERENCE, colours, label
+from ebpo_sim.studies.training.outcomes import ASYMPTOTE, END, MIDPOINT
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -27,60 +31,72 @@ def _mine(rows: Rows, **wanted: Any) -> Rows:
     return [r for r in rows if all(r[k] == v for k, v in wanted.items())]
 
 
-def curves(rows: Rows, world: str, optimiser: str, tuning: str) -> Figure:
-    """Every metric against steps, a line per estimator, at the group size nearest to 4, shuffled."""
+def curves(rows: Rows, regime: str, optimiser: str) -> Figure:
+    """Every metric against steps, a line per estimator, in the first world at the group size nearest to 4, shuffled."""
     from matplotlib.figure import Figure
 
-    size = min({r["group_size"] for r in rows}, key=lambda g: (abs(g - 4), g))
-    here = _mine(rows, world=world, optimiser=optimiser, tuning=tuning, order="shuffled", group_size=size)
+    world, size = rows[0]["world"], min({r["group_size"] for r in rows}, key=lambda g: (abs(g - 4), g))
+    here = _mine(rows, world=world, regime=regime, optimiser=optimiser, tuning="own", order="shuffled", group_size=size)
+    colour = colours(dict.fromkeys(r["estimator"] for r in here))
     figure = Figure(figsize=(16, 7), layout="constrained")
     for panel, (metric, title) in zip(figure.subplots(2, 4).flat, CURVES, strict=True):
-        for estimator in dict.fromkeys(r["estimator"] for r in here):
+        for estimator in colour:
             line = _mine(here, metric=metric, estimator=estimator)
             step, value, se = (np.array([r[k] for r in line]) for k in ("step", "value", "se"))
-            (drawn,) = panel.plot(step, value, label=estimator, lw=1.4)
-            panel.fill_between(step, value - 2 * se, value + 2 * se, color=drawn.get_color(), alpha=0.2, lw=0)
+            panel.plot(step, value, label=label(estimator).name, lw=1.4, color=colour[estimator])
+            panel.fill_between(step, value - 2 * se, value + 2 * se, color=colour[estimator], alpha=0.2, lw=0)
         panel.set(title=title, xlabel="step", yscale="log" if metric in LOGARITHMIC else "linear")
     figure.axes[0].legend(fontsize=8, frameon=False)
-    rate = "each at its own best learning rate" if tuning == "own" else "all at the best learning rate of grpo"
-    figure.suptitle(f"{world}, {optimiser}, G = {size}, {rate}; bands: 2 se")
+    figure.suptitle(
+        f"{world}, {regime} (nu/N = {here[0]['noise_ratio']:.2g}), {optimiser}, G = {size}, each at its own best "
+        "learning rate; bands: 2 se"
+    )
     return figure
 
 
-def gains(rows: Rows) -> Figure:
-    """Final pass@1 less GRPO's against G, own rates filled, shared rate hollow; a panel per world and optimiser."""
+PANELS = ((END, ""), ("rollouts", "far"), ("rows", "far"), (ASYMPTOTE, ""), (MIDPOINT, ""))
+
+
+def effects(priced: Rows, optimiser: str) -> Figure:
+    """Differences and ratios to GRPO with their intervals: a row a regime and arm of the first world, filled where a
+    direction is left after correction."""
     from matplotlib.figure import Figure
 
-    last = max(r["step"] for r in rows)
-    here = [r for r in _mine(rows, metric="pass1", step=last, order="shuffled") if r["difference"] is not None]
-    panels = list(dict.fromkeys((r["world"], r["optimiser"]) for r in here))
-    figure = Figure(figsize=(6 * max(1, len(panels)), 4.4), layout="constrained")
-    drawn = figure.subplots(1, max(1, len(panels)), squeeze=False).flat
-    for panel, (world, optimiser) in zip(drawn, panels, strict=False):
-        for i, estimator in enumerate(dict.fromkeys(r["estimator"] for r in here)):
-            for tuning, fill in (("own", "full"), ("shared", "none")):
-                line = _mine(here, world=world, optimiser=optimiser, estimator=estimator, tuning=tuning)
+    here = [r for r in _mine(priced, world=priced[0]["world"], optimiser=optimiser) if r["estimator"] != REFERENCE]
+    names = list(dict.fromkeys((r["regime"], r["noise_ratio"], r["estimator"], r["group_size"]) for r in here))
+    colour = colours(dict.fromkeys(r["estimator"] for r in here))
+    figure = Figure(figsize=(16, 1.6 + 0.2 * len(names)), layout="constrained")
+    for panel, (quantity, target) in zip(np.ravel(figure.subplots(1, len(PANELS), sharey=True)), PANELS, strict=True):
+        ratio = quantity not in (END, ASYMPTOTE)
+        for r in _mine(here, quantity=quantity, target=target):
+            if r["value"] is not None:
+                at, low, high = (math.exp(r[k]) if ratio else r[k] for k in ("value", "low", "high"))
+                y = names.index((r["regime"], r["noise_ratio"], r["estimator"], r["group_size"]))
+                sure = r["verdict"] in ("appears", "the opposite")
                 panel.errorbar(
-                    [r["group_size"] for r in line], [r["difference"] for r in line],
-                    [2 * r["difference_se"] for r in line], marker="o", fillstyle=fill, color=f"C{i}", capsize=2,
-                    ls="-" if tuning == "own" else ":", label=estimator if tuning == "own" else None,
+                    [at], [y], xerr=[[at - low], [high - at]], marker="o", ms=4, elinewidth=1, ls="",
+                    color=colour[r["estimator"]], fillstyle="full" if sure else "none",
                 )  # fmt: skip
-        sizes = sorted({r["group_size"] for r in here})
-        panel.axhline(0, color="black", lw=0.8)
-        panel.set(xscale="log", xlabel="group size G", title=f"{world}, {optimiser}", ylabel="pass@1 less grpo's; 2 se")
-        panel.set_xticks(sizes, labels=[str(g) for g in sizes])
-        panel.minorticks_off()
-    if panels:
-        figure.axes[0].legend(fontsize=8, frameon=False, title="filled: own rates; hollow: one shared rate")
+        panel.axvline(1 if ratio else 0, color="black", lw=0.8)
+        for i in range(1, len(names)):
+            if names[i][0] != names[i - 1][0]:
+                panel.axhline(i - 0.5, color="0.6", lw=0.6)
+        panel.set_title(f"{quantity} {f'to the {target} target' if target else ''}".strip(), fontsize=9)
+        panel.set_xlabel("ratio to GRPO's" if ratio else "less GRPO's", fontsize=8)
+        panel.tick_params(labelsize=7, which="both")
+    figure.axes[0].set_yticks(
+        range(len(names)), labels=[f"{r} ({x:.2g}), {label(e).name}, G = {g}" for r, x, e, g in names], fontsize=7
+    )
+    figure.axes[0].invert_yaxis()
+    figure.suptitle(f"{priced[0]['world']}, {optimiser}: regime (nu/N), method; 95 % intervals; filled: after Holm")
     return figure
 
 
-def plot(rows: Rows) -> dict[str, Figure]:
+def plot(rows: Rows, priced: Rows) -> dict[str, Figure]:
     """Figures by file name."""
-    found = {"gains.png": gains(rows)}
-    for i, world in enumerate(dict.fromkeys(r["world"] for r in rows)):
-        for optimiser in dict.fromkeys(r["optimiser"] for r in rows):
-            for tuning in ("own", "shared"):
-                prefix = "curves" if i == 0 else f"curves_{i + 1}"
-                found[f"{prefix}_{optimiser}_{tuning}.png"] = curves(rows, world, optimiser, tuning)
+    found = {}
+    for optimiser in dict.fromkeys(r["optimiser"] for r in rows):
+        found[f"effects_{optimiser}.png"] = effects(priced, optimiser)
+        for regime in dict.fromkeys(r["regime"] for r in rows):
+            found[f"curves_{regime}_{optimiser}.png"] = curves(rows, regime, optimiser)
     return found
