@@ -73,7 +73,7 @@ LABELS = {
     "adora": Label("ADORA", "#a55194", "group mean"),
     "copo": Label("COPO", "#ce6dbd", "group mean", "2508.04138"),
     "gdpo": Label("GDPO", "#de9ed6", "group mean", "2601.05242"),
-    "riskpo": Label("RiskPO", "#3182bd", "reference", "2510.00911"),
+    "riskpo": Label("RiskPO", "#5b6abf", "reference", "2510.00911"),
     "krpo": Label("KRPO", "#9ecae1", "group mean", "2505.07527"),
     NO_SHRINKAGE: Label("EBPO, S = 0", "#8c564b", "ebpo"),
     FULL_SHRINKAGE: Label("EBPO, S = 1", "#e377c2", "ebpo"),

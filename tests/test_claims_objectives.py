@@ -13,10 +13,12 @@ import pytest
 
 from ebpo_sim.claims import claims, default_context
 from ebpo_sim.claims.base import Context, Finding, meaning
+from ebpo_sim.claims.ledger import claims
 from ebpo_sim.claims.objective_policies import entropy, policies
-from ebpo_sim.claims.objectives import CLAIMS
 from ebpo_sim.methods.__main__ import main as methods
 from ebpo_sim.objectives import Clip
+
+OWN = [claim for name, claim in claims().items() if name.startswith("J")]
 
 
 @pytest.fixture(scope="module")
@@ -26,13 +28,13 @@ def context() -> Context:
 
 @pytest.fixture(scope="module")
 def findings(context: Context) -> dict[str, list[Finding]]:
-    return {claim.id: claim.check(context) for claim in CLAIMS}
+    return {claim.id: claim.check(context) for claim in OWN}
 
 
 def test_the_verdicts_are_those_presumed(findings: dict[str, list[Finding]], context: Context) -> None:
     """Guards the texts: every finding's verdict is written down beside its claim; all of it takes under 10 s."""
     begun = time.process_time()
-    for claim in CLAIMS:
+    for claim in OWN:
         assert [(f.variant, f.verdict.word) for f in findings[claim.id]] == list(claim.presumes)
         assert meaning(claim, findings[claim.id]) == claim.meaning
         claim.check(context)

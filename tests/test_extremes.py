@@ -30,7 +30,7 @@ def test_one_large_reward_never_silences_the_estimator(estimator: Estimator, exp
         groups = full([[reward, 0, 0, 1], [0, 1, 1, 0]], clusters=clusters)
     except InputError as error:
         assert abs(reward) > LARGEST
-        assert "(0, 0)" in str(error)
+        assert "(0, 0)" in str(error) or str(error).startswith("components must be finite")
         return
     advantages, _, state = estimator.step(start, groups)
     assert np.all(np.isfinite(advantages))

@@ -74,7 +74,6 @@ SCALE: dict[str, tuple[dict[str, Any], int, float]] = {  # settings, power of th
     "opo": ({}, 1, 1e-12),
     "optimal_token_baseline": ({}, 1, 1e-12),
     "global_mean": ({}, 1, 1e-12),
-    "grpo_leave_one_out": ({"eps": 0.0}, 0, 1e-12),
     "lite_ppo": ({"eps": 0.0}, 0, 1e-12),
     "grpo_whitened": ({"eps": 0.0, "batch_eps": 0.0}, 0, 1e-12),
     "reinforce_pp": ({"eps": 0.0}, 0, 1e-12),
@@ -83,6 +82,8 @@ SCALE: dict[str, tuple[dict[str, Any], int, float]] = {  # settings, power of th
     "copo": ({"eps": 0.0}, 0, 1e-12),
     "riskpo": ({}, 1, 1e-12),
 }
+
+MIXED = "grpo_leave_one_out"
 
 
 def run(estimator: Estimator, factor: float = 1.0, shift: float = 0.0) -> np.ndarray:
@@ -117,7 +118,14 @@ def test_a_positive_factor_scales_or_cancels(name: str, factor: float) -> None:
 
 def test_every_preset_states_what_it_promises() -> None:
     """A new preset must be entered in the lists above."""
-    assert set(names()) == {*SHIFT, *UNSHIFTED} == {*SCALE, *UNSHIFTED}
+    assert set(names()) == {*SHIFT, *UNSHIFTED} == {*SCALE, *UNSHIFTED, MIXED}
+
+
+def test_a_rule_with_two_units() -> None:
+    """Where the others are all equal it divides by nothing: there a factor stays, elsewhere it cancels."""
+    plain, scaled = run(build(MIXED, eps=0.0)), run(build(MIXED, eps=0.0), 4.0)
+    stays, cancels = np.isclose(scaled, 4 * plain, rtol=1e-12), np.isclose(scaled, plain, rtol=1e-12)
+    assert np.all(stays | cancels) and np.any(stays & ~cancels) and np.any(cancels & ~stays)
 
 
 @pytest.mark.parametrize("name", ["ebpo_debiased", "ebpo", "global_mean"])

@@ -13,10 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ebpo_sim import rungs
+from ebpo_sim.chains.answers import groups_of
 from ebpo_sim.chains.collect import collect, flat
 from ebpo_sim.chains.population import SkillChain, bandit, skill_chain
 from ebpo_sim.chains.rung import TrainingConfig, ask_of, build_method, pool_of, train
-from ebpo_sim.chains.update import Learner, groups_of, sample, update
+from ebpo_sim.chains.update import Learner, sample, update
 from ebpo_sim.errors import InputError
 from ebpo_sim.estimators import make
 from ebpo_sim.groups import group_rewards, masked

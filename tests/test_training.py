@@ -12,13 +12,14 @@ from scipy.stats import binom, chi2
 
 import exact_forms
 import naive_training as naive
+from ebpo_sim.chains.answers import groups_of
 from ebpo_sim.chains.collect import collect
 from ebpo_sim.chains.kernels import distributions, divergence, majority, rollout
 from ebpo_sim.chains.measures import maj_at_n, pass_at_k, quality, sampled_gradients
 from ebpo_sim.chains.policy import step_distributions
 from ebpo_sim.chains.population import SkillChain, bandit, per_token, skill_chain, success, success_gradient
 from ebpo_sim.chains.rung import TrainingConfig, advance, build_method, start, stream
-from ebpo_sim.chains.update import Learner, gradient, groups_of, sample
+from ebpo_sim.chains.update import Learner, gradient, sample
 from ebpo_sim.counts.updates import advantage_gap, advantages_by_count
 from ebpo_sim.errors import InputError
 from ebpo_sim.estimators import make

@@ -113,7 +113,8 @@ def test_a_rule_without_a_baseline_says_so() -> None:
         ranked.with_baseline(memory=0.9)
 
 
-FIELDS = {name: name for name in ("clusters", "lengths", "score_norms")}
+FIELDS = {name: name for name in ("clusters", "lengths", "score_norms", "answers", "components")}
+FIELDS["greedy_reward"] = "greedy"
 
 
 @every

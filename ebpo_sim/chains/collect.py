@@ -7,8 +7,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ebpo_sim.chains.answers import groups_of
 from ebpo_sim.chains.policy import Ints, Prompts
-from ebpo_sim.chains.update import Rollouts, groups_of, sample
+from ebpo_sim.chains.update import Rollouts, sample
 from ebpo_sim.estimators import Info
 from ebpo_sim.groups import Groups, over
 from ebpo_sim.methods.method import Method

@@ -34,7 +34,8 @@ class LengthGate(Memoryless):
             raise InputError(f"weight must be >= 0, got {self.weight!r}")
 
     def apply(self, state: Any, advantages: Advantages, groups: Groups) -> Advantages:
-        assert groups.length_PG is not None  # declared in `needs`
+        if groups.length_PG is None:
+            raise InputError("adora needs lengths: pass lengths=... to group_rewards(), the tokens of each rollout")
         right_PG = groups.mask_PG & (groups.rewards_PG > self.right)
         wrong_PG = groups.mask_PG & ~right_PG & (groups.length_PG < (np.inf if self.limit is None else self.limit))
         longest_P = np.where(right_PG, groups.length_PG, -np.inf).max(axis=-1)

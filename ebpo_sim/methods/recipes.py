@@ -22,7 +22,7 @@ RECIPES: dict[str, Recipe] = {
     "grpo_paper": Recipe("grpo:ddof=0 + clip + kl:coef=0.04 + sequence_mean", "2402.03300"),
     "dr_grpo_paper": Recipe("dr_grpo + clip + sequence_sum", "2503.20783", "its constant divisor is a step size"),
     "dapo": Recipe("grpo + overlong + dynamic + clip:high=0.28 + token_mean", "2503.14476"),
-    "lite_ppo": Recipe("grpo_batch_norm + clip + token_mean", "2508.08221"),
+    "lite_ppo_paper": Recipe("grpo_batch_norm + clip + token_mean", "2508.08221"),
     "raft_pp": Recipe("raft + clip + token_mean", "2504.11343"),
     "gspo": Recipe("grpo + gspo + sequence_mean", "2507.18071"),
     "luspo": Recipe("grpo + gspo + sequence_sum", "2602.05261", "as TRL has it"),

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from ebpo_sim.counts.noise import MODELS
+from ebpo_sim.counts.exact import rule
+from ebpo_sim.counts.noise import MODELS, noise
 from ebpo_sim.labels import REFERENCE
-from ebpo_sim.studies.noise.study import measured
+from ebpo_sim.studies.noise.study import advantages
 from ebpo_sim.worlds import parse_world
 
 WORLDS = tuple(f"observed:{name}" for name in ("Qwen2.5-7B", "Qwen2.5-Math-1.5B", "Qwen2.5-Math-1.5B-Instruct/MATH"))
@@ -24,7 +25,8 @@ def placement() -> list[dict[str, Any]]:
     rows, rollouts = [], GROUP_SIZE * PROMPTS
     for text in WORLDS:
         for name, model in MODELS.items():
-            found = measured(REFERENCE, parse_world(text), GROUP_SIZE, model)
+            table = advantages(REFERENCE, parse_world(text), GROUP_SIZE, model)
+            found = noise(table, rule(parse_world(text), 32), model)
             rows.append({
                 "world": text, "scores": name, "rollouts": rollouts, "shared": found.nu_together / rollouts,
                 "apart": DATA_SET * found.nu_drawn / rollouts,
