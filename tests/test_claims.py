@@ -36,7 +36,7 @@ from ebpo_sim.claims import __main__ as program_of_claims
 from ebpo_sim.claims.__main__ import main
 from ebpo_sim.claims.base import MARGIN, Context, meaning
 from ebpo_sim.claims.family import search_worlds
-from ebpo_sim.claims.ledger import claims, markdown, rows
+from ebpo_sim.claims.ledger import markdown, rows
 from ebpo_sim.counts.exact import limit_risk
 from ebpo_sim.counts.updates import advantage_gap, raw_table
 from ebpo_sim.errors import InputError

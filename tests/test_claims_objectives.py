@@ -13,7 +13,6 @@ import pytest
 
 from ebpo_sim.claims import claims, default_context
 from ebpo_sim.claims.base import Context, Finding, meaning
-from ebpo_sim.claims.ledger import claims
 from ebpo_sim.claims.objective_policies import entropy, policies
 from ebpo_sim.methods.__main__ import main as methods
 from ebpo_sim.objectives import Clip
