@@ -21,6 +21,7 @@ from ebpo_sim.diagnose.diagnosis import Plan, as_json, as_rows, diagnose
 from ebpo_sim.diagnose.gathering import gather
 from ebpo_sim.diagnose.population import Population, populations
 from ebpo_sim.diagnose.ratios import selection
+from ebpo_sim.diagnose.runs import apart
 from ebpo_sim.errors import InputError, unknown_name
 from ebpo_sim.tables import Chunk, chunks, expand, peek
 
@@ -33,7 +34,7 @@ class Options:
         (), "log of rollouts or counts; several, or a folder, are read as one", nargs="+", metavar="FILE"
     )
     group_size: tuple[int, ...] = cli.option(
-        (), "G to evaluate (repeatable); the first is the one the recommendation is for",
+        (), "G to recommend for (the first); repeatable: beside the usual ones also these are evaluated",
         check=cli.check_group_size, metavar="G",
     )  # fmt: skip
     estimator: tuple[str, ...] = cli.option((), "registered estimator (repeatable)", metavar="NAME")
@@ -45,6 +46,7 @@ class Options:
         (), "override the columns found, as in reward=score,prompt=input; ROLE= leaves one out",
         metavar="ROLE=NAME,...",
     )  # fmt: skip
+    filtered: bool = cli.option(False, "the log holds only groups with different rewards (dynamic sampling)")
     quick: bool = cli.option(False, "fewer bootstrap draws, for a first look")
     seed: int = cli.seed_option("same seed, same bytes (default 0)")
     out: str = cli.out_option(default="results/diagnose")
@@ -56,7 +58,7 @@ def main(argv: Sequence[str]) -> None:
     args = cli.parse(Options, "python -m ebpo_sim.diagnose", __doc__, argv)
     plan = Plan(
         args.group_size, args.estimator, *((400, 40) if args.quick else (2000, 100)),
-        (args.by,) if args.by else ("cluster", "step"), args.seed,
+        (args.by,) if args.by else ("cluster", "step"), args.seed, args.filtered,
     )  # fmt: skip
     chosen = selection(plan.estimators)
     out = report.writable_folder(args.out)
@@ -79,9 +81,7 @@ def main(argv: Sequence[str]) -> None:
         report.say(content)
         return
     report.say(text.full(made[0]) if len(made) == 1 else text.overview(made))
-    report.say(
-        f"Files: {', '.join(str(out / n) for n in ('diagnosis.json', *(['ratios.csv'] if rows else []), *figures))}"
-    )
+    report.say(f"Files in {out}: {', '.join(('diagnosis.json', *(['ratios.csv'] if rows else []), *figures))}")
 
 
 def read(files: Sequence[str], given: Sequence[str] = ()) -> tuple[Columns, list[Population]]:
@@ -90,7 +90,7 @@ def read(files: Sequence[str], given: Sequence[str] = ()) -> tuple[Columns, list
     names, first = peek(paths[0])
     columns = detect(names, first, overrides(given), str(paths[0]))
     with _no_collector():
-        log = gather(_all(paths, columns), columns)
+        log = apart(gather(_all(paths, columns), columns))
     return columns, populations(log)
 
 
