@@ -10,13 +10,16 @@ from typing import Any
 import numpy as np
 
 from ebpo_sim.diagnose.advice import Advice, advise, of_filtered, of_parts, of_rewards
+from ebpo_sim.diagnose.answers import METHODS, Answers, answers
 from ebpo_sim.diagnose.breakdown import Part, by_cluster, by_step, cluster_gain
 from ebpo_sim.diagnose.intervals import MIXED, Components, Estimate, components, normal, proportion
 from ebpo_sim.diagnose.population import Population
 from ebpo_sim.diagnose.ratios import Table, ratios
 from ebpo_sim.diagnose.runs import Size, of_one_size
+from ebpo_sim.diagnose.settings import of_batches, of_history, of_noise, paste
 from ebpo_sim.diagnose.shape import Shape, advantage_gap, shape, zero_signal
 from ebpo_sim.diagnose.traps import Component, Kept, Silence, kept, parts, silence
+from ebpo_sim.labels import REFERENCE
 
 USUAL = (2, 4, 8, 16, 32)
 ASSUMED = 8  # the current G where the log does not show one
@@ -64,6 +67,8 @@ class Diagnosis:
     silence: Silence | None = None
     kept: Kept | None = None
     parts: tuple[Component, ...] = ()
+    answers: Answers | None = None
+    paste: tuple[str, ...] = ()
 
 
 def diagnose(population: Population, columns: str, plan: Plan, chosen: Sequence[str]) -> Diagnosis:
@@ -99,6 +104,12 @@ def diagnose(population: Population, columns: str, plan: Plan, chosen: Sequence[
     ends = (steps[0].found.icc, steps[-1].found.icc) if len(steps) > 1 else (None, None)
     advice = advise(table, found, current, population.prompts, zero.get(current, (None, ""))[0], gap, tuple(notes))
     rewards = parts(population)
+    told = None
+    if shaped is not None:
+        methods = plan.estimators or tuple(dict.fromkeys((*METHODS, advice.estimator or REFERENCE)))
+        told = answers(population, shaped, sizes, current, methods, plan.fits, plan.seed)
+        more = (*of_noise(told, current, advice.estimator or REFERENCE), *of_history(told.history))
+        advice = advice._replace(sentences=(*advice.sentences, *more, *of_batches(told, current)))
     advice = advice._replace(sentences=(*advice.sentences, *of_parts(gain, *ends), *of_rewards(rewards)))
     if quiet is not None and quiet.filtered:
         others = (s for s in advice.sentences if not s.startswith("Confidence"))
@@ -107,7 +118,8 @@ def diagnose(population: Population, columns: str, plan: Plan, chosen: Sequence[
         population.name, columns, population.prompts, population.groups, _sizes(population),
         population.successes is not None, found, _saturated(population), _length(population), sizes, current, zero,
         table, shaped, (population.rate, population.weight), tuple(clusters), gain, tuple(steps), tuple(notes),
-        advice, by_size, quiet, None, rewards,
+        advice, by_size, quiet, None, rewards, told,
+        paste(advice.estimator or REFERENCE, current, population.step is not None),
     )  # fmt: skip
 
 
@@ -186,6 +198,8 @@ def as_json(d: Diagnosis) -> dict[str, Any]:
         "zero_signal": {str(g): {"probability": plain(z), "basis": how} for g, (z, how) in d.zero.items()},
         "clusters": [_part(p) for p in d.clusters], "cluster_prior_gain": plain(d.cluster_gain),
         "steps": [_part(p) for p in d.steps], "restrictions": d.notes,
+        "answers": None if d.answers is None else _answers(d.answers),
+        "paste": d.paste,
         "sizes": [{f: plain(x) if isinstance(x, Estimate) else x for f, x in s._asdict().items()} for s in d.by_size],
         "silent_groups": None if d.silence is None else {**d.silence._asdict(), "filtered": d.silence.filtered},
         "kept": None if d.kept is None else {f: plain(e) for f, e in d.kept._asdict().items()},
@@ -195,6 +209,20 @@ def as_json(d: Diagnosis) -> dict[str, Any]:
             "ratio": plain(d.advice.ratio), "matching_group_size": plain(d.advice.matching_size),
             "text": d.advice.sentences,
         },
+    }  # fmt: skip
+
+
+def _answers(found: Answers) -> dict[str, Any]:
+    noise = [
+        {"group_size": n.group_size, "method": n.method,
+         **{f: {m: plain(e) for m, e in getattr(n, f).items()} for f in ("effective", "scale")}}
+        for n in found.noise
+    ]  # fmt: skip
+    past = found.history
+    return {
+        "budget": found.budget, "logged": found.logged, "noise": noise,
+        "batches": [b._asdict() for b in found.batches],
+        "history": past and {**past._asdict(), "ratio": {r: plain(e) for r, e in past.ratio.items()}},
     }  # fmt: skip
 
 

@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Sequence
 
 from ebpo_sim import labels, report
+from ebpo_sim.counts.noise import MODELS
 from ebpo_sim.diagnose.advice import of_filtered, span
 from ebpo_sim.diagnose.breakdown import Part
 from ebpo_sim.diagnose.diagnosis import Diagnosis
@@ -18,9 +19,15 @@ KEY = (
     "distribution) or the deconvolved prior (curves); model-free: rollouts held back. ±: half of the 95 % interval "
     "over prompts, whose ends are in ratios.csv."
 )
+NOISE = (
+    "Noise: gradient noise scale of as many rollouts, relative to GRPO's at the G recommended for; worth of a "
+    "rollout: GRPO's noise over the method's. The log has no score norms: equal (long answers, many right ones), "
+    "one_logit and softmax scores give the range. batches: of a step's generation under "
+    "dynamic sampling, mean (95 % worst)."
+)
 CAVEAT = (
     "The ratios are long-run values on prompts like these; a prior must first be learnt, and forget as fast as the "
-    "policy moves. Lower baseline error is not lower gradient variance (for one logit the best baseline is 1 - p)."
+    "policy moves. Lower baseline error is not lower gradient noise."
 )
 
 
@@ -33,6 +40,8 @@ def full(d: Diagnosis) -> str:
         lines += ["By reward", _by_reward(d), ""]
     if d.table.rows:
         lines += [_matrix(d), *wrapped(KEY), ""]
+    if d.answers is not None:
+        lines += [*_answers(d), ""]
     if d.clusters:
         lines += [f"By cluster, G = {d.current}", _parts("cluster", d.clusters)]
         if d.cluster_gain is not None:
@@ -45,6 +54,7 @@ def full(d: Diagnosis) -> str:
         lines += [f"During training, G = {d.current}", _parts("steps", d.steps), ""]
     lines += [line for note in d.notes for line in wrapped(f"Restriction: {note}.")]
     lines += ["", "RECOMMENDATION", *(line for s in d.advice.sentences for line in wrapped(s))]
+    lines += ["", *d.paste] if d.paste else []
     lines += ["", *wrapped(CAVEAT)] if d.table.rows else []
     return "\n".join(lines)
 
@@ -122,6 +132,33 @@ def near(e: Estimate | None) -> str:
         return f"{e.value:.3f}"
     half = f"{(e.high - e.low) / 2:.3f}".removeprefix("0")
     return f"{e.value:.3f}±{half}" if max(abs(e.value), e.high - e.low) < 100 else f"{e.value:.3g}"
+
+
+def _answers(d: Diagnosis) -> list[str]:
+    found = d.answers
+    assert found is not None
+    grpo = {n.group_size: n for n in found.noise if n.method == labels.REFERENCE}
+    models = [*MODELS]
+    headers = ("G", "prompts", "batches (95 %)", *(f"GRPO's noise, {m}" for m in models))
+    lines = [
+        (
+            str(b.group_size), str(b.prompts), f"{b.expected:.2f} ({b.worst})",
+            *(near(grpo[b.group_size].scale.get(m)) if b.group_size in grpo else "-" for m in models),
+        )
+        for b in found.batches
+    ]  # fmt: skip
+    made = [f"At {found.budget} rollouts a step{'' if found.logged else ' (assumed)'}"]
+    made.append(report.text_table(headers, lines, ["right"] * len(headers)))
+    errors = {r.estimator: r.best for r in d.table.rows if r.group_size == d.current}
+    here = [n for n in found.noise if n.group_size == d.current]
+    rows = [(n.method, near(errors.get(n.method)), *(near(n.effective.get(m)) for m in models)) for n in here]
+    headers = (f"at G = {d.current}", "error / GRPO's", *(f"worth, {m}" for m in models))
+    made += ["", report.text_table(headers, rows, ("left", *("right" for _ in headers[1:])))] if rows else []
+    past = found.history
+    if past is not None:
+        told = ", ".join(f"{name} {near(e)}" for name, e in past.ratio.items())
+        made += ["", *wrapped(f"History, replayed at G = {past.group_size}, error / group mean's: {told}.")]
+    return [*made, *wrapped(NOISE)]
 
 
 def _by_size(d: Diagnosis) -> str:
