@@ -19,6 +19,8 @@ from ebpo_sim.diagnose import diagnosis_plots, text
 from ebpo_sim.diagnose.columns import Columns, detect, overrides
 from ebpo_sim.diagnose.diagnosis import Plan, as_json, as_rows, diagnose
 from ebpo_sim.diagnose.gathering import gather
+from ebpo_sim.diagnose.libraries import convention_of
+from ebpo_sim.diagnose.page import diagnosis_page
 from ebpo_sim.diagnose.population import Population, populations
 from ebpo_sim.diagnose.ratios import selection
 from ebpo_sim.diagnose.runs import apart
@@ -47,6 +49,10 @@ class Options:
         metavar="ROLE=NAME,...",
     )  # fmt: skip
     filtered: bool = cli.option(False, "the log holds only groups with different rewards (dynamic sampling)")
+    library: str = cli.option(
+        "", 'whose "grpo" to compare with ours on these groups, as in trl or verl', metavar="NAME"
+    )
+    html: bool = cli.option(False, "write diagnosis.html as well: one file with advice, tables and pictures")
     quick: bool = cli.option(False, "fewer bootstrap draws, for a first look")
     seed: int = cli.seed_option("same seed, same bytes (default 0)")
     out: str = cli.out_option(default="results/diagnose")
@@ -58,9 +64,11 @@ def main(argv: Sequence[str]) -> None:
     args = cli.parse(Options, "python -m ebpo_sim.diagnose", __doc__, argv)
     plan = Plan(
         args.group_size, args.estimator, *((400, 40) if args.quick else (2000, 100)),
-        (args.by,) if args.by else ("cluster", "step"), args.seed, args.filtered,
+        (args.by,) if args.by else ("cluster", "step"), args.seed, args.filtered, args.library,
     )  # fmt: skip
     chosen = selection(plan.estimators)
+    if args.library:
+        convention_of(args.library)  # refused before any work
     out = report.writable_folder(args.out)
     columns, found = read(args.file, args.columns)
     if args.by and args.by not in columns.role:
@@ -76,12 +84,15 @@ def main(argv: Sequence[str]) -> None:
     )
     figures = diagnosis_plots.figures(made[0]) if len(made) == 1 else {}
     rows = [row for d in made for row in as_rows(d)]
-    report.write_files(out, {**({"ratios.csv": rows} if rows else {}), "diagnosis.json": content, **figures})
+    files = {**({"ratios.csv": rows} if rows else {}), "diagnosis.json": content, **figures}
+    page = diagnosis_page(made, {name: report.png(f) for name, f in figures.items()}) if args.html else b""
+    report.write_files(out, {**files, **({"diagnosis.html": page.decode()} if page else {})})
     if args.json:
         report.say(content)
         return
     report.say(text.full(made[0]) if len(made) == 1 else text.overview(made))
-    report.say(f"Files in {out}: {', '.join(('diagnosis.json', *(['ratios.csv'] if rows else []), *figures))}")
+    listed = ", ".join((*files, *(["diagnosis.html"] if page else [])))
+    report.say("\n".join(text.wrapped(f"Files in {out}: {listed}")))
 
 
 def read(files: Sequence[str], given: Sequence[str] = ()) -> tuple[Columns, list[Population]]:

@@ -13,6 +13,7 @@ from ebpo_sim.diagnose.advice import Advice, advise, of_filtered, of_parts, of_r
 from ebpo_sim.diagnose.answers import METHODS, Answers, answers
 from ebpo_sim.diagnose.breakdown import Part, by_cluster, by_step, cluster_gain
 from ebpo_sim.diagnose.intervals import MIXED, Components, Estimate, components, normal, proportion
+from ebpo_sim.diagnose.libraries import difference, sentence
 from ebpo_sim.diagnose.population import Population
 from ebpo_sim.diagnose.ratios import Table, ratios
 from ebpo_sim.diagnose.runs import Size, of_one_size
@@ -28,7 +29,8 @@ ASSUMED = 8  # the current G where the log does not show one
 @dataclass(frozen=True)
 class Plan:
     """What is asked for: group sizes beside the usual ones and estimators (empty: the default), bootstrap draws,
-    breakdowns, seed. filtered: the log holds only groups with different rewards."""
+    breakdowns, seed. library: whose "grpo" is compared with ours. filtered: the log holds only groups with
+    different rewards."""
 
     group_sizes: tuple[int, ...] = ()
     estimators: tuple[str, ...] = ()
@@ -37,6 +39,7 @@ class Plan:
     by: tuple[str, ...] = ("cluster", "step")
     seed: int = 0
     filtered: bool = False
+    library: str = ""
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,9 @@ def diagnose(population: Population, columns: str, plan: Plan, chosen: Sequence[
         more = (*of_noise(told, current, advice.estimator or REFERENCE), *of_history(told.history))
         advice = advice._replace(sentences=(*advice.sentences, *more, *of_batches(told, current)))
     advice = advice._replace(sentences=(*advice.sentences, *of_parts(gain, *ends), *of_rewards(rewards)))
+    if plan.library:
+        found_there = sentence(difference(population, plan.library))
+        advice = advice._replace(sentences=(*advice.sentences, found_there))
     if quiet is not None and quiet.filtered:
         others = (s for s in advice.sentences if not s.startswith("Confidence"))
         advice = advice._replace(certain=False, sentences=(of_filtered(quiet), *others))

@@ -33,7 +33,12 @@ CAVEAT = (
 
 def full(d: Diagnosis) -> str:
     """The whole report of one model."""
-    lines = [*wrapped(f"{d.name or 'diagnosis'}: {d.columns}"), "", *_described(d), ""]
+    lines = [
+        *wrapped(f"{d.name or 'diagnosis'}: {d.columns}"),
+        "",
+        *(f"{name:<28}{value}" for name, value in described(d)),
+        "",
+    ]
     if d.by_size:
         lines += ["By group size", _by_size(d), ""]
     if d.parts:
@@ -93,7 +98,8 @@ def overview(found: Sequence[Diagnosis]) -> str:
     return "\n".join([report.text_table(headers, lines, align), *said])
 
 
-def _described(d: Diagnosis) -> list[str]:
+def described(d: Diagnosis) -> list[tuple[str, str]]:
+    """What was estimated: (name, value with its interval)."""
     sizes = f"{d.sizes[0]}" if d.sizes[0] == d.sizes[1] else f"{d.sizes[0]} to {d.sizes[1]} (median {d.sizes[2]})"
     visits = f", {d.groups} groups" if d.groups != d.prompts else ""
     c = d.components
@@ -116,7 +122,7 @@ def _described(d: Diagnosis) -> list[str]:
         rows.append(("always rewarded", span(d.saturated[1])))
     if d.length is not None:
         rows.append(("length", span(d.length)))
-    return [f"{name:<28}{value}" for name, value in rows]
+    return rows
 
 
 def wrapped(text: str) -> list[str]:
