@@ -52,6 +52,7 @@ def test_a_filtered_log_is_not_believed(tmp_path: Path) -> None:
     assert left.silence is not None and left.silence.filtered and left.silence.silent == 0
     assert not left.advice.certain and "--filtered" in left.advice.sentences[0]
     assert not any("Confidence: high" in s for s in left.advice.sentences)
+    assert whole.paste and not left.paste
 
 
 def test_the_test_of_silence_is_the_binomial(tmp_path: Path) -> None:

@@ -117,7 +117,10 @@ def diagnose(population: Population, columns: str, plan: Plan, chosen: Sequence[
     if plan.library:
         found_there = sentence(difference(population, plan.library))
         advice = advice._replace(sentences=(*advice.sentences, found_there))
+    pasted = advice.estimator if advice.verdict.startswith("shrink") else REFERENCE  # nothing new where it is undecided
+    lines = paste(pasted, current, population.step is not None)
     if quiet is not None and quiet.filtered:
+        lines = ()
         others = (s for s in advice.sentences if not s.startswith("Confidence"))
         advice = advice._replace(certain=False, sentences=(of_filtered(quiet), *others))
     return Diagnosis(
@@ -125,7 +128,7 @@ def diagnose(population: Population, columns: str, plan: Plan, chosen: Sequence[
         population.successes is not None, found, _saturated(population), _length(population), sizes, current, zero,
         table, shaped, (population.rate, population.weight), tuple(clusters), gain, tuple(steps), tuple(notes),
         advice, by_size, quiet, None, rewards, told,
-        paste(advice.estimator or REFERENCE, current, population.step is not None),
+        lines,
     )  # fmt: skip
 
 
