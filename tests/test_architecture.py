@@ -60,7 +60,7 @@ MAY_IMPORT = {  # room -> the rooms it may import; what is not listed may not
     "plots": set(),
     "bench": PLAIN | PARTS | SHELL | SIMULATION | {"timing"},
     "claims": PLAIN | PARTS | SHELL | SIMULATION | {"bias", "studies"},
-    "diagnose": PLAIN | PARTS | SHELL | {"worlds", "counts"},
+    "diagnose": PLAIN | PARTS | SHELL | {"worlds", "counts", "studies"},
     "integrations": PLAIN | PARTS | {"report", "rungs", "methods", "plugins"},
     "__init__": PLAIN | PARTS,
     **{f"{name}_study": {"cli", "studies"}

@@ -19,6 +19,7 @@ from ebpo_sim.diagnose.__main__ import main, read
 from ebpo_sim.diagnose.columns import detect, overrides
 from ebpo_sim.diagnose.gathering import Log, gather
 from ebpo_sim.diagnose.population import Population, populations
+from ebpo_sim.diagnose.runs import of_one_size
 from ebpo_sim.errors import InputError
 
 ROWS = [("a", 1.0), ("b", 0.0), ("a", 0.0), ("b", 0.0), ("c", 1.0), ("c", 1.0), ("a", 1.0), ("b", 1.0), ("c", 1.0)]
@@ -109,7 +110,8 @@ def test_trl_tables_are_read_as_written(tmp_path: Path) -> None:
     assert columns.rewards == ("accuracy", "format")
     assert population.n.tolist() == [3, 2]
     np.testing.assert_allclose(population.rate, [2.5 / 3, 0.25])
-    assert {note.split(" ")[0] for note in population.notes} >= {"1", "the", "groups"}
+    assert {note.split(" ")[0] for note in population.notes} >= {"1", "the"}
+    assert population.flat_R.tolist() == [[False, False], [True, False]]
     assert only(path, ["reward=accuracy"]).rate.tolist() == [2 / 3, 0.0]
 
 
@@ -277,7 +279,8 @@ def test_parquet_without_its_library_names_the_extra(tmp_path: Path, monkeypatch
 def test_mixed_sizes_single_rollouts_and_missing_rewards_are_said(tmp_path: Path) -> None:
     """Guards restrictions: what is left out, and what estimates then rest on, is stated."""
     rows = [("a", 1), ("a", 0), ("b", 1), ("b", 0), ("b", 0), ("c", 1), ("d", ""), ("d", 1), ("d", 0)]
-    notes = only(put(tmp_path / "r.csv", csv_text(rows, "prompt_id,reward"))).notes
+    population = only(put(tmp_path / "r.csv", csv_text(rows, "prompt_id,reward")))
+    notes = (*population.notes, of_one_size(population, 0)[2])
     assert any("1 of 4 groups have one rollout" in n for n in notes)
     assert any("1 of 9 rows have no reward" in n for n in notes)
     assert any("2 to 3 rollouts" in n for n in notes)

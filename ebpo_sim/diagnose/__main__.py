@@ -19,8 +19,11 @@ from ebpo_sim.diagnose import diagnosis_plots, text
 from ebpo_sim.diagnose.columns import Columns, detect, overrides
 from ebpo_sim.diagnose.diagnosis import Plan, as_json, as_rows, diagnose
 from ebpo_sim.diagnose.gathering import gather
+from ebpo_sim.diagnose.libraries import convention_of
+from ebpo_sim.diagnose.page import diagnosis_page
 from ebpo_sim.diagnose.population import Population, populations
 from ebpo_sim.diagnose.ratios import selection
+from ebpo_sim.diagnose.runs import apart
 from ebpo_sim.errors import InputError, unknown_name
 from ebpo_sim.tables import Chunk, chunks, expand, peek
 
@@ -33,7 +36,7 @@ class Options:
         (), "log of rollouts or counts; several, or a folder, are read as one", nargs="+", metavar="FILE"
     )
     group_size: tuple[int, ...] = cli.option(
-        (), "G to evaluate (repeatable); the first is the one the recommendation is for",
+        (), "G to recommend for (the first); repeatable: beside the usual ones also these are evaluated",
         check=cli.check_group_size, metavar="G",
     )  # fmt: skip
     estimator: tuple[str, ...] = cli.option((), "registered estimator (repeatable)", metavar="NAME")
@@ -45,6 +48,11 @@ class Options:
         (), "override the columns found, as in reward=score,prompt=input; ROLE= leaves one out",
         metavar="ROLE=NAME,...",
     )  # fmt: skip
+    filtered: bool = cli.option(False, "the log holds only groups with different rewards (dynamic sampling)")
+    library: str = cli.option(
+        "", 'whose "grpo" to compare with ours on these groups, as in trl or verl', metavar="NAME"
+    )
+    html: bool = cli.option(False, "write diagnosis.html as well: one file with advice, tables and pictures")
     quick: bool = cli.option(False, "fewer bootstrap draws, for a first look")
     seed: int = cli.seed_option("same seed, same bytes (default 0)")
     out: str = cli.out_option(default="results/diagnose")
@@ -56,9 +64,11 @@ def main(argv: Sequence[str]) -> None:
     args = cli.parse(Options, "python -m ebpo_sim.diagnose", __doc__, argv)
     plan = Plan(
         args.group_size, args.estimator, *((400, 40) if args.quick else (2000, 100)),
-        (args.by,) if args.by else ("cluster", "step"), args.seed,
+        (args.by,) if args.by else ("cluster", "step"), args.seed, args.filtered, args.library,
     )  # fmt: skip
     chosen = selection(plan.estimators)
+    if args.library:
+        convention_of(args.library)  # refused before any work
     out = report.writable_folder(args.out)
     columns, found = read(args.file, args.columns)
     if args.by and args.by not in columns.role:
@@ -74,14 +84,15 @@ def main(argv: Sequence[str]) -> None:
     )
     figures = diagnosis_plots.figures(made[0]) if len(made) == 1 else {}
     rows = [row for d in made for row in as_rows(d)]
-    report.write_files(out, {**({"ratios.csv": rows} if rows else {}), "diagnosis.json": content, **figures})
+    files = {**({"ratios.csv": rows} if rows else {}), "diagnosis.json": content, **figures}
+    page = diagnosis_page(made, {name: report.png(f) for name, f in figures.items()}) if args.html else b""
+    report.write_files(out, {**files, **({"diagnosis.html": page.decode()} if page else {})})
     if args.json:
         report.say(content)
         return
     report.say(text.full(made[0]) if len(made) == 1 else text.overview(made))
-    report.say(
-        f"Files: {', '.join(str(out / n) for n in ('diagnosis.json', *(['ratios.csv'] if rows else []), *figures))}"
-    )
+    listed = ", ".join((*files, *(["diagnosis.html"] if page else [])))
+    report.say("\n".join(text.wrapped(f"Files in {out}: {listed}")))
 
 
 def read(files: Sequence[str], given: Sequence[str] = ()) -> tuple[Columns, list[Population]]:
@@ -90,7 +101,7 @@ def read(files: Sequence[str], given: Sequence[str] = ()) -> tuple[Columns, list
     names, first = peek(paths[0])
     columns = detect(names, first, overrides(given), str(paths[0]))
     with _no_collector():
-        log = gather(_all(paths, columns), columns)
+        log = apart(gather(_all(paths, columns), columns))
     return columns, populations(log)
 
 

@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple
 from ebpo_sim import labels
 from ebpo_sim.diagnose.intervals import Components, Estimate
 from ebpo_sim.diagnose.ratios import Ratio, Table
+from ebpo_sim.diagnose.traps import Component, Silence
 from ebpo_sim.estimators import needs_prior
 from ebpo_sim.numbers import formulas
 
@@ -86,6 +87,35 @@ def of_parts(gain: Estimate | None, first: Estimate | None, last: Estimate | Non
     return tuple(said)
 
 
+def of_filtered(found: Silence | None) -> str:
+    """Why a log that was filtered decides nothing; `found`: how it was noticed, None where the user stated it."""
+    ask = "diagnose the log from before the filter"
+    if found is None:
+        return (
+            "Confidence: none. Of groups kept because their rewards differ the pass rates of their own prompts can be "
+            "known. How many prompts are never or always solved cannot, so neither can the mean, the ICC, the silent "
+            f"groups at any G, nor any rule's error: {ask}."
+        )
+    silent = f"{found.silent or 'no'} silent group{'s' if found.silent > 1 else ''}"
+    return (
+        f"Confidence: none. This log looks filtered (dynamic sampling): {silent} of {found.groups}, where even the "
+        f"prior fitted to it expects {found.expected:.1%} (P = {found.probability:.0e}). All estimates assume that "
+        f"every group was logged: {ask}, or state --filtered for what the kept groups can tell."
+    )
+
+
+def of_rewards(found: tuple[Component, ...]) -> tuple[str, ...]:
+    """Groups whose whole gradient comes from the lesser rewards, where they are many."""
+    if not found or found[0].others.value < WORTH:
+        return ()
+    main, others = found[0], ", ".join(c.name for c in found[1:])
+    return (
+        f"Rewards: {span(main.silent, 100, ' %')} of the groups are silent in {main.name}; "
+        f"{span(main.others, 100, ' %')} of all groups get their whole gradient from {others}, which a group's own std "
+        "scales up to full size. Subtract the baseline of each reward apart, or use one scale for the batch.",
+    )
+
+
 def span(e: Estimate | None, scale: float = 1.0, unit: str = "") -> str:
     """`0.745 [0.739, 0.752]`, to the interval's leading digits."""
     if e is None or not math.isfinite(e.value):
@@ -150,14 +180,15 @@ def _what(verdict: Verdict, row: Ratio, ratio: Estimate, g: int) -> str:
 
 
 def _sure(verdict: Verdict, certain: bool, row: Ratio, prompts: int, notes: tuple[str, ...]) -> str:
-    source = "rollouts held back (no model)" if row.split is not None else row.basis
+    source = "rollouts held back (no model)" if row.model_free else row.basis
+    over = row.held if row.model_free else prompts
     if row.best is None or row.best.low is None:
         return "Confidence: none, too few groups have different rewards for an interval."
     said = "Confidence: high" if certain else "Confidence: low"
     if certain and (prompts < FEW or any("depend on the rewards" in n for n in notes)):
         said = "Confidence: moderate"
     side = f"one side of {1 - WORTH:g}" if certain else f"both sides of {1 - WORTH:g}"
-    said += f". The 95 % interval over {prompts} prompts, from {source}, lies on {side}, where the gain starts to pay."
+    said += f". The 95 % interval over {over} prompts, from {source}, lies on {side}, where the gain starts to pay."
     if prompts < FEW:
         said += f" Below {FEW} prompts intervals are rough."
     return said

@@ -9,12 +9,18 @@ from typing import Any
 
 import numpy as np
 
-from ebpo_sim.diagnose.advice import Advice, advise, of_parts
+from ebpo_sim.diagnose.advice import Advice, advise, of_filtered, of_parts, of_rewards
+from ebpo_sim.diagnose.answers import METHODS, Answers, answers
 from ebpo_sim.diagnose.breakdown import Part, by_cluster, by_step, cluster_gain
 from ebpo_sim.diagnose.intervals import MIXED, Components, Estimate, components, normal, proportion
+from ebpo_sim.diagnose.libraries import difference, sentence
 from ebpo_sim.diagnose.population import Population
 from ebpo_sim.diagnose.ratios import Table, ratios
+from ebpo_sim.diagnose.runs import Size, of_one_size
+from ebpo_sim.diagnose.settings import of_batches, of_history, of_noise, paste
 from ebpo_sim.diagnose.shape import Shape, advantage_gap, shape, zero_signal
+from ebpo_sim.diagnose.traps import Component, Kept, Silence, kept, parts, silence
+from ebpo_sim.labels import REFERENCE
 
 USUAL = (2, 4, 8, 16, 32)
 ASSUMED = 8  # the current G where the log does not show one
@@ -22,7 +28,9 @@ ASSUMED = 8  # the current G where the log does not show one
 
 @dataclass(frozen=True)
 class Plan:
-    """What is asked for: group sizes and estimators (empty: the default), bootstrap draws, breakdowns, seed."""
+    """What is asked for: group sizes beside the usual ones and estimators (empty: the default), bootstrap draws,
+    breakdowns, seed. library: whose "grpo" is compared with ours. filtered: the log holds only groups with
+    different rewards."""
 
     group_sizes: tuple[int, ...] = ()
     estimators: tuple[str, ...] = ()
@@ -30,6 +38,8 @@ class Plan:
     fits: int = 100
     by: tuple[str, ...] = ("cluster", "step")
     seed: int = 0
+    filtered: bool = False
+    library: str = ""
 
 
 @dataclass(frozen=True)
@@ -56,15 +66,22 @@ class Diagnosis:
     steps: tuple[Part, ...]
     notes: tuple[str, ...]
     advice: Advice
+    by_size: tuple[Size, ...] = ()
+    silence: Silence | None = None
+    kept: Kept | None = None
+    parts: tuple[Component, ...] = ()
+    answers: Answers | None = None
+    paste: tuple[str, ...] = ()
 
 
 def diagnose(population: Population, columns: str, plan: Plan, chosen: Sequence[str]) -> Diagnosis:
     """The diagnosis of a population with at least two prompts of at least two rollouts."""
-    notes = list(population.notes)
+    population, by_size, pooled = of_one_size(population, plan.seed)
+    notes = [*population.notes, *([pooled] if pooled else [])]
     current, said = _current(population, plan)
     if said:
         notes.append(said)
-    sizes = plan.group_sizes or tuple(sorted({*USUAL, current}))
+    sizes = tuple(sorted({*USUAL, current, *plan.group_sizes}))
     found = components(population, plan.draws, plan.seed)
     if found.icc.low is None and found.within.value > 0:
         notes.append(f"fewer than {MIXED} groups have different rewards: no intervals, log more prompts")
@@ -77,6 +94,10 @@ def diagnose(population: Population, columns: str, plan: Plan, chosen: Sequence[
         )
     counts, alone = population.counts, population.independent
     shaped = None if counts is None or not found.within.value > 0 else shape(counts, plan.fits, plan.seed, alone)
+    quiet = None if counts is None or shaped is None or plan.filtered else silence(counts, shaped, alone)
+    seen = kept(counts, plan.fits, plan.seed, alone) if counts is not None and plan.filtered else None
+    if plan.filtered:
+        return _of_kept(population, columns, found, seen, by_size, notes, current)
     table = ratios(population, found, shaped, sizes, chosen, plan.draws, plan.seed)
     zero = {g: z for g in sizes if (z := zero_signal(counts, shaped, g, alone)) is not None}
     gap = [] if shaped is None else advantage_gap(shaped.prior, current)
@@ -85,14 +106,51 @@ def diagnose(population: Population, columns: str, plan: Plan, chosen: Sequence[
     gain = cluster_gain(found, clusters, current)
     ends = (steps[0].found.icc, steps[-1].found.icc) if len(steps) > 1 else (None, None)
     advice = advise(table, found, current, population.prompts, zero.get(current, (None, ""))[0], gap, tuple(notes))
-    n = population.n
+    rewards = parts(population)
+    told = None
+    if shaped is not None:
+        methods = plan.estimators or tuple(dict.fromkeys((*METHODS, advice.estimator or REFERENCE)))
+        told = answers(population, shaped, sizes, current, methods, plan.fits, plan.seed)
+        more = (*of_noise(told, current, advice.estimator or REFERENCE), *of_history(told.history))
+        advice = advice._replace(sentences=(*advice.sentences, *more, *of_batches(told, current)))
+    advice = advice._replace(sentences=(*advice.sentences, *of_parts(gain, *ends), *of_rewards(rewards)))
+    if plan.library:
+        found_there = sentence(difference(population, plan.library))
+        advice = advice._replace(sentences=(*advice.sentences, found_there))
+    pasted = advice.estimator if advice.verdict.startswith("shrink") else REFERENCE  # nothing new where it is undecided
+    lines = paste(pasted, current, population.step is not None)
+    if quiet is not None and quiet.filtered:
+        lines = ()
+        others = (s for s in advice.sentences if not s.startswith("Confidence"))
+        advice = advice._replace(certain=False, sentences=(of_filtered(quiet), *others))
     return Diagnosis(
-        population.name, columns, population.prompts, population.groups,
-        (int(n.min()), int(n.max()), median(n, population.weight)),
+        population.name, columns, population.prompts, population.groups, _sizes(population),
         population.successes is not None, found, _saturated(population), _length(population), sizes, current, zero,
         table, shaped, (population.rate, population.weight), tuple(clusters), gain, tuple(steps), tuple(notes),
-        advice._replace(sentences=(*advice.sentences, *of_parts(gain, *ends))),
+        advice, by_size, quiet, None, rewards, told,
+        lines,
     )  # fmt: skip
+
+
+def _of_kept(
+    population: Population, columns: str, found: Components, seen: Kept | None, by_size: tuple[Size, ...],
+    notes: list[str], current: int,
+) -> Diagnosis:  # fmt: skip
+    """What kept groups alone can tell: nothing of the moments of all groups, nor of errors over them."""
+    none = Estimate(math.nan, None, None)
+    advice = Advice("undecided", "", None, None, False, (of_filtered(None),))
+    hidden = Components(none, none, none, none, found.replicates[:0])
+    return Diagnosis(
+        population.name, columns, population.prompts, population.groups, _sizes(population),
+        population.successes is not None, hidden, _saturated(population), _length(population), (), current, {},
+        Table((), {}), None, (population.rate, population.weight), (), None, (), tuple(notes), advice, by_size, None,
+        seen, parts(population),
+    )  # fmt: skip
+
+
+def _sizes(population: Population) -> tuple[int, int, int]:
+    n = population.n
+    return int(n.min()), int(n.max()), median(n, population.weight)
 
 
 def median(n: np.ndarray, weight: np.ndarray) -> int:
@@ -107,8 +165,8 @@ def _current(population: Population, plan: Plan) -> tuple[int, str]:
     if plan.group_sizes:
         return plan.group_sizes[0], ""
     if population.step is not None:
-        sizes, how_often = np.unique(population.n, return_counts=True)
-        return int(sizes[np.argmax(how_often)]), ""
+        sizes, inverse = np.unique(population.n, return_inverse=True)
+        return int(sizes[np.argmax(np.bincount(inverse, population.n * population.weight))]), ""
     return (
         ASSUMED,
         f"the log has no training steps, so the recommendation is for G = {ASSUMED}: --group-size changes it",
@@ -149,11 +207,31 @@ def as_json(d: Diagnosis) -> dict[str, Any]:
         "zero_signal": {str(g): {"probability": plain(z), "basis": how} for g, (z, how) in d.zero.items()},
         "clusters": [_part(p) for p in d.clusters], "cluster_prior_gain": plain(d.cluster_gain),
         "steps": [_part(p) for p in d.steps], "restrictions": d.notes,
+        "answers": None if d.answers is None else _answers(d.answers),
+        "paste": d.paste,
+        "sizes": [{f: plain(x) if isinstance(x, Estimate) else x for f, x in s._asdict().items()} for s in d.by_size],
+        "silent_groups": None if d.silence is None else {**d.silence._asdict(), "filtered": d.silence.filtered},
+        "kept": None if d.kept is None else {f: plain(e) for f, e in d.kept._asdict().items()},
+        "reward_columns": [{"name": c.name, "silent": plain(c.silent), "others": plain(c.others)} for c in d.parts],
         "recommendation": {
             "verdict": d.advice.verdict, "estimator": d.advice.estimator, "certain": d.advice.certain,
             "ratio": plain(d.advice.ratio), "matching_group_size": plain(d.advice.matching_size),
             "text": d.advice.sentences,
         },
+    }  # fmt: skip
+
+
+def _answers(found: Answers) -> dict[str, Any]:
+    noise = [
+        {"group_size": n.group_size, "method": n.method,
+         **{f: {m: plain(e) for m, e in getattr(n, f).items()} for f in ("effective", "scale")}}
+        for n in found.noise
+    ]  # fmt: skip
+    past = found.history
+    return {
+        "budget": found.budget, "logged": found.logged, "noise": noise,
+        "batches": [b._asdict() for b in found.batches],
+        "history": past and {**past._asdict(), "ratio": {r: plain(e) for r, e in past.ratio.items()}},
     }  # fmt: skip
 
 

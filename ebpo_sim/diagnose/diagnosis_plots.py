@@ -69,7 +69,7 @@ def ratio_vs_group_size(d: Diagnosis) -> Figure:
         known = [(r.group_size, r.long_run) for r in rows if r.long_run is not None]
         if known:
             size = np.array([g for g, _ in known], dtype=float)
-            axis.plot(size, [e.value for _, e in known], color=colour, lw=1.6, label=name)
+            axis.plot(size, [e.value for _, e in known], "o-", color=colour, ms=3, lw=1.6, label=name)
             low, high = zip(*(_ends(e) for _, e in known), strict=True)
             axis.fill_between(size, low, high, color=colour, alpha=0.18, lw=0)
             top = max(top, max(e.value for _, e in known))

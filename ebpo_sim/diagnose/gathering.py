@@ -27,16 +27,19 @@ PENDING = 2_000_000  # partial groups that may wait before they are merged
 
 
 class Stratum(NamedTuple):
-    """What distinguishes groups besides the prompt; empty text or None where the log has no such column."""
+    """What distinguishes groups besides the prompt; empty text or None where the log has no such column. run: the file,
+    until `runs.apart` has seen whether files repeat each other's groups."""
 
     model: str
     cluster: str
     step: float | None
+    run: str = ""
 
 
 class Partial(NamedTuple):
     """Groups, or parts of them: rollouts, mean, sum of squared deviations, least and greatest reward, multiplicity,
-    summed lengths; `key` says whose part it is."""
+    summed lengths, and each reward column's least and greatest (none where there is one column, which is the reward);
+    `key` says whose part it is."""
 
     key: Ints
     n: Array
@@ -46,6 +49,8 @@ class Partial(NamedTuple):
     high: Array
     weight: Array
     length: Array
+    least_R: Array
+    most_R: Array
 
 
 class Log(NamedTuple):
@@ -126,7 +131,7 @@ def merged(parts: Sequence[Partial]) -> Partial:
     if np.any(whole.key[1:] < whole.key[:-1]):
         order = np.argsort(whole.key, kind="stable")
         whole = Partial(whole.key[order], *(x[order] for x in whole[1:]))
-    key, n, mean, m2, low, high, _, length = whole
+    key, n, mean, m2, low, high, _, length, least_R, most_R = whole
     start = np.flatnonzero(np.diff(key, prepend=-1))
     each = np.diff(start, append=len(key))
     total = np.add.reduceat(n, start)
@@ -134,7 +139,10 @@ def merged(parts: Sequence[Partial]) -> Partial:
     centre = np.where(low == high, low, np.add.reduceat(n * mean, start) / total)
     spread = np.add.reduceat(m2 + n * (mean - np.repeat(centre, each)) ** 2, start)
     spread = np.where(low == high, 0.0, spread)  # equal rewards have no spread, whatever rounding says
-    return Partial(key[start], total, centre, spread, low, high, np.ones(len(start)), np.add.reduceat(length, start))
+    return Partial(
+        key[start], total, centre, spread, low, high, np.ones(len(start)), np.add.reduceat(length, start),
+        np.minimum.reduceat(least_R, start), np.maximum.reduceat(most_R, start),
+    )  # fmt: skip
 
 
 def _joined(parts: Sequence[Partial]) -> Partial:
@@ -147,8 +155,8 @@ def _strata(chunk: Chunk, columns: Columns, strata: dict[Stratum, int]) -> Ints:
     role = columns.role
     local = [(_Coder(), name) for r in ("model", "benchmark", "cluster", "step") if (name := role.get(r))]
     if not local:
-        strata.setdefault(Stratum("", "", None), 0)
-        return np.zeros(chunk.size, dtype=np.int64)
+        place = strata.setdefault(Stratum("", "", None, chunk.path), len(strata))
+        return np.full(chunk.size, place, dtype=np.int64)
     coded = np.stack([coder.codes(chunk.columns[name]) for coder, name in local])
     combined = np.zeros(chunk.size, dtype=np.int64)
     for codes in coded:
@@ -169,7 +177,7 @@ def _strata(chunk: Chunk, columns: Columns, strata: dict[Stratum, int]) -> Ints:
             if step is None or not abs(step) <= LARGEST:
                 said = repr(value("step"))[:80]
                 raise InputError(f"{chunk.path}, row {chunk.row + row}: step must be a number, got {said}")
-        stratum = Stratum(model, str(value("cluster")) if "cluster" in role else "", step)
+        stratum = Stratum(model, str(value("cluster")) if "cluster" in role else "", step, chunk.path)
         place_of[place] = strata.setdefault(stratum, len(strata))
     if len(strata) >= 1 << SHIFT:
         raise InputError(f"{len(strata)} combinations of model, cluster and step: --columns cluster= leaves one out")
@@ -179,19 +187,19 @@ def _strata(chunk: Chunk, columns: Columns, strata: dict[Stratum, int]) -> Ints:
 def _rollouts(chunk: Chunk, columns: Columns, prompts: _Coder, stratum: Ints) -> tuple[Partial, int]:
     """The chunk's groups, and how many of its rows have no reward."""
     if columns.kind != "rollouts":
-        return _NOTHING, 0
-    total, known = np.zeros(chunk.size), np.zeros(chunk.size, dtype=bool)
-    for name in columns.rewards:  # TRL: a function that does not apply to a row leaves it empty
-        values = numbers(chunk, name, "reward")
-        known |= ~np.isnan(values)
-        total += np.where(np.isnan(values), 0.0, values)
+        return _nothing(columns), 0
+    found_R = np.stack([numbers(chunk, name, "reward") for name in columns.rewards], axis=1)
+    known = ~np.isnan(found_R).all(axis=1)  # TRL: a function that does not apply to a row leaves it empty
+    found_R = np.where(np.isnan(found_R), 0.0, found_R)
+    total = found_R.sum(axis=1)
     key = (prompts.codes(present(chunk, columns.role["prompt"])) << SHIFT) | stratum
     length = numbers(chunk, columns.role["length"], "length") if "length" in columns.role else np.zeros(chunk.size)
     key, x, length = key[known], total[known], length[known]
     if not len(key):
-        return _NOTHING, chunk.size
+        return _nothing(columns), chunk.size
     one = np.ones(len(key))
-    return merged([Partial(key, one, x, 0 * one, x, x, one, length)]), int(chunk.size - known.sum())
+    parts_R = found_R[known][:, len(columns.rewards) == 1 :]
+    return merged([Partial(key, one, x, 0 * one, x, x, one, length, parts_R, parts_R)]), int(chunk.size - known.sum())
 
 
 def _prompts(chunk: Chunk, columns: Columns, prompts: _Coder, stratum: Ints) -> Partial:
@@ -220,7 +228,9 @@ def _prompts(chunk: Chunk, columns: Columns, prompts: _Coder, stratum: Ints) -> 
         prompts.table.update({("row", int(c)): int(c) for c in code})
     mean = s / n
     low, high = (s == n).astype(np.float64), (s > 0).astype(np.float64)
-    return Partial((code << SHIFT) | stratum, n, mean, s * (n - s) / n, low, high, weight, np.zeros(chunk.size))
+    none_R = np.zeros((chunk.size, 0))
+    key = (code << SHIFT) | stratum
+    return Partial(key, n, mean, s * (n - s) / n, low, high, weight, np.zeros(chunk.size), none_R, none_R)
 
 
 def _refuse_duplicates(key: Ints, prompts: _Coder, columns: Columns) -> None:
@@ -235,4 +245,7 @@ def _refuse_duplicates(key: Ints, prompts: _Coder, columns: Columns) -> None:
         )
 
 
-_NOTHING = Partial(np.zeros(0, dtype=np.int64), *(np.zeros(0) for _ in range(7)))
+def _nothing(columns: Columns) -> Partial:
+    parts_R = np.zeros((0, len(columns.rewards) if len(columns.rewards) > 1 else 0))
+    none = np.zeros(0)
+    return Partial(none.astype(np.int64), none, none, none, none, none, none, none, parts_R, parts_R)

@@ -38,6 +38,7 @@ class Population:
     flat: all rewards equal. successes: of n, or None where rewards take more than two values; two values other than
     0 and 1 are mapped to them, which leaves every ratio as it is. unit: rewards lie in [0, 1]. prompt: ids, equal for
     visits of one prompt. length: mean length of the rollouts. length, step, cluster: None where the log has none.
+    flat_R: each reward column's values all equal, for several columns, `rewards`.
     notes: restrictions.
     """
 
@@ -55,6 +56,8 @@ class Population:
     cluster: Ints | None
     cluster_names: tuple[str, ...]
     notes: tuple[str, ...]
+    flat_R: NDArray[np.bool_]
+    rewards: tuple[str, ...]
 
     @property
     def groups(self) -> int:
@@ -74,7 +77,7 @@ class Population:
 
     def select(self, keep: NDArray[np.bool_]) -> Population:
         """The groups where `keep` is True."""
-        parts = {f: getattr(self, f)[keep] for f in ("n", "rate", "within", "weight", "flat", "prompt")}
+        parts = {f: getattr(self, f)[keep] for f in ("n", "rate", "within", "weight", "flat", "prompt", "flat_R")}
         for name in ("successes", "length", "step", "cluster"):
             array = getattr(self, name)
             parts[name] = None if array is None else array[keep]
@@ -142,12 +145,6 @@ def _population(log: Log, name: str, mine: NDArray[np.bool_]) -> Population:
     if len(log.columns.rewards) > 1:
         notes.append(f"the reward is the plain sum of {', '.join(log.columns.rewards)}")
     n, mean, m2, low, high, weight = (x[several] for x in (g.n, g.mean, g.m2, g.low, g.high, g.weight))
-    sizes = np.unique(n)
-    if len(sizes) > 1:
-        notes.append(
-            f"groups have {sizes[0]:.0f} to {sizes[-1]:.0f} rollouts; every group counts once, and estimates are "
-            "unbiased only if the number of rollouts did not depend on the rewards"
-        )
     successes = None
     least, most = float(low.min(initial=np.inf)), float(high.max(initial=-np.inf))
     if 0 < most - least < 1 / LARGEST:
@@ -178,7 +175,7 @@ def _population(log: Log, name: str, mine: NDArray[np.bool_]) -> Population:
         g.length[several] / n if "length" in log.columns.role else None,
         np.array([np.nan if s.step is None else s.step for s in strata])[stratum] if has_step else None,
         place[stratum] if has_cluster else None,
-        tuple(map(_shown, clusters)), tuple(notes),
+        tuple(map(_shown, clusters)), tuple(notes), (g.least_R == g.most_R)[several], log.columns.rewards,
     )  # fmt: skip
 
 

@@ -15,13 +15,15 @@ from ebpo_sim.diagnose.shape import Shape, curved_ratio
 from ebpo_sim.diagnose.splits import Splits, split
 from ebpo_sim.estimators import Baseline, Estimator, make, names, needs_prior
 
+ENOUGH = 0.5  # share of the prompts from which on the model-free ratio is preferred
 ACROSS = 9  # points of the ICC's interval at which a ratio is evaluated: its extremes are the ratio's interval
 
 
 class Ratio(NamedTuple):
     """One cell. long_run: from the variance components (lines) or the deconvolved prior (curves). split: model-free.
 
-    same_as: the first estimator in the table with the same baseline. why: what is missing, and the reason.
+    same_as: the first estimator in the table with the same baseline. why: what is missing, and the reason. held:
+    prompts that the split rests on; share: of all prompts.
     """
 
     group_size: int
@@ -32,11 +34,18 @@ class Ratio(NamedTuple):
     split: Estimate | None
     basis: str
     why: str
+    held: int = 0
+    share: float = 0.0
+
+    @property
+    def model_free(self) -> bool:
+        """Whether at least half of the prompts have rollouts to spare: a few do not speak for the others."""
+        return self.split is not None and (self.share >= ENOUGH or self.long_run is None)
 
     @property
     def best(self) -> Estimate | None:
-        """Model-free where prompts have rollouts to spare, else the long run."""
-        return self.split or self.long_run
+        """Model-free where that can speak for all prompts, else the long run."""
+        return self.split if self.model_free else self.long_run
 
 
 @dataclass(frozen=True)
@@ -99,7 +108,12 @@ def ratios(
         }
         for estimator in made:
             same = first[estimator.baseline].name
-            rows.append(cells[same]._replace(estimator=estimator.name, same_as=same))
+            held = 0.0 if parted is None else float(parted.held.sum())
+            rows.append(
+                cells[same]._replace(
+                    estimator=estimator.name, same_as=same, held=round(held), share=held / population.prompts
+                )
+            )
     return Table(tuple(rows), splits)
 
 
