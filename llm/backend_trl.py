@@ -4,8 +4,8 @@
 
 TRL brings FSDP, DeepSpeed, vLLM and many processes; this module maps names. Batches are the curriculum's, in its
 order, on every number of processes. TRL's schedule starts from a rate of 0, and with vLLM it weights tokens by the
-ratio of trainer and sampler. It does not validate or show answers: those options, --sample-rows, --old-log-probs
-and --noise-parts have no effect, which is said; use llm/evaluate.py on the model it writes.
+ratio of trainer and sampler. It does not validate or show answers: those options, --sample-rows, --old-log-probs,
+--kl-every and --noise-parts have no effect, which is said; use llm/evaluate.py on the model it writes.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from llm.tasks.tokenizer import Tokenizer
 
 NO_EFFECT = {
     "validation", "validation_split", "eval_every", "eval_per_cell", "eval_limit", "eval_samples", "show_every",
-    "sample_rows", "old_log_probs", "noise_parts",
+    "sample_rows", "old_log_probs", "noise_parts", "kl_every",
 }  # fmt: skip
 # transformers keeps the saving interval of the checkpoint; what has no effect may change, but not what is validated
 # with, which decides the problems trained on

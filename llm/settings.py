@@ -95,6 +95,7 @@ class Settings:
         "parts of a batch whose gradients tell the gradient noise scale, 8 say; 0: not measured. More memory",
         low=0,
     )
+    kl_every: int = option(1, "steps between measurements of the KL that a step makes; each costs a forward pass")
     show_every: int = option(100, "steps between samples shown and written to samples.jsonl; 0: never", low=0)
     checkpoint_every: int = option(50, "steps between checkpoints")
     # the policy
