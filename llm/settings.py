@@ -203,8 +203,18 @@ def parse(argv: Sequence[str], about: str) -> tuple[Settings, argparse.Namespace
         help="continue from the last checkpoint in DIR; what decides numbers must be as it was",
     )
     add("--backend", default="own", choices=("own", "trl"), help="trl: hand the run to TRL (default %(default)s)")
+    add(
+        "--trl",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="with --backend trl: an option of its GRPOConfig that none of these sets, vllm_enable_sleep_mode=true say "
+        "(repeatable)",
+    )
     add("--export", action="store_true", help="at the end write DIR/model, a folder that transformers reads")
     preset, _ = parser.parse_known_args([a for a in argv if a not in ("-h", "--help")])
     parser.set_defaults(**PRESETS.get(preset.preset, {}))
     given = parser.parse_args(argv)
+    if given.trl and given.backend != "trl":
+        raise InputError(f"--trl {given.trl[0]!r} needs --backend trl: add it, or leave --trl out")
     return Settings(**{field.name: getattr(given, field.name) for field in fields(Settings)}), given

@@ -285,7 +285,7 @@ def main(argv: Sequence[str]) -> None:
         if given.backend == "trl":
             from llm import backend_trl
 
-            backend_trl.train(settings, out, cache, given.resume)
+            backend_trl.train(settings, out, cache, given.resume, given.trl)
             return
         found = train(settings, out, cache, given.resume, given.export)
     report.say(summary.text(found))
