@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.filterwarnings(text) for text in NEWS]
 DEFAULTS = {"log_completions": False, "top_p": 1.0, "top_k": 0, "vllm_mode": "colocate", "save_total_limit": None}
 TINY = [
     "--backend=trl", "--steps=1", "--prompts=2", "--sft-steps=0", "--hidden=16", "--layers=1", "--heads=2",
-    "--kv-heads=1", "--topics=count", "--max-level=2", "--per-cell=8", "--eval-per-cell=2",
+    "--kv-heads=1", "--topics=count", "--max-level=3", "--per-cell=8", "--eval-per-cell=2",
 ]  # fmt: skip
 
 
