@@ -4,8 +4,8 @@
 
 TRL brings FSDP, DeepSpeed, vLLM and many processes; this module maps names. Batches are the curriculum's, in its
 order, on every number of processes. TRL's schedule starts from a rate of 0, and with vLLM it weights tokens by the
-ratio of trainer and sampler. It does not validate or show answers: those options, --sample-rows, --old-log-probs
-and --noise-parts have no effect, which is said; use llm/evaluate.py on the model it writes.
+ratio of trainer and sampler. It does not validate or show answers: those options, --sample-rows, --old-log-probs,
+--kl-every and --noise-parts have no effect, which is said; use llm/evaluate.py on the model it writes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ebpo_sim.cli import spelling
 from ebpo_sim.errors import InputError
 from ebpo_sim.methods.method import Method, parse_method
 from ebpo_sim.sampling.orders import BY_DIFFICULTY
-from llm import checkpoints, hub, trained_on, trl_checkpoints
+from llm import checkpoints, hub, trained_on, trl_checkpoints, trl_options
 from llm.engines import precision
 from llm.problems import record_of, task
 from llm.run import (
@@ -41,7 +41,7 @@ from llm.tasks.tokenizer import Tokenizer
 
 NO_EFFECT = {
     "validation", "validation_split", "eval_every", "eval_per_cell", "eval_limit", "eval_samples", "show_every",
-    "sample_rows", "old_log_probs", "noise_parts",
+    "sample_rows", "old_log_probs", "noise_parts", "kl_every",
 }  # fmt: skip
 # transformers keeps the saving interval of the checkpoint; what has no effect may change, but not what is validated
 # with, which decides the problems trained on
@@ -141,8 +141,8 @@ def arguments(settings: Settings, out: Path, longest: int, processes: int, named
     }
 
 
-def train(settings: Settings, out: Path, cache: Path, resume: bool = False) -> None:
-    """Train with TRL and write checkpoints, metrics.jsonl and the model into `out`."""
+def train(settings: Settings, out: Path, cache: Path, resume: bool = False, more: Sequence[str] = ()) -> None:
+    """Train with TRL and write checkpoints, metrics.jsonl and the model into `out`. more: see `trl_options`."""
     try:
         from accelerate import PartialState
         from datasets import Dataset
@@ -152,6 +152,8 @@ def train(settings: Settings, out: Path, cache: Path, resume: bool = False) -> N
     except ImportError as error:
         raise InputError(f"--backend trl needs TRL: pip install 'ebpo-sim[trl]' ({error})") from error
     method = check(settings)
+    defaults = {f.name: f.default_factory() if callable(f.default_factory) else f.default for f in fields(GRPOConfig)}
+    extra = trl_options.read(more, defaults, arguments(Settings(), out, 1, 1).keys())
     if settings.order in BY_DIFFICULTY and not settings.ranking:
         raise InputError(
             f"--order {settings.order} with --backend trl needs --ranking, a rollouts.csv of llm/evaluate.py"
@@ -164,7 +166,7 @@ def train(settings: Settings, out: Path, cache: Path, resume: bool = False) -> N
     settings, record = fitted(settings, problems.train), record_of(settings, problems)
     last = None
     if resume:
-        last = str(trl_checkpoints.last_whole(out, settings.as_dict(), record, FREE))
+        last = str(trl_checkpoints.last_whole(out, _identity(settings, more), record, FREE))
     else:
         trl_checkpoints.refuse_new_run(out)
     if settings.model == SCRATCH:
@@ -184,14 +186,14 @@ def train(settings: Settings, out: Path, cache: Path, resume: bool = False) -> N
         trainer = MethodTrainer(
             model,
             Reward(verifier, tokenizer.eos_ids),
-            GRPOConfig(**{name: value for name, value in asked.items() if name in known}),
+            config_of({name: value for name, value in asked.items() if name in known} | extra),
             Dataset.from_list(rows_of(settings, problems.train, tokenizer.chat)),
             processing_class=wrapped,
             peft_config=hub.adapter_plan(settings.lora_rank) if settings.lora_rank else None,
             method=method,
             cluster_column="topic",
             prompt_id_column="id",
-            callbacks=[trl_checkpoints.Complete(settings.as_dict(), record, state.wait_for_everyone)],
+            callbacks=[trl_checkpoints.Complete(_identity(settings, more), record, state.wait_for_everyone)],
         )
         if state.is_main_process:
             report.write_bytes(out / "settings.json", report.to_json(settings.as_dict()).encode())
@@ -213,6 +215,21 @@ def train(settings: Settings, out: Path, cache: Path, resume: bool = False) -> N
         report.say(
             f"files: {out}/{{model,metrics.jsonl,checkpoint-*}}; python llm/evaluate.py {out}/model --dataset ..."
         )
+
+
+def _identity(settings: Settings, more: Sequence[str]) -> dict[str, Any]:
+    """What a resumed run must have as it was."""
+    return settings.as_dict() | ({"trl": sorted(more)} if more else {})
+
+
+def config_of(asked: dict[str, Any]) -> Any:
+    """GRPOConfig. Raises InputError for values that it refuses."""
+    from trl import GRPOConfig
+
+    try:
+        return GRPOConfig(**asked)
+    except (ImportError, TypeError, ValueError) as error:
+        raise InputError(f"TRL refuses these options: {' '.join(str(error).split())}") from error
 
 
 def check(settings: Settings) -> Method:

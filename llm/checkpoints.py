@@ -184,7 +184,7 @@ def check_export(folder: Path, model: str) -> None:
 
 
 FREE = frozenset({  # settings that decide no number of the training: they may be others when it is resumed
-    "eval_every", "show_every", "checkpoint_every", "verifier_workers", "verifier_memory",
+    "eval_every", "kl_every", "show_every", "checkpoint_every", "verifier_workers", "verifier_memory",
 })  # fmt: skip
 
 

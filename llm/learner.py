@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ebpo_sim.errors import InputError
 from ebpo_sim.objectives import Tokens, estimate, learnt, remember
-from llm import noise, rollouts
+from llm import forward, noise
 from llm.rollouts import Rollouts
 from llm.run import Run
 
@@ -29,9 +29,10 @@ def learning_rate(run: Run, step: int) -> float:
 
 
 def micro_batches(run: Run, rolled: Rollouts, index: Tensor) -> Iterator[Tensor]:
-    """The rows of `index` in pieces of --micro-rows, answers of like length together; none for no rows."""
+    """The rows of `index` in pieces of --micro-rows, none for no rows: answers of like length together, or where
+    answers can share a row, those of a prompt."""
     size = run.settings.micro_rows or len(index)
-    if size < len(index):
+    if size < len(index) and not (run.packs and forward.answers_a_row(rolled) > 1):
         index = index[torch.argsort(rolled.mask_NT[index].sum(dim=1), stable=True)]
     for start in range(0, len(index), max(1, size)):
         yield index[start : start + size]
@@ -40,10 +41,7 @@ def micro_batches(run: Run, rolled: Rollouts, index: Tensor) -> Iterator[Tensor]
 def log_probs(run: Run, part: Rollouts, model: Any = None) -> Tensor:
     """The training forward of the policy (or of another model) on some rows, at the sampling temperature."""
     with run.where.context():
-        return rollouts.log_probs(
-            run.model if model is None else model,
-            part.prompt_NL, part.prompt_mask_NL, part.tokens_NT, part.mask_NT, run.settings.temperature,
-        )  # fmt: skip
+        return forward.log_probs(run.model if model is None else model, part, run.settings.temperature, run.packs)
 
 
 @torch.no_grad()
@@ -55,34 +53,57 @@ def fixed_log_probs(run: Run, rolled: Rollouts, index: Tensor, reference: bool =
     with model.disable_adapter() if without_adapters else nullcontext():
         for rows in micro_batches(run, rolled, index):
             part = rolled.rows(rows)
-            said = log_probs(run, part, run.reference if reference else None)
-            found_NT[rows, : said.shape[1]] = said.masked_fill(~part.mask_NT, 0.0)
+            log_prob_NT = log_probs(run, part, run.reference if reference else None)
+            found_NT[rows, : log_prob_NT.shape[1]] = log_prob_NT
     return found_NT
 
 
-def with_old_log_probs(
-    run: Run, rolled: Rollouts, advantage_N: Tensor, measured: Tensor
-) -> tuple[Rollouts, float | None]:
-    """(rollouts that carry the log-probabilities the ratio starts from, mean |sampler - trainer| in nats).
-
-    The sampler's own in float32, where both forwards agree to 1e-5 and the difference is not computed; else, or with
-    --old-log-probs trainer, those of the training forward, on the rows that need them or that the step's KL is
-    measured on.
-    """
+def starts_from_trainer(run: Run) -> bool:
+    """Whether the ratio starts from the training forward's log-probabilities: with --old-log-probs trainer, and by
+    itself where the sampler's differ by more than float32's rounding."""
     choice = run.settings.old_log_probs
-    if choice == "sampler" or (choice == "auto" and run.where.dtype == "fp32" and run.settings.engine == "hf"):
-        return rolled, None
+    return choice == "trainer" or (choice == "auto" and (run.where.dtype != "fp32" or run.settings.engine != "hf"))
+
+
+def with_old_log_probs(run: Run, rolled: Rollouts, advantage_N: Tensor, measured: Tensor) -> Rollouts:
+    """Rollouts that carry the log-probabilities the ratio starts from, on the rows that need them or that the step's
+    KL is measured on: the sampler's own, or the training forward's, see `starts_from_trainer`.
+
+    Where the only update of the batch is on-policy, the ratio is 1 and `update` fills the rows it computes anyway.
+    """
+    if not starts_from_trainer(run):
+        return rolled
+    needed = run.objective.needed_rows(advantage_N)
+    index = torch.cat([needed, measured]).unique()
+    if single_update(run, len(advantage_N)):
+        index = index[~torch.isin(index, needed)]
+    return rolled._replace(log_prob_NT=fixed_log_probs(run, rolled, index))
+
+
+def mini_batch_rows(run: Run) -> int:
+    """Rows of an optimizer step."""
+    return (run.settings.mini_batch or run.settings.prompts) * run.settings.group_size
+
+
+def single_update(run: Run, rows: int) -> bool:
+    """Whether a batch of so many rows makes one optimizer step."""
+    return run.settings.updates == 1 and rows <= mini_batch_rows(run)
+
+
+def sampler_gap(run: Run, sampled: Rollouts, rolled: Rollouts, advantage_N: Tensor, measured: Tensor) -> float | None:
+    """Mean |sampler - trainer| in nats on the rows where `rolled` carries the trainer's; None where it never does."""
+    if not starts_from_trainer(run):
+        return None
     index = torch.cat([run.objective.needed_rows(advantage_N), measured]).unique()
-    mine_NT = fixed_log_probs(run, rolled, index)
-    counted_NT = rolled.mask_NT[index]
-    gap = ((mine_NT - rolled.log_prob_NT)[index].abs() * counted_NT).sum() / counted_NT.sum()
-    return rolled._replace(log_prob_NT=mine_NT), float(gap)
+    counted_NT = sampled.mask_NT[index]
+    return float(((rolled.log_prob_NT - sampled.log_prob_NT)[index].abs() * counted_NT).sum() / counted_NT.sum())
 
 
 def update(
     run: Run, rolled: Rollouts, advantage_N: Tensor, lr: float, group_N: Tensor, drawn: int
 ) -> dict[str, float | None]:
-    """--updates passes over the batch, an AdamW step a mini-batch; what to log of them.
+    """--updates passes over the batch, an AdamW step a mini-batch; what to log of them. With the trainer's
+    log-probabilities and a single update, those of `rolled` are filled in place.
 
     group_N: the group of each row, a group's rows together. drawn: rollouts that were drawn for these rows. With
     --noise-parts also the moments of the first mini-batch's gradient, when the policy is still the one that sampled.
@@ -92,7 +113,7 @@ def update(
     reference_NT = fixed_log_probs(run, rolled, needed, reference=True) if objective.has_reference else None
     for group in run.optimizer.param_groups:
         group["lr"] = lr
-    size = (settings.mini_batch or settings.prompts) * settings.group_size
+    size = mini_batch_rows(run)
     norms: list[float] = []
     clipped, first = 0, None
     for _ in range(settings.updates):
@@ -120,6 +141,7 @@ def _optimizer_step(
     """(gradient norm before clipping, tokens clipped, |c_k|^2 of `noise`) of one AdamW step on the mini-batch `rows`,
     whose gradient is computed piece by piece."""
     objective, clipped, states = run.objective, 0, run.state.objectives
+    on_policy = starts_from_trainer(run) and single_update(run, len(advantage_N))
     parts: list[Tokens] = []
     weight_NT = torch.zeros_like(rolled.log_prob_NT)
     weight_NT[rows] = objective.weights(rolled.mask_NT[rows])
@@ -133,7 +155,10 @@ def _optimizer_step(
             part = rolled.rows(some)
             width = part.tokens_NT.shape[1]
             now_NT, fixed_NT = log_probs(run, part), None if reference_NT is None else reference_NT[some, :width]
-            given = (part.log_prob_NT, advantage_N[some], weight_NT[some, :width], fixed_NT)
+            if on_policy:
+                rolled.log_prob_NT[some, :width] = now_NT.detach()
+            old_NT = now_NT.detach() if on_policy else part.log_prob_NT
+            given = (old_NT, advantage_N[some], weight_NT[some, :width], fixed_NT)
             loss, stopped = objective.loss(now_NT, *given, states)
             loss.backward()
             if remember(objective.objectives):

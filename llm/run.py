@@ -18,7 +18,7 @@ from ebpo_sim.methods.method import Method, parse_method
 from ebpo_sim.methods.step import State, start
 from ebpo_sim.objectives import KL, Aggregation, Clip, Objective
 from ebpo_sim.sampling import Order
-from llm import hub, policy, sizes
+from llm import forward, hub, policy, sizes
 from llm.curriculum import Curriculum
 from llm.engines import Engine, HFEngine, Precision, precision
 from llm.objectives import Loss
@@ -39,7 +39,7 @@ LONGEST = 512  # tokens of an answer to a data set's problem, unless --max-new s
 
 @dataclass
 class Run:
-    """What changes while training, and what every step needs."""
+    """What changes while training, and what every step needs. packs: see `forward.can_pack`."""
 
     settings: Settings
     model: PreTrainedModel
@@ -51,6 +51,7 @@ class Run:
     engine: Engine
     verifier: Verifier
     where: Precision
+    packs: bool
 
 
 def longest_answer(settings: Settings, tokenizer: Tokenizer) -> int:
@@ -182,7 +183,7 @@ def prepare(settings: Settings, cache: Path, problems: Sequence[Problem], held: 
     )
     return Run(
         settings, model, reference, optimizer, method, start(method), loss,
-        engine_of(settings, model, tokenizer, where), verifier, where,
+        engine_of(settings, model, tokenizer, where), verifier, where, forward.can_pack(model),
     )  # fmt: skip
 
 

@@ -95,6 +95,7 @@ class Settings:
         "parts of a batch whose gradients tell the gradient noise scale, 8 say; 0: not measured. More memory",
         low=0,
     )
+    kl_every: int = option(1, "steps between measurements of the KL that a step makes; each costs a forward pass")
     show_every: int = option(100, "steps between samples shown and written to samples.jsonl; 0: never", low=0)
     checkpoint_every: int = option(50, "steps between checkpoints")
     # the policy
@@ -202,8 +203,18 @@ def parse(argv: Sequence[str], about: str) -> tuple[Settings, argparse.Namespace
         help="continue from the last checkpoint in DIR; what decides numbers must be as it was",
     )
     add("--backend", default="own", choices=("own", "trl"), help="trl: hand the run to TRL (default %(default)s)")
+    add(
+        "--trl",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="with --backend trl: an option of its GRPOConfig that none of these sets, vllm_enable_sleep_mode=true say "
+        "(repeatable)",
+    )
     add("--export", action="store_true", help="at the end write DIR/model, a folder that transformers reads")
     preset, _ = parser.parse_known_args([a for a in argv if a not in ("-h", "--help")])
     parser.set_defaults(**PRESETS.get(preset.preset, {}))
     given = parser.parse_args(argv)
+    if given.trl and given.backend != "trl":
+        raise InputError(f"--trl {given.trl[0]!r} needs --backend trl: add it, or leave --trl out")
     return Settings(**{field.name: getattr(given, field.name) for field in fields(Settings)}), given

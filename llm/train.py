@@ -86,17 +86,19 @@ def train_step(run: Run, curriculum: Curriculum, step: int) -> tuple[dict[str, A
     trained: dict[str, float | None] = {"grad_norm": 0.0, "clip_fraction": 0.0, "rows_trained": 0.0, "lr": lr}
     if run.settings.noise_parts:
         trained |= {noise.SIGNAL: None, noise.NOISE: None}
-    gap, kl_step = None, 0.0
+    gap: float | None = None
+    kl_step: float | None = 0.0
     if len(batch.kept_N):
         rolled = batch.rolled if whole else batch.rolled.rows(batch.kept_N)
         advantage_N = torch.from_numpy(batch.advantage_N).float().to(run.where.device)[batch.kept_N]
         first = batch.first_rows()
-        rolled, gap = learner.with_old_log_probs(run, rolled, advantage_N, first)
+        sampled, rolled = rolled, learner.with_old_log_probs(run, rolled, advantage_N, first)
         group_N = torch.from_numpy(batch.group_N).to(run.where.device)[batch.kept_N]
         trained |= learner.update(run, rolled, advantage_N, lr, group_N, len(batch.problems))
         run.engine.sync()
         clock.note("update")
-        kl_step = learner.kl_of_step(run, rolled, first)
+        gap = learner.sampler_gap(run, sampled, rolled, advantage_N, first)
+        kl_step = None if step % run.settings.kl_every else learner.kl_of_step(run, rolled, first)
     tokens, info, rolled = int(batch.length_N.sum()), batch.info, batch.rolled
     silent_P = np.bincount(batch.group_N, batch.advantage_N != 0) == 0
     metrics = {
@@ -283,7 +285,7 @@ def main(argv: Sequence[str]) -> None:
         if given.backend == "trl":
             from llm import backend_trl
 
-            backend_trl.train(settings, out, cache, given.resume)
+            backend_trl.train(settings, out, cache, given.resume, given.trl)
             return
         found = train(settings, out, cache, given.resume, given.export)
     report.say(summary.text(found))

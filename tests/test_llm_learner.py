@@ -110,6 +110,43 @@ def test_old_log_probabilities_of_the_trainer(cache: Path) -> None:
     assert (gradient(mine[0]) - gradient(theirs[0])).abs().max() < 1e-6
 
 
+def test_a_single_update_computes_its_rows_once(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards the step's forwards: with the trainer's log-probabilities the rows that are updated are read once, and
+    only then; the gap, the KL and the gradient are those of reading them twice."""
+    counted: list[tuple[bool, int]] = []
+    plain = learner.log_probs
+    monkeypatch.setattr(
+        learner, "log_probs", lambda run, part, *rest: (
+            counted.append((torch.is_grad_enabled(), len(part.mask_NT))) or plain(run, part, *rest)
+        ),
+    )  # fmt: skip
+    found = {}
+    for twice in (False, True):
+        with monkeypatch.context() as patch:
+            if twice:
+                patch.setattr(learner, "single_update", lambda *_: False)
+            counted.clear()
+            run, metrics = stepped(replace(TINY, estimator="grpo", old_log_probs="trainer"), cache)
+            found[twice] = gradient(run), metrics[0], list(counted)
+    (once, row, calls), (again, expected, more) = found[False], found[True]
+    needed, measured = round(row["rows_trained"] * 32), 8
+    assert [n for on, n in calls if on] == [needed] == [n for on, n in more if on]
+    before = [n for on, n in calls if not on]
+    assert before[-1] == measured and sum(before[:-1]) < measured and sum(n for on, n in more if not on) > needed
+    assert (once - again).abs().max() < 1e-6
+    for name in ("sampler_gap", "kl_step", "grad_norm", "clip_fraction"):
+        assert row[name] == pytest.approx(expected[name], rel=1e-3, abs=1e-8)
+    assert row["kl_step"] > 1e-7 and row["sampler_gap"] > 0
+
+
+def test_the_kl_of_a_step_can_be_measured_sparsely(cache: Path) -> None:
+    """Guards --kl-every: steps in between have none, and nothing else changes."""
+    every, second = (stepped(replace(TINY, kl_every=k), cache, 3) for k in (1, 2))
+    assert [m["kl_step"] is None for m in second[1]] == [False, True, False]
+    assert all(m["kl_step"] > 0 for m in every[1]) and second[1][2]["kl_step"] == every[1][2]["kl_step"]
+    assert torch.equal(gradient(every[0]), gradient(second[0]))
+
+
 def test_the_ratio_is_one_at_any_temperature(cache: Path) -> None:
     """Guards --temperature: the training forward reads the policy at the temperature that was sampled at."""
     settings = replace(TINY, temperature=0.7, order="easy_to_hard")  # which measures the problems first
