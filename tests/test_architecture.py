@@ -63,6 +63,7 @@ MAY_IMPORT = {  # room -> the rooms it may import; what is not listed may not
     "diagnose": PLAIN | PARTS | SHELL | {"worlds", "counts"},
     "integrations": PLAIN | PARTS | {"report", "rungs", "methods", "plugins"},
     "__init__": PLAIN | PARTS,
+    "__main__": {"cli", "report"},
     **{f"{name}_study": {"cli", "studies"}
        for name in ("mse", "entropy", "failure", "clustering", "hidden_bias", "training", "prediction", "noise",
                     "recorded")},

@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 
 from ebpo_sim import rungs, typed
 from ebpo_sim.chains.collect import collect
-from ebpo_sim.chains.kernels import divergence
 from ebpo_sim.chains.measures import policy_measures, quality, sampled_gradients
 from ebpo_sim.chains.policy import Ints, step_distributions
 from ebpo_sim.chains.population import SkillChain, success, success_gradient
@@ -183,6 +182,8 @@ def advance(population: SkillChain, config: TrainingConfig, state: State, steps:
 
     Raises InputError when the parameters stop being finite.
     """
+    from ebpo_sim.chains.kernels import divergence
+
     method, pool = build_method(population, config), pool_of(population)
     bits = np.random.PCG64DXSM()
     bits.state = state.generator

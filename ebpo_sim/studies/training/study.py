@@ -185,6 +185,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add("--json", action="store_true", help="print only the JSON summary")
     cli.add_yes(parser)
     args = parser.parse_args(argv)
+    args.out = cli.own_folder(parser, args, argv)
     cli.check_threads(args.threads)
     cli.check_seed(args.seed)
     for size in args.group_size:
@@ -204,12 +205,13 @@ def main(argv: Sequence[str]) -> None:
     remedy = "lower --steps, --seeds, --group-size or --threads"
     budget.require(memory=cost.memory, seconds=cost.seconds, what=what, remedy=remedy, yes=args.yes)
     out = report.writable_folder(args.out)
-    with report.locked(out, CELLS):
-        _study(settings, out, args.threads, args.json)
+    home = Path(cli.shared_folder(args.out, "results/training_study"))
+    with report.locked(out), report.locked(home / CELLS):
+        _study(settings, out, home, args.threads, args.json)
 
 
-def _study(settings: Settings, out: Path, threads: int, json: bool) -> None:
-    found = simulate(settings, out, threads)
+def _study(settings: Settings, out: Path, home: Path, threads: int, json: bool) -> None:
+    found = simulate(settings, home, threads)
     listed, told = table(found), findings(settings, found)
     at_end = [r for metric in dict.fromkeys(r["metric"] for r in listed) for r in final(listed, metric)]
     summary = report.to_json(
