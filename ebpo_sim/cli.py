@@ -23,7 +23,7 @@ GROUP_SIZES = 1024  # rollouts a prompt; 2 to 32 are usual
 COUNTS = 10**12  # of prompts, steps, replicates: beyond it nothing could be simulated, and sums leave 64 bits
 SEEDS = 2**62
 PER_CORE = 16  # threads or processes: more only cost memory
-SAME = ("threads", "json", "html", "yes", "load", "out", "cache")  # options that leave the numbers alone
+SAME = ("threads", "json", "html", "yes", "load", "wide", "out", "cache")  # options that leave the numbers alone
 NAME = 60  # characters of a folder named after options
 T = TypeVar("T")
 DAMAGE = "; files already written are whole"
@@ -37,12 +37,14 @@ class Parser(argparse.ArgumentParser):
         self.add_argument(
             "--load", action="append", default=[], metavar="FILE.py", help="run a file that registers parts of your own"
         )
+        self.add_argument("--wide", action="store_true", help="tables of all columns, however narrow the terminal")
 
     def parse_args(self, *args: Any, **kwargs: Any) -> argparse.Namespace:  # type: ignore[override]
         """The arguments, after the files of --load have been run. Raises InputError for what cannot be read or run."""
         given: argparse.Namespace = super().parse_args(*args, **kwargs)
         plugins.enter()
         plugins.load(given.load)
+        report.WIDE.set(given.wide)
         return given
 
     def error(self, message: str) -> NoReturn:

@@ -8,10 +8,12 @@ import io
 import json
 import math
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +31,8 @@ PARTIAL = ".ebpo-partial"  # ends the names of files that are being written
 
 
 LONGEST_LINE = 2000  # characters of a refusal
+NARROWEST = 80  # characters a table may always take
+WIDE: ContextVar[bool] = ContextVar("wide", default=False)  # --wide: tables show all columns
 
 
 class ReaderGone(BrokenPipeError):
@@ -100,18 +104,41 @@ def progress(total: int, title: str) -> tqdm[Any]:
     return tqdm(total=total, desc=title, unit="", leave=False, disable=not sys.stderr.isatty())
 
 
-def text_table(headers: Sequence[str], rows: Iterable[Sequence[str]], align: Sequence[str] | None = None) -> str:
-    """A plain table, columns aligned as given ("left", "right")."""
-    return tabulate(list(rows), headers=headers, tablefmt="simple", colalign=align, disable_numparse=True)
+def width() -> int | None:
+    """Characters a line may have: COLUMNS or the terminal's, at least 80; None, no limit, in a pipe and with --wide."""
+    given = os.environ.get("COLUMNS", "")
+    if WIDE.get() or not ((given.isdecimal() and int(given)) or sys.stdout.isatty()):
+        return None
+    return max(NARROWEST, shutil.get_terminal_size().columns)
 
 
-def columns_table(rows: Iterable[Row], columns: Columns) -> str:
+def text_table(
+    headers: Sequence[str], rows: Iterable[Sequence[str]], align: Sequence[str] | None = None, drop: Sequence[str] = ()
+) -> str:
+    """A plain table, columns aligned as given ("left", "right"). Where it is wider than `width`, the columns of the
+    headers `drop` go one after the other, then the last ones, but for the first two, and a line below names them."""
+    lines, kept, gone, limit = list(rows), list(range(len(headers))), list[str](), width()
+    while True:
+        table = tabulate(
+            [[line[i] for i in kept] for line in lines], headers=[headers[i] for i in kept], tablefmt="simple",
+            colalign=align and [align[i] for i in kept], disable_numparse=True,
+        )  # fmt: skip
+        if limit is None or len(kept) < 3 or max(map(len, table.splitlines())) <= limit:
+            break
+        shown = [headers[i] for i in kept]
+        name = next((h for h in drop if h in shown), shown[-1])
+        again = [i for i in kept if i < 2 or headers[i] != name] if name in drop else kept[:-1]
+        kept, gone = again if len(again) < len(kept) else kept[:-1], [*gone, name]
+    return f"{table}\nNot shown: {'; '.join(dict.fromkeys(gone))} (--wide shows all)." if gone else table
+
+
+def columns_table(rows: Iterable[Row], columns: Columns, drop: Sequence[str] = ()) -> str:
     """A plain table of some columns, words to the left and numbers to the right: the text or whole number of a name,
-    `number` of a float, "±name" with the error in name_se, or what a function makes of the row."""
+    `number` of a float, "±name" with the error in name_se, or what a function makes of the row. drop: `text_table`."""
     pairs = [(column, column) if isinstance(column, str) else column for column in columns]
     lines = [[_cell(row, key) for _, key in pairs] for row in rows]
     align = ["left" if any(cell[:1].isalpha() for cell in column) else "right" for column in zip(*lines, strict=True)]
-    return text_table([header for header, _ in pairs], lines, align or None)
+    return text_table([header for header, _ in pairs], lines, align or None, drop)
 
 
 def _cell(row: Row, key: str | Callable[[Row], str]) -> str:

@@ -82,7 +82,8 @@ def test_every_program_has_the_one_parser() -> None:
 
 
 PROGRAMS = [
-    "ebpo_sim.__main__", "ebpo_sim.mse_study", "ebpo_sim.failure_study", "ebpo_sim.entropy_study", "ebpo_sim.clustering_study",
+    "ebpo_sim.__main__", "ebpo_sim.mse_study", "ebpo_sim.failure_study", "ebpo_sim.entropy_study",
+    "ebpo_sim.clustering_study",
     "ebpo_sim.hidden_bias_study", "ebpo_sim.training_study", "ebpo_sim.prediction_study", "ebpo_sim.bench",
     "ebpo_sim.claims", "ebpo_sim.diagnose", "ebpo_sim.noise_study", "ebpo_sim.recorded_study",
     "ebpo_sim.conventions", "ebpo_sim.diagnose.coverage", "paper_figures",
