@@ -64,6 +64,8 @@ MAY_IMPORT = {  # room -> the rooms it may import; what is not listed may not
     "integrations": PLAIN | PARTS | {"report", "rungs", "methods", "plugins"},
     "__init__": PLAIN | PARTS,
     "__main__": {"cli", "report"},
+    "dossier": PLAIN | PARTS | SHELL | {"check", "methods", "studies"},
+    "check": PLAIN | PARTS | {"cli", "report", "plugins"},
     **{f"{name}_study": {"cli", "studies"}
        for name in ("mse", "entropy", "failure", "clustering", "hidden_bias", "training", "prediction", "noise",
                     "recorded")},
