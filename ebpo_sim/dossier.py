@@ -105,13 +105,14 @@ def measure(name: str, quick: bool, threads: int) -> dict[str, Any]:
     estimator = build(name) if ":" not in name else make(name)
     laws = [{"law": law, "broken": broken(estimator, law)} for law in LAWS]
     stands = next((r for r in capabilities() if (r["kind"], r["part"]) == ("estimator", name.partition(":")[0])), {})
-    found = {"error": [], "noise": [], "reason": ""}
+    found: dict[str, Any] = {"error": [], "noise": [], "reason": ""}
     try:
         rungs.check(name, estimator.needs, rungs.COUNTS)
         found |= {"error": _error(name, quick, threads), "noise": _noise(name, quick, threads)}
     except InputError as refusal:
         found["reason"] = str(refusal)
-    by_error, by_noise = ranks(found["error"], "ratio_exact"), ranks(found["noise"], "nu_ratio")
+    rules = [r for r in found["noise"] if r["estimator"] not in noise.TABLES]  # functions of counts, no estimators
+    by_error, by_noise = ranks(found["error"], "ratio_exact"), ranks(rules, "nu_ratio")
     lead = "; ".join((
         place(name, by_error, "baseline error"), place(name, by_noise, "gradient noise"),
         f"{sum(not law['broken'] for law in laws)} of {len(laws)} laws hold",
