@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import os
-import re
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import field, fields, replace
-from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, NoReturn, TypeVar, get_args, get_origin, get_type_hints
 
 from ebpo_sim import plugins, report
 from ebpo_sim.errors import InputError
+from ebpo_sim.folders import own_folder
 
 GROUP_SIZES = 1024  # rollouts a prompt; 2 to 32 are usual
 COUNTS = 10**12  # of prompts, steps, replicates: beyond it nothing could be simulated, and sums leave 64 bits
 SEEDS = 2**62
 PER_CORE = 16  # threads or processes: more only cost memory
-SAME = ("threads", "json", "html", "yes", "load", "wide", "out", "cache")  # options that leave the numbers alone
-NAME = 60  # characters of a folder named after options
 T = TypeVar("T")
 DAMAGE = "; files already written are whole"
 
@@ -184,30 +180,6 @@ def parse(
     given = parser.parse_args(argv)
     found = options_of(options, given)
     return replace(found, out=own_folder(parser, given, argv)) if getattr(given, "out", "") else found  # type: ignore
-
-
-def own_folder(parser: argparse.ArgumentParser, given: argparse.Namespace, argv: Sequence[str]) -> str:
-    """--out, or where it is not given the default's folder, which belongs to the run with default options; the run of
-    other options gets a folder below it that is named from them, as in results/claims/quick."""
-    if any(word == "--out" or word.startswith("--out=") for word in argv):
-        return str(given.out)
-    positional = {action.dest for action in parser._actions if not action.option_strings}
-    parts = []
-    for name, value in vars(given).items():
-        if name not in SAME and value != parser.get_default(name):
-            words = "+".join(map(str, dict.fromkeys(value))) if isinstance(value, list | tuple) else str(value)
-            key = "" if name in positional else name.replace("_", "-")
-            parts.append(key if value is True else f"{key}={words}" if key else words)
-    text = ",".join(parts)
-    folder = ",".join(re.sub(r"[^\w.=+-]+", "-", part) for part in parts)
-    if len(folder) > NAME or re.search(r"[^\w.:,=+-]", text) or folder.startswith("."):  # else two could share a name
-        folder = f"{folder[:NAME].strip('.,-')}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
-    return str(Path(given.out, folder)) if parts else str(given.out)
-
-
-def shared_folder(out: str, default: str) -> str:
-    """Where runs with all options keep what they can share: `default` for a folder in it, else `out` itself."""
-    return default if Path(out).is_relative_to(default) else out
 
 
 def add_yes(parser: argparse.ArgumentParser) -> None:

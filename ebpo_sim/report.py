@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 Row = Mapping[str, Any]
 Columns = Sequence[str | tuple[str, str | Callable[[Row], str]]]  # header and what stands below it, where it differs
 PARTIAL = ".ebpo-partial"  # ends the names of files that are being written
-
-
 LONGEST_LINE = 2000  # characters of a refusal
 NARROWEST = 80  # characters a table may always take
 WIDE: ContextVar[bool] = ContextVar("wide", default=False)  # --wide: tables show all columns
@@ -59,8 +57,7 @@ def fail(text: str) -> None:
 
 def _one_line(text: str) -> None:
     """One line whatever is in it, as text that no terminal obeys."""
-    one = " ".join(part.strip() for part in text.splitlines())
-    line = printable(one)
+    line = printable(" ".join(part.strip() for part in text.splitlines()))
     if len(line) > LONGEST_LINE:
         line = f"{line[: LONGEST_LINE // 2]} ... {line[-LONGEST_LINE // 2 :]}"
     with suppress(OSError, ValueError):  # where standard error is closed, the exit code has to do
@@ -119,16 +116,13 @@ def text_table(
     headers `drop` go one after the other, then the last ones, but for the first two, and a line below names them."""
     lines, kept, gone, limit = list(rows), list(range(len(headers))), list[str](), width()
     while True:
-        table = tabulate(
-            [[line[i] for i in kept] for line in lines], headers=[headers[i] for i in kept], tablefmt="simple",
-            colalign=align and [align[i] for i in kept], disable_numparse=True,
-        )  # fmt: skip
+        shown, body = [headers[i] for i in kept], [[line[i] for i in kept] for line in lines]
+        sides = align and [align[i] for i in kept]
+        table = tabulate(body, headers=shown, tablefmt="simple", colalign=sides, disable_numparse=True)
         if limit is None or len(kept) < 3 or max(map(len, table.splitlines())) <= limit:
             break
-        shown = [headers[i] for i in kept]
-        name = next((h for h in drop if h in shown), shown[-1])
-        again = [i for i in kept if i < 2 or headers[i] != name] if name in drop else kept[:-1]
-        kept, gone = again if len(again) < len(kept) else kept[:-1], [*gone, name]
+        name = next((h for h in drop if h in shown[2:]), shown[-1])
+        kept, gone = [i for i in kept if i < 2 or headers[i] != name], [*gone, name]
     return f"{table}\nNot shown: {'; '.join(dict.fromkeys(gone))} (--wide shows all)." if gone else table
 
 
@@ -177,8 +171,9 @@ def writable_folder(out: str) -> Path:
         with tempfile.TemporaryFile(dir=nearest):
             pass
     except (OSError, ValueError) as error:  # ValueError: no such name can be, as one with a null character
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"--out {out!r} cannot be written ({reason}): name a folder you own") from error
+        raise InputError(
+            f"--out {out!r} cannot be written ({getattr(error, 'strerror', None) or error}): name a folder you own"
+        ) from error
     return folder
 
 

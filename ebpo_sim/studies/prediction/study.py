@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ebpo_sim import budget, cli, report
+from ebpo_sim import budget, cli, folders, report
 from ebpo_sim.chains.rung import OPTIMISERS
 from ebpo_sim.compare import text
 from ebpo_sim.compare.jobs import finish, refuse_failed
@@ -198,7 +198,7 @@ def main(argv: Sequence[str]) -> None:
     what = f"prediction study of {len(settings.arms)} methods on {len(settings.worlds)} worlds, {settings.seeds} seeds,"
     budget.require(memory=needed.memory, seconds=needed.seconds, what=what, remedy=remedy, yes=args.yes)
     out = report.writable_folder(args.out)
-    home = Path(cli.shared_folder(args.out, "results/prediction_study"))
+    home = Path(folders.shared_folder(args.out, "results/prediction_study"))
     with report.locked(out), report.locked(home / CELLS):
         rows, listed = simulate(settings, out, args.threads, home)
         fitted = fits(listed, settings.seed)

@@ -16,7 +16,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from ebpo_sim import budget, cli, report
+from ebpo_sim import budget, cli, folders, report
 from ebpo_sim.chains.rung import METRICS, OLD_NAMES, OPTIMISERS, ORDERS
 from ebpo_sim.compare import text
 from ebpo_sim.compare.jobs import finish, refuse_failed
@@ -185,7 +185,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add("--json", action="store_true", help="print only the JSON summary")
     cli.add_yes(parser)
     args = parser.parse_args(argv)
-    args.out = cli.own_folder(parser, args, argv)
+    args.out = folders.own_folder(parser, args, argv)
     cli.check_threads(args.threads)
     cli.check_seed(args.seed)
     for size in args.group_size:
@@ -205,7 +205,7 @@ def main(argv: Sequence[str]) -> None:
     remedy = "lower --steps, --seeds, --group-size or --threads"
     budget.require(memory=cost.memory, seconds=cost.seconds, what=what, remedy=remedy, yes=args.yes)
     out = report.writable_folder(args.out)
-    home = Path(cli.shared_folder(args.out, "results/training_study"))
+    home = Path(folders.shared_folder(args.out, "results/training_study"))
     with report.locked(out), report.locked(home / CELLS):
         _study(settings, out, home, args.threads, args.json)
 
