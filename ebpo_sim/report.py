@@ -267,8 +267,7 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 def write_csv(path: Path, rows: Sequence[Row]) -> None:
     """One long table; the columns are the first row's keys, an empty cell is a quantity that does not exist."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    writer = csv.DictWriter(text := io.StringIO(), fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     write_bytes(path, text.getvalue().encode())
@@ -286,8 +285,7 @@ def save_figure(path: Path, figure: Figure) -> None:
 
 def png(figure: Figure, dpi: int = 130) -> bytes:
     """The figure's bytes."""
-    content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=dpi, metadata={"Software": None})
+    figure.savefig(content := io.BytesIO(), format="png", dpi=dpi, metadata={"Software": None})
     return content.getvalue()
 
 
