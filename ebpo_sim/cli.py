@@ -9,12 +9,13 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import field, fields
+from dataclasses import field, fields, replace
 from types import NoneType
 from typing import Any, Literal, NoReturn, TypeVar, get_args, get_origin, get_type_hints
 
 from ebpo_sim import plugins, report
 from ebpo_sim.errors import InputError
+from ebpo_sim.folders import own_folder
 
 GROUP_SIZES = 1024  # rollouts a prompt; 2 to 32 are usual
 COUNTS = 10**12  # of prompts, steps, replicates: beyond it nothing could be simulated, and sums leave 64 bits
@@ -32,12 +33,14 @@ class Parser(argparse.ArgumentParser):
         self.add_argument(
             "--load", action="append", default=[], metavar="FILE.py", help="run a file that registers parts of your own"
         )
+        self.add_argument("--wide", action="store_true", help="tables of all columns, however narrow the terminal")
 
     def parse_args(self, *args: Any, **kwargs: Any) -> argparse.Namespace:  # type: ignore[override]
         """The arguments, after the files of --load have been run. Raises InputError for what cannot be read or run."""
         given: argparse.Namespace = super().parse_args(*args, **kwargs)
         plugins.enter()
         plugins.load(given.load)
+        report.WIDE.set(given.wide)
         return given
 
     def error(self, message: str) -> NoReturn:
@@ -87,7 +90,9 @@ def option(
     return field(default=default, metadata={"made": lambda: default, **metadata})
 
 
-def out_option(help: str = "where files go (default %(default)s)", default: str = "") -> Any:
+def out_option(
+    help: str = "where files go (default %(default)s; with other options a folder of its own in it)", default: str = ""
+) -> Any:
     """--out DIR."""
     return option(default, help, metavar="DIR")
 
@@ -172,7 +177,9 @@ def parse(
     parser = Parser(prog=prog, description=about, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_options(parser, options)
     parser.set_defaults(**defaults)
-    return options_of(options, parser.parse_args(argv))
+    given = parser.parse_args(argv)
+    found = options_of(options, given)
+    return replace(found, out=own_folder(parser, given, argv)) if getattr(given, "out", "") else found  # type: ignore
 
 
 def add_yes(parser: argparse.ArgumentParser) -> None:

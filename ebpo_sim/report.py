@@ -8,10 +8,12 @@ import io
 import json
 import math
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,9 +28,9 @@ if TYPE_CHECKING:
 Row = Mapping[str, Any]
 Columns = Sequence[str | tuple[str, str | Callable[[Row], str]]]  # header and what stands below it, where it differs
 PARTIAL = ".ebpo-partial"  # ends the names of files that are being written
-
-
 LONGEST_LINE = 2000  # characters of a refusal
+NARROWEST = 80  # characters a table may always take
+WIDE: ContextVar[bool] = ContextVar("wide", default=False)  # --wide: tables show all columns
 
 
 class ReaderGone(BrokenPipeError):
@@ -55,8 +57,7 @@ def fail(text: str) -> None:
 
 def _one_line(text: str) -> None:
     """One line whatever is in it, as text that no terminal obeys."""
-    one = " ".join(part.strip() for part in text.splitlines())
-    line = printable(one)
+    line = printable(" ".join(part.strip() for part in text.splitlines()))
     if len(line) > LONGEST_LINE:
         line = f"{line[: LONGEST_LINE // 2]} ... {line[-LONGEST_LINE // 2 :]}"
     with suppress(OSError, ValueError):  # where standard error is closed, the exit code has to do
@@ -100,18 +101,38 @@ def progress(total: int, title: str) -> tqdm[Any]:
     return tqdm(total=total, desc=title, unit="", leave=False, disable=not sys.stderr.isatty())
 
 
-def text_table(headers: Sequence[str], rows: Iterable[Sequence[str]], align: Sequence[str] | None = None) -> str:
-    """A plain table, columns aligned as given ("left", "right")."""
-    return tabulate(list(rows), headers=headers, tablefmt="simple", colalign=align, disable_numparse=True)
+def width() -> int | None:
+    """Characters a line may have: COLUMNS or the terminal's, at least 80; None, no limit, in a pipe and with --wide."""
+    given = os.environ.get("COLUMNS", "")
+    if WIDE.get() or not ((given.isdecimal() and int(given)) or sys.stdout.isatty()):
+        return None
+    return max(NARROWEST, shutil.get_terminal_size().columns)
 
 
-def columns_table(rows: Iterable[Row], columns: Columns) -> str:
+def text_table(
+    headers: Sequence[str], rows: Iterable[Sequence[str]], align: Sequence[str] | None = None, drop: Sequence[str] = ()
+) -> str:
+    """A plain table, columns aligned as given ("left", "right"). Where it is wider than `width`, the columns of the
+    headers `drop` go one after the other, then the last ones, but for the first two, and a line below names them."""
+    lines, kept, gone, limit = list(rows), list(range(len(headers))), list[str](), width()
+    while True:
+        shown, body = [headers[i] for i in kept], [[line[i] for i in kept] for line in lines]
+        sides = align and [align[i] for i in kept]
+        table = tabulate(body, headers=shown, tablefmt="simple", colalign=sides, disable_numparse=True)
+        if limit is None or len(kept) < 3 or max(map(len, table.splitlines())) <= limit:
+            break
+        name = next((h for h in drop if h in shown[2:]), shown[-1])
+        kept, gone = [i for i in kept if i < 2 or headers[i] != name], [*gone, name]
+    return f"{table}\nNot shown: {'; '.join(dict.fromkeys(gone))} (--wide shows all)." if gone else table
+
+
+def columns_table(rows: Iterable[Row], columns: Columns, drop: Sequence[str] = ()) -> str:
     """A plain table of some columns, words to the left and numbers to the right: the text or whole number of a name,
-    `number` of a float, "±name" with the error in name_se, or what a function makes of the row."""
+    `number` of a float, "±name" with the error in name_se, or what a function makes of the row. drop: `text_table`."""
     pairs = [(column, column) if isinstance(column, str) else column for column in columns]
     lines = [[_cell(row, key) for _, key in pairs] for row in rows]
     align = ["left" if any(cell[:1].isalpha() for cell in column) else "right" for column in zip(*lines, strict=True)]
-    return text_table([header for header, _ in pairs], lines, align or None)
+    return text_table([header for header, _ in pairs], lines, align or None, drop)
 
 
 def _cell(row: Row, key: str | Callable[[Row], str]) -> str:
@@ -150,8 +171,9 @@ def writable_folder(out: str) -> Path:
         with tempfile.TemporaryFile(dir=nearest):
             pass
     except (OSError, ValueError) as error:  # ValueError: no such name can be, as one with a null character
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"--out {out!r} cannot be written ({reason}): name a folder you own") from error
+        raise InputError(
+            f"--out {out!r} cannot be written ({getattr(error, 'strerror', None) or error}): name a folder you own"
+        ) from error
     return folder
 
 
@@ -245,8 +267,7 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 def write_csv(path: Path, rows: Sequence[Row]) -> None:
     """One long table; the columns are the first row's keys, an empty cell is a quantity that does not exist."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    writer = csv.DictWriter(text := io.StringIO(), fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     write_bytes(path, text.getvalue().encode())
@@ -264,8 +285,7 @@ def save_figure(path: Path, figure: Figure) -> None:
 
 def png(figure: Figure, dpi: int = 130) -> bytes:
     """The figure's bytes."""
-    content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=dpi, metadata={"Software": None})
+    figure.savefig(content := io.BytesIO(), format="png", dpi=dpi, metadata={"Software": None})
     return content.getvalue()
 
 

@@ -23,7 +23,20 @@ FOLDERS = {name: ROOT / name for name in ("ebpo_sim", "llm", "paper_figures", "t
 PLAIN = {"errors", "typed", "numbers", "host", "groups", "sides", "part", "labels"}  # what everything may stand on
 PARTS = {"estimators", "objectives", "sampling", "registry"}
 # terminals, files, processes
-SHELL = {"html", "report", "plots", "budget", "tables", "sources", "cache", "plugins", "pool", "cli", "rungs"}
+SHELL = {
+    "html",
+    "report",
+    "plots",
+    "budget",
+    "tables",
+    "sources",
+    "cache",
+    "plugins",
+    "pool",
+    "cli",
+    "folders",
+    "rungs",
+}
 SIMULATION = {"worlds", "counts", "chains"}
 MAY_IMPORT = {  # room -> the rooms it may import; what is not listed may not
     "errors": set(),
@@ -49,7 +62,8 @@ MAY_IMPORT = {  # room -> the rooms it may import; what is not listed may not
     "tables": {"errors", "budget"},
     "cache": {"report", "sources"},
     "worlds": PLAIN | {"estimators", "sampling", "tables"},
-    "cli": {"errors", "plugins", "report"},
+    "folders": set(),
+    "cli": {"errors", "folders", "plugins", "report"},
     "counts": PLAIN | PARTS | {"worlds"},
     "chains": PLAIN | PARTS | {"worlds", "report", "rungs", "methods"},
     "bias": PLAIN | PARTS,
@@ -63,6 +77,9 @@ MAY_IMPORT = {  # room -> the rooms it may import; what is not listed may not
     "diagnose": PLAIN | PARTS | SHELL | {"worlds", "counts", "studies"},
     "integrations": PLAIN | PARTS | {"report", "rungs", "methods", "plugins"},
     "__init__": PLAIN | PARTS,
+    "__main__": {"cli", "report"},
+    "dossier": PLAIN | PARTS | SHELL | {"check", "methods", "studies"},
+    "check": PLAIN | PARTS | {"cli", "report", "plugins"},
     **{f"{name}_study": {"cli", "studies"}
        for name in ("mse", "entropy", "failure", "clustering", "hidden_bias", "training", "prediction", "noise",
                     "recorded")},

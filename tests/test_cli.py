@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ast
 import importlib
+import os
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from ebpo_sim import cli, report
+from ebpo_sim import cli, folders, report
 from ebpo_sim.errors import InputError, unknown_name
 from ebpo_sim.studies.base import parse
 from ebpo_sim.studies.mse.study import main
@@ -80,10 +82,12 @@ def test_every_program_has_the_one_parser() -> None:
 
 
 PROGRAMS = [
-    "ebpo_sim.mse_study", "ebpo_sim.failure_study", "ebpo_sim.entropy_study", "ebpo_sim.clustering_study",
+    "ebpo_sim.__main__", "ebpo_sim.mse_study", "ebpo_sim.failure_study", "ebpo_sim.entropy_study",
+    "ebpo_sim.clustering_study",
     "ebpo_sim.hidden_bias_study", "ebpo_sim.training_study", "ebpo_sim.prediction_study", "ebpo_sim.bench",
     "ebpo_sim.claims", "ebpo_sim.diagnose", "ebpo_sim.noise_study", "ebpo_sim.recorded_study",
-    "ebpo_sim.conventions", "paper_figures",
+    "ebpo_sim.conventions", "ebpo_sim.diagnose.coverage", "ebpo_sim.check",
+    "ebpo_sim.dossier", "paper_figures",
 ]  # fmt: skip
 
 
@@ -151,5 +155,69 @@ def test_repeatable_options(arguments: list[str]) -> None:
     assert given.world == (("a", "b") if arguments else ())
     assert given.quick == bool(arguments)
     assert given.group_size == given.estimator == ()
-    assert (given.seed, given.prompts, given.out) == (0, None, "results/study")
+    out = "results/study/quick,world=a+b" if arguments else "results/study"
+    assert (given.seed, given.prompts, given.out) == (0, None, out)
     assert given.threads == cli.available_cores() >= 1
+
+
+def folder(*arguments: str) -> str:
+    """Where a study of these arguments writes."""
+    return str(Path(parse("study", "about", arguments).out).relative_to("results/study"))
+
+
+def test_a_partial_run_has_a_folder_of_its_own() -> None:
+    """Guards full results: every option that changes numbers names a folder below the default's, the others none;
+    different options never share one; --out is taken as it is."""
+    assert folder() == folder("--threads", "1", "--json", "--yes") == "."
+    assert parse("study", "about", ["--quick", "--out", "there"]).out == "there"
+    assert parse("study", "about", ["--out=results/study", "--quick"]).out == "results/study"
+    assert folder("--quick") == "quick" and folder("--world", "beta:2,3") == "world=beta-2-3"
+    assert folder("--group-size", "4", "--group-size", "8", "--seed", "3") == "group-size=4+8,seed=3"
+    odd = ["counts:a/b.csv", "counts:a-b.csv", "counts:../../x", "w" * 300, "w" * 299]
+    found = [folder("--world", world) for world in odd]
+    assert len(set(found)) == len(odd) and all("/" not in name and ".." not in name[:3] for name in found)
+    assert max(map(len, found)) < 80 and not any(name.startswith(".") for name in found)
+
+
+def test_claims_and_shared_cells_keep_to_their_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards the ledger: ids name a folder; and finished runs: full and partial runs find the same."""
+    from ebpo_sim.claims.__main__ import Options
+
+    ids = [cli.parse(Options, "claims", "", words).out for words in ([], ["T2", "R2"], ["T2", "--quick", "--html"])]
+    assert ids == ["results/claims", "results/claims/T2+R2", "results/claims/T2,quick"]
+    homes = [folders.shared_folder(out, "results/x") for out in ("results/x", "results/x/quick", "mine")]
+    assert homes == ["results/x", "results/x", "mine"]
+    training = importlib.import_module("ebpo_sim.studies.training.study")
+    assert training.parse(["--quick"]).out == "results/training_study/quick"
+    locked: list[str] = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(training, "_study", lambda s, out, home, *rest: locked.append((str(out), str(home))))
+    training.main(["--quick"])
+    training.main(["--out", "own"])
+    assert locked == [("results/training_study/quick", "results/training_study"), ("own", "own")]
+
+
+LIGHT = """
+import io, runpy, sys
+from contextlib import redirect_stdout
+for program in sys.argv[1:]:
+    sys.argv = ["x", *(["none.csv"] if "diagnose" in program else []), "--help"]
+    try:
+        with redirect_stdout(io.StringIO()) as shown:
+            runpy.run_module(program, run_name="__main__", alter_sys=True)
+    except SystemExit as left:
+        assert not left.code
+    assert shown.getvalue().startswith("usage"), program
+    heavy = {"numba", "torch", "matplotlib"} & set(sys.modules)
+    assert not heavy, (program, heavy)
+"""
+
+
+def test_help_is_light(tmp_path: Path) -> None:
+    """Guards --help of every program: it loads neither numba nor torch nor matplotlib, and runs and writes nothing."""
+    ran = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", LIGHT, *PROGRAMS], capture_output=True, text=True,
+        timeout=120, cwd=tmp_path, check=False, env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
+    assert list(tmp_path.iterdir()) == []

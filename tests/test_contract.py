@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from battery import CASES, PRIOR, assert_close, build, full, history, leaves, rows
-from ebpo_sim import InputError, count_groups, group_rewards, make, names
+from battery import CASES, PRIOR, assert_close, build, full
+from ebpo_sim import InputError, group_rewards, make, names
+from ebpo_sim.check.laws import LAWS, scored
 from ebpo_sim.estimators import Estimator
 from ebpo_sim.estimators.shrinkage import Shrinkage
-from ebpo_sim.groups import binary_groups
 from strategies import BINARY, UNIT, Batch, batches
 
 every = pytest.mark.parametrize("estimator", CASES.values(), ids=CASES.keys())
@@ -24,9 +24,11 @@ ZERO = ("grpo", "dr_grpo", "rloo", "opo", "optimal_token_baseline", "grpo_leave_
 LEARNT = {n: e for n, e in CASES.items() if isinstance(e.baseline, Shrinkage) and e.baseline.prior is None}
 
 
-def scored(estimator: Estimator, state: Any, **arguments: Any) -> np.ndarray:
-    """Advantages of one batch given as the arguments of `group_rewards`."""
-    return np.asarray(estimator.score(state, group_rewards(**arguments))[0])
+@every
+@pytest.mark.parametrize("law", LAWS)
+def test_the_laws_hold(estimator: Estimator, law: str) -> None:
+    """Every law of `python -m ebpo_sim.check`, for every preset and some settings of it."""
+    LAWS[law](estimator)
 
 
 @pytest.mark.parametrize("estimator", UNORDERED.values(), ids=UNORDERED.keys())
@@ -58,97 +60,6 @@ def test_rules_that_need_the_order_depend_on_it(estimator: Estimator) -> None:
     assert np.max(np.abs(np.sort(plain, axis=1) - np.sort(other, axis=1))) > 0.05
 
 
-@every
-@pytest.mark.parametrize("junk", [np.nan, np.inf, -7.5, 1e9])
-def test_masked_rollouts_do_not_count(estimator: Estimator, junk: float) -> None:
-    """A masked rollout gets 0 and changes nothing, whatever its reward; nor does a group with none left."""
-    state, clean = history(estimator, 1), rows(estimator, 2)
-    new_id = clean["group_ids"].max() + 1
-    extra = {
-        "rewards": np.array([junk, junk, junk]),
-        "group_ids": np.array([clean["group_ids"][0], new_id, new_id]),
-        "lengths": np.array([3, 5, 0]),
-        "score_norms": np.array([0.3, 0.0, 1e9]),
-        "answers": np.array([7, 8, 9]),
-        "greedy": np.array([clean["greedy"][0], 1, 1]),
-        "components": np.array([[np.nan, 7.0], [5.0, 5.0], [-3.0, np.nan]]),
-        "clusters": np.array([clean["clusters"][0]] * 3),
-    }
-    dirty = {name: np.concatenate([values, extra[name]]) for name, values in clean.items()}
-    order = np.arange(len(dirty["rewards"]))
-    if "rollout_order" not in estimator.needs:
-        order = np.random.default_rng(5).permutation(order)
-    mask = order < len(clean["rewards"])
-    groups = group_rewards(**{name: values[order] for name, values in dirty.items()}, mask=mask)
-    ours, _, after = estimator.step(state, groups)
-    expected, _, expected_after = estimator.step(state, group_rewards(**clean))
-    assert np.all(ours[~mask] == 0)
-    np.testing.assert_allclose(ours[mask], expected[order[mask]], rtol=1e-10, atol=1e-12)
-    assert_close(after, expected_after)
-
-
-@every
-def test_masked_cluster_leaves_no_trace(estimator: Estimator) -> None:
-    """A cluster of which only masked rollouts were seen is an unseen cluster to the next batch."""
-    clean = rows(estimator, 3)
-    ghost = {"rewards": [0.0, 1.0], "group_ids": [-1, -1], "lengths": [1, 1], "score_norms": [1, 1]}
-    ghost |= {"clusters": ["logic", "logic"], "answers": [1, 2], "greedy": [1, 1], "components": [[0.0, 1.0]] * 2}
-    dirty = {name: np.concatenate([values, ghost[name]]) for name, values in clean.items()}
-    mask = dirty["clusters"] != "logic"
-    state = estimator.update(estimator.init(), group_rewards(**clean))
-    haunted = estimator.update(estimator.init(), group_rewards(**dirty, mask=mask))
-    later = {**rows(estimator, 4), "clusters": np.array(["logic"] * len(clean["rewards"]))}
-    np.testing.assert_allclose(scored(estimator, haunted, **later), scored(estimator, state, **later), rtol=1e-10)
-
-
-@every
-def test_replicates_are_separate_runs(estimator: Estimator) -> None:
-    """A leading axis advances independent replicates: each slice is the run it would have been alone."""
-    rng = np.random.default_rng(3)
-    values = (0.0, 1.0) if estimator.domain == "binary" else (0.0, 0.1, 0.35, 0.95, 1.0)
-    clusters = ["a", "b", "b", "a", "a"]
-    seen = [(rng.choice(values, (3, 5, 4)), rng.random((3, 5, 4)) < 0.8) for _ in range(3)]
-    state, alone = estimator.init(), [estimator.init() for _ in range(3)]
-    for rewards, mask in seen:
-        together, _, state = estimator.step(state, full(rewards, mask=mask, clusters=clusters))
-        for r in range(3):
-            single = full(rewards[r], mask=mask[r], clusters=clusters)
-            expected, _, alone[r] = estimator.step(alone[r], single)
-            np.testing.assert_allclose(together[r], expected, rtol=1e-9, atol=1e-9)
-
-
-@pytest.mark.parametrize("estimator", COUNTED.values(), ids=COUNTED.keys())
-@pytest.mark.parametrize("ragged", [False, True])
-def test_multiplicity_stands_for_copies(estimator: Estimator, ragged: bool) -> None:
-    """Groups counted by multiplicity give the state, baselines and advantages of the batch written out."""
-    sizes = np.array([1, 2, 2, 5, 5, 3]) if ragged else np.full(5, 4)
-    hits = np.array([1, 0, 1, 2, 5, 1]) if ragged else np.arange(5)
-    copies = np.array([1, 3, 1, 5, 0, 4]) if ragged else np.array([3, 0, 2, 1, 4])
-    short = binary_groups(sizes, hits, copies) if ragged else count_groups(4, copies)
-    long = binary_groups(np.repeat(sizes, copies), np.repeat(hits, copies))
-    start = estimator.update(estimator.init(), binary_groups([4, 4, 2, 4], [0, 4, 1, 3]))
-    states = [estimator.update(start, groups) for groups in (short, long)]
-    assert_close(*states)
-    (a, said, _), (b, expected, _) = (estimator.step(start, groups) for groups in (short, long))
-    shape = short.rewards_PG.shape
-    baseline = np.repeat(np.broadcast_to(said.baseline_PG, shape), copies, axis=0)
-    live = long.mask_PG
-    width = long.rewards_PG.shape[1]
-    wanted = np.broadcast_to(expected.baseline_PG, long.rewards_PG.shape)
-    np.testing.assert_allclose(baseline[:, :width][live], wanted[live], rtol=1e-12, atol=1e-13)
-    np.testing.assert_allclose(np.repeat(a, copies, axis=0)[:, :width], b, rtol=1e-11, atol=1e-12)
-
-
-@pytest.mark.parametrize("estimator", COUNTED.values(), ids=COUNTED.keys())
-def test_groups_counted_zero_times_leave_no_trace(estimator: Estimator) -> None:
-    """A batch of which nothing counts is no batch: the next one is scored as if it had not been."""
-    now, start = binary_groups([4, 2], [1, 1]), estimator.init()
-    nothing = estimator.update(start, binary_groups([4, 3], [1, 2], [0, 0]))
-    (ours, said), (expected, plain) = estimator.score(nothing, now), estimator.score(start, now)
-    np.testing.assert_allclose(ours, expected, rtol=1e-12)
-    np.testing.assert_allclose(said.baseline_PG, plain.baseline_PG, rtol=1e-12)
-
-
 @pytest.mark.parametrize("estimator", LEARNT.values(), ids=LEARNT.keys())
 @pytest.mark.parametrize("sizes", [(1, 1, 1), (1, 3, 5), (4, 4, 4)], ids=str)
 def test_a_constant_history_has_no_spread(estimator: Estimator, sizes: tuple[int, ...]) -> None:
@@ -177,25 +88,6 @@ def test_degenerate_groups_are_exactly_zero(name: str, value: float) -> None:
         assert advantages[:size].tolist() == [0.0] * size
         assert np.all(advantages[size:] != 0)
         assert info.degenerate_P.tolist() == [True, False]
-
-
-@every
-@pytest.mark.parametrize("shape", ["lone", "all lone", "one group", "all fail", "all pass"])
-def test_thin_batches_are_defined(estimator: Estimator, shape: str) -> None:
-    """One rollout, groups of one, one prompt, constant batches: finite without and with a history, no warning."""
-    rewards, ids = {
-        "lone": ([1.0], [0]),
-        "all lone": ([1.0, 0.0, 1.0], [0, 1, 2]),
-        "one group": ([1.0, 0.0, 0.0], [0, 0, 0]),
-        "all fail": ([0.0, 0.0, 0.0, 0.0], [0, 1, 1, 1]),
-        "all pass": ([1.0, 1.0, 1.0, 1.0], [0, 1, 1, 1]),
-    }[shape]
-    groups = full(rewards, ids, clusters=["new"] * len(ids))
-    for state in (estimator.init(), history(estimator, 1, 2), estimator.update(estimator.init(), groups)):
-        advantages, info, after = estimator.step(state, groups)
-        assert np.all(np.isfinite(advantages))
-        assert np.all(np.isfinite(info.baseline_PG))
-        assert all(np.all(np.isfinite(v)) for v in leaves(after).values())
 
 
 def test_unknown_names_and_settings_are_explained() -> None:

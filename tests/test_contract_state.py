@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -12,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from battery import CASES, assert_close, assert_same, batch, build, full, history, leaves, rows
-from ebpo_sim import InputError, group_rewards, make
+from battery import CASES, assert_same, build, full, history, leaves
+from ebpo_sim import InputError, make
 from ebpo_sim.estimators import Estimator, dump_state, load_state
 from ebpo_sim.estimators.checkpoint import seal
 from ebpo_sim.groups import binary_groups
@@ -25,60 +24,10 @@ REMEMBERING = (
 )  # fmt: skip
 
 
-@every
-def test_pickle_keeps_estimator_and_state(estimator: Estimator) -> None:
-    """Workers get estimators by pickle: equal, with equal hash, and the state to the last bit."""
-    copy, state = pickle.loads(pickle.dumps(estimator)), history(estimator, 1, 2)
-    assert copy == estimator
-    assert hash(copy) == hash(estimator)
-    assert_same(pickle.loads(pickle.dumps(state)), state)
-
-
 def test_settings_are_part_of_equality() -> None:
     """Two estimators are equal exactly when name and all settings are."""
     assert make("ebpo", memory=0.9) == make("ebpo", memory=0.9)
     assert len({make("ebpo"), make("ebpo", memory=0.9), make("ebpo", ddof=1), make("ebpo_within")}) == 4
-
-
-@every
-def test_merge_laws(estimator: Estimator) -> None:
-    """Identity and commutativity to the last bit, associativity up to rounding."""
-    a, b, c = history(estimator, 1), history(estimator, 2, 3), history(estimator, 4)
-    assert_same(estimator.merge(estimator.init(), a), a)
-    assert_same(estimator.merge(a, estimator.init()), a)
-    assert_same(estimator.merge(a, b), estimator.merge(b, a))
-    assert_close(estimator.merge(estimator.merge(a, b), c), estimator.merge(a, estimator.merge(b, c)))
-    one, other = (
-        estimator.update(
-            estimator.init(), group_rewards(**{n: v[arguments["clusters"] == topic] for n, v in arguments.items()})
-        )
-        for topic, arguments in (("geometry", rows(estimator, 5)), ("algebra", rows(estimator, 6)))
-    )
-    assert_same(estimator.merge(one, other), estimator.merge(other, one))
-
-
-@every
-def test_two_workers_equal_one(estimator: Estimator) -> None:
-    """Updates of two halves, merged, are the update of the whole: distributed training sees the same prior."""
-    left, right = rows(estimator, 1), rows(estimator, 2)
-    whole = {name: np.concatenate([left[name], right[name]]) for name in left}
-    start = estimator.init()
-    merged = estimator.merge(*(estimator.update(start, group_rewards(**half)) for half in (left, right)))
-    assert_close(merged, estimator.update(start, group_rewards(**whole)))
-
-
-@every
-def test_checkpoint_continues_to_the_last_bit(estimator: Estimator) -> None:
-    """Saved and restored after two batches, a run goes on exactly as if it had never stopped."""
-    state = history(estimator, 1, 2)
-    resumed = load_state(estimator, dump_state(estimator, state))
-    assert_same(resumed, state)
-    for seed in (3, 4):
-        groups = batch(estimator, seed)
-        expected, _, state = estimator.step(state, groups)
-        ours, _, resumed = estimator.step(resumed, groups)
-        np.testing.assert_array_equal(ours, expected, strict=True)
-        assert_same(resumed, state)
 
 
 @pytest.mark.parametrize("estimator", STATEFUL.values(), ids=STATEFUL.keys())
@@ -87,34 +36,6 @@ def test_checkpoint_refuses_replicates(estimator: Estimator) -> None:
     state = estimator.update(estimator.init(), full(np.eye(4)[None].repeat(3, axis=0), clusters=["a", "a", "b", "b"]))
     with pytest.raises(InputError, match="replicate"):
         dump_state(estimator, state)
-
-
-@every
-def test_instances_do_not_influence_each_other(estimator: Estimator) -> None:
-    """Nothing is kept outside the state: a twin working in between changes nothing."""
-    alone, _, _ = estimator.step(history(estimator, 1), batch(estimator, 2))
-    twin: Estimator = pickle.loads(pickle.dumps(estimator))
-    state, other = estimator.init(), twin.init()
-    for seed in (7, 8):
-        _, _, other = twin.step(other, batch(twin, seed))
-    state = estimator.update(state, batch(estimator, 1))
-    _, _, other = twin.step(other, batch(twin, 9))
-    again, _, _ = estimator.step(state, batch(estimator, 2))
-    np.testing.assert_array_equal(again, alone)
-
-
-@every
-def test_methods_are_pure(estimator: Estimator) -> None:
-    """Scoring leaves the state alone; nothing changes its arguments."""
-    state, groups = history(estimator, 1), batch(estimator, 2)
-    before_state, before_groups = pickle.dumps(state), pickle.dumps(groups)
-    first, _ = estimator.score(state, groups)
-    estimator.update(state, groups)
-    estimator.merge(state, history(estimator, 3))
-    _, _, _ = estimator.step(state, groups)
-    assert pickle.dumps(state) == before_state
-    assert pickle.dumps(groups) == before_groups
-    np.testing.assert_array_equal(estimator.score(state, groups)[0], first)
 
 
 @pytest.mark.parametrize("name", REMEMBERING)

@@ -22,7 +22,6 @@ from ebpo_sim import cli, report
 from ebpo_sim.bench.chains import training_throughput
 from ebpo_sim.bench.memory import prompt_memory
 from ebpo_sim.counts.exact import limit_risk
-from ebpo_sim.counts.kernels import draw_and_tally
 from ebpo_sim.counts.streams import (
     Design,
     batch_sums,
@@ -45,6 +44,8 @@ LARGE = 10**8
 
 def engine_batch(p_P: Array, group_size: int, words: Sequence[NDArray[np.uint64]]) -> Array:
     """One batch per stream of `words` through the engine and the real estimators: (EBPO's error, group mean's)."""
+    from ebpo_sim.counts.kernels import draw_and_tally
+
     sums = np.zeros((len(words), 3, group_size + 1))
     for stream, out in zip(words, sums, strict=True):
         draw_and_tally(p_P, group_size, stream, out)

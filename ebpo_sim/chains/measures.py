@@ -14,7 +14,6 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import gammaln
 
 from ebpo_sim.chains.collect import Collected
-from ebpo_sim.chains.kernels import majority
 from ebpo_sim.chains.policy import Prompts, step_distributions
 from ebpo_sim.chains.population import SkillChain, per_token, success, token_entropy
 from ebpo_sim.chains.update import Learner, batch_of, push_gradient
@@ -43,6 +42,8 @@ def pass_at_k(successes: ArrayLike, samples: int, k: int) -> Array:
 
 def maj_at_n(theta_SK: Array, prompts: Prompts, samples: int, rng: np.random.Generator) -> float:
     """One sampled vote of `samples` answers a prompt, mean over prompts."""
+    from ebpo_sim.chains.kernels import majority
+
     score_P = np.empty(len(prompts.length_P))
     uniform_PNL = rng.random((len(score_P), samples, prompts.skills_PL.shape[1]))
     majority(step_distributions(theta_SK, prompts), prompts.length_P, prompts.right_PL, uniform_PNL, score_P)

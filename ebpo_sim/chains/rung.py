@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 
 from ebpo_sim import rungs, typed
 from ebpo_sim.chains.collect import collect
-from ebpo_sim.chains.kernels import divergence
 from ebpo_sim.chains.measures import policy_measures, quality, sampled_gradients
 from ebpo_sim.chains.policy import Ints, step_distributions
 from ebpo_sim.chains.population import SkillChain, success, success_gradient
@@ -183,10 +182,11 @@ def advance(population: SkillChain, config: TrainingConfig, state: State, steps:
 
     Raises InputError when the parameters stop being finite.
     """
+    from ebpo_sim.chains.kernels import divergence
+
     method, pool = build_method(population, config), pool_of(population)
-    bits = np.random.PCG64DXSM()
-    bits.state = state.generator
-    rng = np.random.Generator(bits)
+    rng = np.random.Generator(np.random.PCG64DXSM())
+    rng.bit_generator.state = state.generator
     theta, first, second = (x.copy() for x in (state.theta_SK, state.first_SK, state.second_SK))
     learner = learner_of(config, method.objectives, method.aggregation)
     anchored = "reference" in needs(learner.objectives)

@@ -13,17 +13,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ebpo_sim.chains.kernels import (
-    distributions,
-    move,
-    optimiser_step,
-    place,
-    rollout,
-    scatter,
-    scatter_entropy,
-    token_entropies,
-    token_log_probs,
-)
 from ebpo_sim.chains.policy import Ints, Prompts
 from ebpo_sim.groups import over
 from ebpo_sim.objectives import Aggregation, Objective, Tokens, learnt, needs, total_push, zero_at_zero
@@ -110,6 +99,8 @@ class Update(NamedTuple):
 
 def sample(theta_SK: Array, prompts: Prompts, group_size: int, rng: np.random.Generator) -> Rollouts:
     """`group_size` answers to each prompt, by inversion of uniform numbers."""
+    from ebpo_sim.chains.kernels import rollout
+
     width, boost_PL = prompts.skills_PL.shape[1], np.exp(prompts.offset_PL)
     shape = (len(prompts.length_P), group_size)
     pi_PLK = _policy(theta_SK, prompts, boost_PL)
@@ -120,6 +111,8 @@ def sample(theta_SK: Array, prompts: Prompts, group_size: int, rng: np.random.Ge
 
 def _policy(theta_SK: Array, prompts: Prompts, boost_PL: Array) -> Array:
     """Every step's distribution (P, L, K); 1 on padding."""
+    from ebpo_sim.chains.kernels import distributions
+
     pi_PLK = np.empty((*prompts.skills_PL.shape, theta_SK.shape[1]))
     chain = (prompts.skills_PL, prompts.length_P, boost_PL, prompts.right_PL)
     distributions(theta_SK, *chain, np.arange(len(pi_PLK)), pi_PLK)
@@ -142,6 +135,8 @@ def layout_of(
 
 def _log_probs(pi_PLK: Array, rolled: Rollouts, layout: Layout) -> Array:
     """log pi of every token in its place, nats; 0 on padding."""
+    from ebpo_sim.chains.kernels import token_log_probs
+
     log_prob_M = np.zeros(int(layout.first_R[-1]))
     token_log_probs(pi_PLK, rolled.prompts.length_P, rolled.actions_PGL, *layout[:4], log_prob_M)
     return log_prob_M.reshape(-1, layout.width)
@@ -153,6 +148,8 @@ def tokens_of(
 ) -> Tokens:  # fmt: skip
     """The answers under the policy that drew them, with what the objectives need: the one place of this rung that
     builds `Tokens`."""
+    from ebpo_sim.chains.kernels import place, token_entropies
+
     prompts, group_size, span = rolled.prompts, rolled.reward_PG.shape[1], layout[:4]
     old_NT = _log_probs(rolled.pi_PLK, rolled, layout)
     advantage_NT = np.zeros(old_NT.shape)
@@ -202,6 +199,8 @@ def push_gradient(
 ) -> int:  # fmt: skip
     """The gradient of the objectives at `tokens`, those of `part`, whose policy is pi_PLK, written to gradient_SK;
     returns how many tokens were held."""
+    from ebpo_sim.chains.kernels import scatter, scatter_entropy
+
     prompts, actions_PGL = batch.rolled.prompts, batch.rolled.actions_PGL
     push = total_push(learner.objectives, states or [()] * len(learner.objectives), tokens)
     chain, pushed_M = (pi_PLK, prompts.skills_PL, prompts.length_P), _flat(push.log_prob_NT, tokens)
@@ -234,6 +233,8 @@ def _part(batch: Batch, part: Layout) -> Tokens:
 
 def _moved(theta_SK: Array, batch: Batch, part: Layout, pi_PLK: Array) -> Tokens:
     """The tokens of a part at theta, whose distributions are written to pi_PLK."""
+    from ebpo_sim.chains.kernels import move, token_entropies
+
     rolled, prompts, tokens = batch.rolled, batch.rolled.prompts, _part(batch, part)
     log_prob_NT, ratio_NT = np.zeros((2, *tokens.old_NT.shape))
     chain = (prompts.skills_PL, prompts.length_P, rolled.boost_PL, prompts.right_PL, rolled.actions_PGL)
@@ -255,6 +256,8 @@ def update(
 
     theta is what the answers were drawn from. states: the objectives' memories, () for objectives without.
     """
+    from ebpo_sim.chains.kernels import optimiser_step
+
     batch = batch_of(rolled, advantage_PG, learner, reference_PLK, learner.minibatches)
     gradient_SK, norms, clipped, moved_PLK = np.empty_like(theta_SK), 0.0, 0, np.empty_like(rolled.pi_PLK)
     pi_PLK, rate = rolled.pi_PLK, learner.learning_rate

@@ -12,7 +12,6 @@ from ebpo_sim.claims.base import Case, Check, Context, Finding, Subject, claim
 from ebpo_sim.claims.baseline_error import FINITE, LEAVE_ONE_OUT, SMALL, estimator_name, gain, leave_one_out
 from ebpo_sim.claims.family import cells, preset, world
 from ebpo_sim.counts.exact import POPULATION, count_distribution, limit_risk, rule
-from ebpo_sim.counts.kernels import count_successes
 from ebpo_sim.counts.noise import gradient_noise
 from ebpo_sim.counts.streams import mean_with_error, paired_ratio, stream_seed, words_of
 from ebpo_sim.counts.updates import advantage_gap, raw_table
@@ -194,6 +193,8 @@ def _sampled_noise(context: Context, table: Array, exact: float, scored: Estimat
 
 def _sampled_groups(context: Context) -> Iterator[tuple[Array, NDArray[np.int64]]]:
     """(p, k) of sampled groups of the reference world, one batch a replicate."""
+    from ebpo_sim.counts.kernels import count_successes
+
     here, size, design = world(context.reference), context.reference_size, context.design
     for seed in stream_seed(design.seed, f"gradient {here.name}", size).spawn(design.replicates):
         p = here.sample(np.random.default_rng(seed), 4 * design.prompts)

@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_softmax
 
-from ebpo_sim.counts.kernels import count_successes
 from ebpo_sim.counts.streams import Design, generators, stream_seed
 from ebpo_sim.counts.updates import advantages_by_count, entropy, entropy_gradient, policies, success_gradient
 from ebpo_sim.errors import InputError
@@ -34,6 +33,8 @@ def one_step_changes(
     natural gradient dH_i = -A_i (log pi(a_i) + H), vanilla dH_i = A_i grad H . (e_a - pi), likewise for p.
     All estimators see the same batches.
     """
+    from ebpo_sim.counts.kernels import count_successes
+
     design.check()
     found = {name: np.zeros((len(estimators), 2, design.replicates)) for name in ("natural", "vanilla")}
     scored = design.steps - design.burn_in

@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ebpo_sim.counts.kernels import STATE_WORDS, draw_and_tally
 from ebpo_sim.errors import InputError
 from ebpo_sim.estimators import Estimator, baseline_table
 from ebpo_sim.groups import Groups, count_groups
@@ -69,6 +68,8 @@ def stream_seed(seed: int, world: str, group_size: int) -> np.random.SeedSequenc
 
 def words_of(seed: np.random.SeedSequence) -> NDArray[np.uint64]:
     """The state that the compiled rollouts advance."""
+    from ebpo_sim.counts.kernels import STATE_WORDS  # numba only where something is drawn: --help does without
+
     return seed.generate_state(STATE_WORDS, np.uint64).astype(np.uint64)
 
 
@@ -85,6 +86,8 @@ def batch_sums(
 
     `rng` draws the prompts, `words` (advanced in place) the rollouts.
     """
+    from ebpo_sim.counts.kernels import draw_and_tally
+
     sums = np.zeros((3, group_size + 1))
     for start in range(0, prompts, CHUNK):
         draw_and_tally(world.sample(rng, min(CHUNK, prompts - start)), group_size, words, sums)

@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ebpo_sim.counts.kernels import count_successes
 from ebpo_sim.counts.streams import Design, stream_seed, words_of
 from ebpo_sim.errors import InputError
 from ebpo_sim.estimators import Estimator, make, needs_prior
@@ -85,6 +84,8 @@ def simulate_epochs(
 
     Every order deals out the same prompts with the same rollouts. One seed a replicate, by name of the cell.
     """
+    from ebpo_sim.counts.kernels import count_successes
+
     fixed = {o: composition(topics, o, design.prompts, design.steps) for o in {*orders, "blocked"}}
     size_K = fixed["blocked"].sum(axis=0).astype(np.intp)
     topic_N = np.repeat(np.arange(len(size_K)), size_K)

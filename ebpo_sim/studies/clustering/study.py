@@ -197,7 +197,18 @@ def score(settings: Settings, rows: Rows) -> dict[str, Any]:
 
 def show(settings: Settings, rows: Rows, summary: Mapping[str, Any]) -> str:
     """The overview, then the notes."""
-    return "\n".join([overview(rows), *notes(settings, summary)])
+    return "\n".join([overview(rows), *notes(settings, summary), conclusion(rows)])
+
+
+def conclusion(rows: Sequence[dict[str, Any]]) -> str:
+    """By order of the stream: in how many cells the memory's prior is better, or worse, than one without topics."""
+    parts = []
+    for order in dict.fromkeys(r["order"] for r in rows):
+        gains = [
+            r["gain"] / r["gain_se"] for r in rows if r["order"] == order and r["gain"] is not None and r["gain_se"]
+        ]
+        parts.append(f"{order} {sum(z > 2 for z in gains)} and {sum(z < -2 for z in gains)} of {len(gains)}")
+    return f"Conclusion: a memory gains from topics and loses by them (beyond 2 se), by order: {'; '.join(parts)}."
 
 
 def overview(rows: Sequence[dict[str, Any]]) -> str:

@@ -162,7 +162,23 @@ def score(settings: Settings, rows: Rows) -> dict[str, Any]:
 
 def show(settings: Settings, rows: Rows, summary: Mapping[str, Any]) -> str:
     """Entropy loss relative to GRPO's for each cell, and the entropy left in the long runs."""
-    return f"{_step_table(rows)}\n\n{_run_table(rows)}"
+    return f"{_step_table(rows)}\n\n{_run_table(rows)}\n{conclusion(rows)}"
+
+
+def conclusion(rows: Rows) -> str:
+    """In how many cells each rule loses more entropy than GRPO, at one rate and per reward; and in long runs."""
+    parts = []
+    for name in dict.fromkeys(r["estimator"] for r in rows if r["estimator"] != REFERENCE):
+        mine = [r for r in rows if r["estimator"] == name]
+        rate, reward = (
+            [r[what] > 1 for r in mine if r["part"] == "step" and r["optimiser"] == "natural" and r[what] is not None]
+            for what in ("loss_ratio_exact", "per_reward_exact")
+        )
+        runs = [r["difference"] / r["difference_se"] for r in mine if r["part"] == "run" and r["difference_se"]]
+        left = f"{sum(z > 2 for z in runs)} more and {sum(z < -2 for z in runs)} less of {len(runs)}"
+        parts.append(f"{name} {sum(rate)} of {len(rate)}, {sum(reward)} of {len(reward)}, {left}")
+    what = f"loses more entropy than {REFERENCE} in a step, per reward; has more or less left after runs (by 2 se)"
+    return f"Conclusion ({what}): {'; '.join(parts) or 'nothing to compare'}."
 
 
 def _step_table(rows: Rows) -> str:

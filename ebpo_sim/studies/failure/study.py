@@ -183,8 +183,19 @@ def show(settings: Settings, rows: Rows, summary: Mapping[str, Any]) -> str:
             report.columns_table(signal, penalties),
             f"\nSignal-to-noise ratio of a constant penalty on an all-fail group, {ARMS} arms, G = {size}",
             report.columns_table(directions, signals),
+            conclusion(rows),
         )
     )
+
+
+def conclusion(rows: Rows) -> str:
+    """How far histories move an all-fail group's advantage: raw, and once the same batch is normalised."""
+    spans = []
+    for name in dict.fromkeys(r["estimator"] for r in rows if r["part"] == "signal"):
+        mine = [r for r in rows if r["part"] == "signal" and r["estimator"] == name]
+        raw, seen = ([r[what] for r in mine] for what in ("raw_exact", "reference_batch"))
+        spans.append(f"{name} raw {min(raw):.3f} to {max(raw):.3f}, normalised by {max(seen) - min(seen):.3f}")
+    return f"Conclusion: over histories an all-fail group's advantage moves: {'; '.join(spans)}."
 
 
 def plot(rows: Rows) -> dict[str, Figure]:

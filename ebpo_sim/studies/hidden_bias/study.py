@@ -152,7 +152,9 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         ("computed", lambda r: f"{r['computed']:.6g}"),
         ("tolerance", lambda r: f"{r['tolerance']:.0e}"), ("verdict", verdict),
     )  # fmt: skip
-    return report.columns_table((r for r in rows if r["part"] == "prediction"), columns)
+    return report.columns_table(
+        (r for r in rows if r["part"] == "prediction"), columns, ("tolerance", "computed", "predicted")
+    )
 
 
 def verdict(row: report.Row) -> str:
@@ -170,10 +172,18 @@ def main(argv: Sequence[str]) -> None:
     if args.json:
         report.say(summary)
         return
-    held = [r["holds"] for r in rows if r["part"] == "prediction"]
     report.say(table(rows))
-    report.say(f"\n{sum(held)} of {len(held)} hold. Conditions, counterexamples, curves: {out / 'table.csv'}")
+    report.say(f"\nConditions, counterexamples, curves: {out / 'table.csv'}")
     report.say(f"Figures: {', '.join(str(out / name) for name in ('prefix.png', 'adamw.png', 'overshoot.png'))}")
+    report.say(conclusion(rows))
+
+
+def conclusion(rows: Sequence[dict[str, Any]]) -> str:
+    """How many predictions hold, and which do not."""
+    found = [r for r in rows if r["part"] == "prediction"]
+    failed = ", ".join(dict.fromkeys(r["id"] for r in found if not r["holds"]))
+    but = f"; not {failed}" if failed else ""
+    return f"Conclusion: {sum(r['holds'] for r in found)} of {len(found)} predictions hold{but}."
 
 
 if __name__ == "__main__":

@@ -17,7 +17,22 @@ PAIR = (labels.SUBJECT, "ebpo_debiased")  # EBPO and its repair, side by side in
 def show(settings: Settings, rows: Rows, summary: Mapping[str, Any]) -> str:
     """The overview when EBPO and its repair are among several estimators, every row otherwise; then the notes."""
     whole = set(PAIR) <= set(settings.estimators) and len(settings.estimators) > 3
-    return "\n".join([overview(rows) if whole else long_table(rows), *notes(settings, summary)])
+    return "\n".join([overview(rows) if whole else long_table(rows), *notes(settings, summary), conclusion(rows)])
+
+
+def conclusion(rows: Sequence[dict[str, Any]]) -> str:
+    """Against the group mean, in how many cells: EBPO and its repair, or where either lacks all rules; and the best."""
+    known = [r for r in rows if r["ratio_exact"] is not None]
+    names = dict.fromkeys(r["estimator"] for r in known)
+    wins = {n: [r["verdict"] == "wins" for r in known if r["estimator"] == n] for n in names}
+    shown = PAIR if wins.keys() >= set(PAIR) else tuple(names)
+    learnt = [n for n in names if not is_oracle(n)]
+    if not learnt:
+        return "Conclusion: no rule here learns from data and has a baseline."
+    best = max(learnt, key=lambda n: sum(wins[n]))
+    counted = ", ".join(f"{name} in {sum(wins[name])} of {len(wins[name])} cells" for name in shown)
+    most = f"most often of those that learn from data: {best}, {sum(wins[best])} of {len(wins[best])}"
+    return f"Conclusion: nearer to the pass rate than the group mean is {counted}; {most}."
 
 
 def notes(settings: Settings, summary: Mapping[str, Any]) -> list[str]:
@@ -73,7 +88,7 @@ def overview(rows: Sequence[dict[str, Any]]) -> str:
                 )
             )
         align = ("left", "right", "right", "right", "right", "left", "right", "right", "left")
-        parts.append(f"G = {group_size}\n{report.text_table(headers, lines, align)}")
+        parts.append(f"G = {group_size}\n{report.text_table(headers, lines, align, ('simulated', 'model-free'))}")
     return "\n\n".join(parts)
 
 
@@ -84,7 +99,7 @@ def long_table(rows: Sequence[dict[str, Any]]) -> str:
         ("ratio", "ratio_exact"), ("simulated", "±ratio_mc"), ("model-free", "±ratio_split"),
         ("verdict", lambda r: r["verdict"] or "-"),
     )  # fmt: skip
-    return report.columns_table(rows, columns)
+    return report.columns_table(rows, columns, ("model-free", "simulated"))
 
 
 def _three(row: dict[str, Any]) -> tuple[str, str, str]:

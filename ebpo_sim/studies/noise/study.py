@@ -102,7 +102,24 @@ def show(settings: Settings, rows: Rows, summary: Mapping[str, Any]) -> str:
         ("simulated", "±nu_ratio_mc"), "cosine", "silent", "rows", ("entropy / reward", "entropy_per_reward"),
     )  # fmt: skip
     title = "Gradient noise scale in rollouts per prompt (lower: fewer rollouts to a step as good)"
-    return "\n".join((title, report.columns_table(rows, columns), *agreement_text("Exact", summary["agreement"])))
+    table = report.columns_table(rows, columns, ("rows", "simulated", "cosine", "entropy / reward"))
+    return "\n".join((title, table, *agreement_text("Exact", summary["agreement"]), conclusion(rows)))
+
+
+def conclusion(rows: Rows) -> str:
+    """The least and the most noise beside GRPO's, geometric means over all cells."""
+    ratios: dict[str, list[float]] = {}
+    for row in rows:
+        if row["estimator"] != REFERENCE and row["nu_ratio"]:
+            ratios.setdefault(row["estimator"], []).append(row["nu_ratio"])
+    if not ratios:
+        return f"Conclusion: only {REFERENCE} has a noise scale here."
+    means = {name: float(np.exp(np.mean(np.log(found)))) for name, found in ratios.items()}
+    order = sorted(means, key=means.__getitem__)
+    listed = ", ".join(f"{name} {means[name]:.3g}" for name in order)
+    return (
+        f"Conclusion: rollouts for a step as good as {REFERENCE}'s, geometric mean over cells, fewest first: {listed}."
+    )
 
 
 def plot(rows: Rows) -> dict[str, Figure]:

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ebpo_sim import budget, cli, report
+from ebpo_sim import budget, cli, folders, report
 from ebpo_sim.chains.rung import OPTIMISERS
 from ebpo_sim.compare import text
 from ebpo_sim.compare.jobs import finish, refuse_failed
@@ -79,10 +79,11 @@ class Outcome(NamedTuple):
     points: list[Point]
 
 
-def simulate(settings: Settings, out: Path, threads: int = 1) -> Outcome:
-    """Predictions, which are written before the runs; then the runs. Raises InputError where one failed."""
+def simulate(settings: Settings, out: Path, threads: int = 1, home: Path | None = None) -> Outcome:
+    """Predictions, which are written before the runs; then the runs, kept in `home`, or out, for other settings to use.
+    Raises InputError where one failed."""
     settings.check()
-    folder, ladder = out / CELLS, Ladder(settings)
+    folder, ladder = (home or out) / CELLS, Ladder(settings)
     asked = plan(settings, calibrated(settings, folder, threads))
     starts = at_the_start(settings, asked, folder, threads)
     rows = noise_rows(starts, "start")
@@ -197,8 +198,9 @@ def main(argv: Sequence[str]) -> None:
     what = f"prediction study of {len(settings.arms)} methods on {len(settings.worlds)} worlds, {settings.seeds} seeds,"
     budget.require(memory=needed.memory, seconds=needed.seconds, what=what, remedy=remedy, yes=args.yes)
     out = report.writable_folder(args.out)
-    with report.locked(out, CELLS):
-        rows, listed = simulate(settings, out, args.threads)
+    home = Path(folders.shared_folder(args.out, "results/prediction_study"))
+    with report.locked(out), report.locked(home / CELLS):
+        rows, listed = simulate(settings, out, args.threads, home)
         fitted = fits(listed, settings.seed)
         summary = {"settings": asdict(settings), "regimes": {r: REGIMES[r]._asdict() for r in settings.regimes}}
         means = averages(rows)

@@ -21,7 +21,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from ebpo_sim import budget, cli, report
+from ebpo_sim import budget, cli, folders, report
 from ebpo_sim.chains.rung import METRICS, OLD_NAMES, OPTIMISERS, ORDERS
 from ebpo_sim.compare import text
 from ebpo_sim.compare.jobs import finish, refuse_failed
@@ -193,6 +193,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add("--json", action="store_true", help="print only the JSON summary")
     cli.add_yes(parser)
     args = parser.parse_args(argv)
+    args.out = folders.own_folder(parser, args, argv)
     cli.check_threads(args.threads)
     cli.check_seed(args.seed)
     for size in args.group_size:
@@ -214,12 +215,13 @@ def main(argv: Sequence[str]) -> None:
     remedy = "lower --steps, --seeds, --group-size or --threads"
     budget.require(memory=cost.memory, seconds=cost.seconds, what=what, remedy=remedy, yes=args.yes)
     out = report.writable_folder(args.out)
-    with report.locked(out, CELLS):
-        _study(settings, out, args.threads, args.json)
+    home = Path(folders.shared_folder(args.out, "results/training_study"))
+    with report.locked(out), report.locked(home / CELLS):
+        _study(settings, out, home, args.threads, args.json)
 
 
-def _study(settings: Settings, out: Path, threads: int, json: bool) -> None:
-    found = simulate(settings, out, threads)
+def _study(settings: Settings, out: Path, home: Path, threads: int, json: bool) -> None:
+    found = simulate(settings, home, threads)
     listed, told, priced = table(found), findings(settings, found), outcomes(settings, found)
     at_end = [r for metric in dict.fromkeys(r["metric"] for r in listed) for r in final(listed, metric)]
     placed = placement()
