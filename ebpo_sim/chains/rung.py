@@ -214,7 +214,7 @@ def advance(population: SkillChain, config: TrainingConfig, state: State, steps:
         if (step + 1) % config.record_every == 0 or step + 1 == config.steps:
             row = _record(population, config, method, state._replace(theta_SK=theta), pool)
             state = state._replace(window=np.zeros(len(WINDOW)), records=(*state.records, row))
-    return state._replace(theta_SK=theta, first_SK=first, second_SK=second, generator=bits.state)
+    return state._replace(theta_SK=theta, first_SK=first, second_SK=second, generator=rng.bit_generator.state)
 
 
 def _record(
