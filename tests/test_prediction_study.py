@@ -21,7 +21,7 @@ from ebpo_sim.studies.prediction.predict import predicted, predictors
 
 CELL = Cell("chain", "noisy", "adam", 4, 32, 0.3, 0.5)
 TINY = Settings(
-    worlds=("chain",), estimators=("ebpo",), group_sizes=(4,), regimes=("plateau",), optimisers=("adam",),
+    worlds=("chain",), estimators=("ebpo",), group_sizes=(4,), regimes=("plateau",), setups=("adam",),
     population=64, validation=32, seeds=2, tuning_seeds=1, thin=4, redraws=8, warm=2,
 )  # fmt: skip
 

@@ -5,7 +5,15 @@
     balanced       12 x 12       3
     noisy          32 x 32       30     steps are mostly noise
 
-N, the rollouts of a step, follows from the measured nu of each world, and is the same at every group size.
+N, the rollouts of a step, follows from the measured nu of each world, and is the same at every group size. A setup is
+what the steps are made with:
+
+    adam        constant rate, one mini-batch: on-policy. In all cells of the study
+    sgd         the same, plain
+    adam_decay  a rate that falls linearly to 0 at the regime's longest step
+    adam_stale  four mini-batches, so that N/4 rollouts make an update and three of them are off-policy, clipped at 0.2
+
+The first setup is run for all worlds and group sizes, the others in the first world at the group size nearest to 4.
 """
 
 from __future__ import annotations
@@ -16,10 +24,12 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from ebpo_sim import cache, plugins
-from ebpo_sim.chains.population import SkillChain, parse_population, success
+from ebpo_sim.chains.population import SkillChain, parse_population, per_token, success, token_entropy
 from ebpo_sim.chains.rung import WINDOW, TrainingConfig, advance, build_method, start
-from ebpo_sim.compare.plan import Job, Plan, Record, Runner
+from ebpo_sim.compare.plan import Job, Plan, Record, Runner, middle
 from ebpo_sim.errors import InputError, unknown_name
 from ebpo_sim.labels import REFERENCE
 from ebpo_sim.methods.checkpoint import fingerprint
@@ -28,6 +38,24 @@ TARGETS = {"near": 0.4, "far": 0.7}  # pass@1 levels, as shares of what GRPO gai
 CELLS = "cells"  # the folder of finished runs and noise measurements
 TUNING_SEEDS = 500_000  # tuning runs take their seeds from here on, evaluation runs from 0
 RECORDS = 150  # looks at pass@1 within a run
+LONG = 2  # times the longest run, in steps: a run without a target
+NO_TARGET = 2.0  # a far target that no pass@1 meets
+
+
+class Setup(NamedTuple):
+    """How the policy is stepped, in the words of `TrainingConfig`."""
+
+    optimiser: str
+    schedule: str = "constant"
+    minibatches: int = 1
+
+
+SETUPS = {
+    "adam": Setup("adam"),
+    "sgd": Setup("sgd"),
+    "adam_decay": Setup("adam", schedule="linear"),
+    "adam_stale": Setup("adam", minibatches=4),
+}
 
 
 class Regime(NamedTuple):
@@ -55,13 +83,17 @@ REGIMES = {
 
 @dataclass(frozen=True)
 class Settings:
-    """What is predicted and trained. thin: every how many-th rate of the grids. redraws, warm: see `chains.noise`."""
+    """What is predicted and trained. estimators: everywhere; central: beside them at the group size nearest to 4;
+    setup_estimators: with setups beyond the first. thin: every how many-th rate of the grids. redraws, warm: see
+    `chains.noise`."""
 
     worlds: tuple[str, ...]
     estimators: tuple[str, ...]
     group_sizes: tuple[int, ...]
     regimes: tuple[str, ...]
-    optimisers: tuple[str, ...]
+    setups: tuple[str, ...]
+    central: tuple[str, ...] = ()
+    setup_estimators: tuple[str, ...] = ()
     population: int = 4096
     validation: int = 1024
     seeds: int = 6
@@ -78,19 +110,28 @@ class Settings:
                 raise InputError(f"{name} must be at least {low}, got {getattr(self, name)!r}")
         if self.seeds > TUNING_SEEDS:
             raise InputError(f"seeds must be at most {TUNING_SEEDS}, got {self.seeds}: the next are for tuning")
-        for regime in self.regimes:
-            if regime not in REGIMES:
-                raise unknown_name("regime", regime, REGIMES)
+        for kind, names, known in (("regime", self.regimes, REGIMES), ("setup", self.setups, SETUPS)):
+            for name in names:
+                if name not in known:
+                    raise unknown_name(kind, name, known)
         for world in self.worlds:
             population = parse_population(world, 4, 0, 4)
-            for arm in self.arms:
+            for arm in (*self.arms, *self.central, *self.setup_estimators):
                 for size in self.group_sizes:
                     build_method(population, TrainingConfig(estimator=arm, group_size=size))
 
     @property
     def arms(self) -> tuple[str, ...]:
-        """The methods, GRPO first."""
+        """The methods of every cell, GRPO first."""
         return tuple(dict.fromkeys((REFERENCE, *self.estimators)))
+
+    def arms_of(self, cell: Cell) -> tuple[str, ...]:
+        """The methods of a cell, GRPO first: `arms`, and the further ones that are run there alone."""
+        if cell.setup != self.setups[0]:
+            return tuple(dict.fromkeys((REFERENCE, *(self.setup_estimators or self.estimators))))
+        beside = self.central if cell.group_size == middle(self.group_sizes) else ()
+        here = self.setup_estimators if beside and cell.world == self.worlds[0] else ()
+        return tuple(dict.fromkeys((*self.arms, *beside, *here)))
 
 
 class Cell(NamedTuple):
@@ -98,7 +139,7 @@ class Cell(NamedTuple):
 
     world: str
     regime: str
-    optimiser: str
+    setup: str
     group_size: int
     rollouts: int
     near: float = 1.0
@@ -106,17 +147,20 @@ class Cell(NamedTuple):
 
 
 def plan(settings: Settings, calibrated: Sequence[Cell]) -> Plan:
-    """All cells, GRPO first in each; calibrated: one of any group size for each world, regime and optimiser."""
-    cells = [cell._replace(group_size=size) for cell in calibrated for size in settings.group_sizes]
+    """All cells, GRPO first in each; calibrated: one of any group size for each world, regime and setup that is run."""
+    central = (middle(settings.group_sizes),)
+    sizes = {cell: settings.group_sizes if cell.setup == settings.setups[0] else central for cell in calibrated}
+    cells = [cell._replace(group_size=size) for cell in calibrated for size in sizes[cell]]
     rates = {c: rates_of(settings, c) for c in cells}
     longest = max(REGIMES[regime].steps for regime in settings.regimes)
-    return Plan(dict.fromkeys(cells, settings.arms), rates, longest, settings.seeds, settings.tuning_seeds)
+    return Plan({cell: settings.arms_of(cell) for cell in cells}, rates, longest, settings.seeds, settings.tuning_seeds)
 
 
 def rates_of(settings: Settings, cell: Cell) -> tuple[float, ...]:
-    """The common grid of a cell."""
-    grid: tuple[float, ...] = getattr(REGIMES[cell.regime], cell.optimiser)
-    return grid[:: settings.thin]
+    """The common grid of a cell; lower by the root of the number of updates a step."""
+    setup = SETUPS[cell.setup]
+    grid: tuple[float, ...] = getattr(REGIMES[cell.regime], setup.optimiser)
+    return tuple(rate / setup.minibatches**0.5 for rate in grid[:: settings.thin])
 
 
 def rollouts_of(settings: Settings, regime: Regime, nu: float) -> int:
@@ -128,12 +172,12 @@ def rollouts_of(settings: Settings, regime: Regime, nu: float) -> int:
 
 
 def config(settings: Settings, arm: str, cell: Cell, rate: float = 0.0, seed: int = 0) -> TrainingConfig:
-    """The settings of a run: on-policy, one mini-batch, a constant rate, no KL."""
-    steps = REGIMES[cell.regime].steps
+    """The settings of a run, no KL; one without a far target lasts LONG times the regime's steps."""
+    setup, steps = SETUPS[cell.setup], REGIMES[cell.regime].steps * (LONG if cell.far == NO_TARGET else 1)
     return TrainingConfig(
         estimator=arm, group_size=cell.group_size, prompts=cell.rollouts // cell.group_size, steps=steps,
-        optimiser=cell.optimiser, learning_rate=rate, minibatches=1, record_every=steps, evaluate_rollouts=1,
-        gradient_redraws=0, seed=1_000_000 * settings.seed + seed,
+        optimiser=setup.optimiser, learning_rate=rate, schedule=setup.schedule, minibatches=setup.minibatches,
+        record_every=steps, evaluate_rollouts=1, gradient_redraws=0, seed=1_000_000 * settings.seed + seed,
     )  # fmt: skip
 
 
@@ -159,7 +203,8 @@ def seed_of(job: Job) -> int:
 
 @dataclass(frozen=True)
 class Ladder(Runner):
-    """Runs until the far target is met; a record is the curve of pass@1, rollouts drawn and rows trained so far."""
+    """Runs until the far target is met; a record is the curve of pass@1, rollouts drawn and rows trained so far, and of
+    pass@8, pass@16 and the tokens' mean entropy (nats), all held out, in a run without a target."""
 
     settings: Settings
 
@@ -175,8 +220,13 @@ class Ladder(Runner):
         state, curve = start(people, run), list[dict[str, float]]()
         while True:
             drawn, trained = (state.window[WINDOW.index(name)] for name in ("rollouts", "trained_rows"))
-            row = {"step": state.steps, "pass1": float(success(state.theta_SK, people.validation).mean())}
+            p_P = success(state.theta_SK, people.validation)
+            row = {"step": state.steps, "pass1": float(p_P.mean())}
             curve.append(row | {"rollouts": float(drawn), "rows": float(trained)})
+            if job.cell.far == NO_TARGET:
+                curve[-1] |= {f"pass{k}": float(np.mean(1 - (1 - p_P) ** k)) for k in (8, 16)}
+                entropy_PL = token_entropy(state.theta_SK, people.validation)
+                curve[-1]["entropy"] = per_token(entropy_PL, people.validation)
             if reached(curve, job.cell.far) or state.steps == run.steps:
                 return {"curve": curve, "far": job.cell.far}
             try:

@@ -115,11 +115,11 @@ def word_of(found: Difference | None, ratio: float | None) -> Verdict:
 
 def averages(rows: Sequence[Mapping[str, Any]]) -> Rows:
     """The geometric mean over worlds and group sizes of each ratio to the far target, with its interval over seeds; by
-    optimiser, regime and method. missing: cells where a seed of it or of GRPO missed the target, not in the mean."""
+    setup, regime and method. missing: cells where a seed of it or of GRPO missed the target, not in the mean."""
     listed: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
     for r in rows:
         if r["target"] == "far" and r["quantity"].startswith("ratio of"):
-            listed.setdefault((r["optimiser"], r["regime"], r["estimator"], r["quantity"]), []).append(r)
+            listed.setdefault((r["setup"], r["regime"], r["estimator"], r["quantity"]), []).append(r)
     made: Rows = []
     for key, cells in listed.items():
         there = [r for r in cells if r["value"] is not None]
@@ -128,7 +128,7 @@ def averages(rows: Sequence[Mapping[str, Any]]) -> Rows:
             if there
             else None
         )
-        name = dict(zip(("optimiser", "regime", "estimator", "quantity"), key, strict=True))
+        name = dict(zip(("setup", "regime", "estimator", "quantity"), key, strict=True))
         ends = {k: None if found is None else math.exp(getattr(found, k)) for k in ("value", "low", "high")}
         counts = {"cells": len(there), "missing": len(cells) - len(there)}
         made.append(name | ends | counts | {"verdict": word_of(found, REGIMES[key[1]].ratio)})
@@ -151,16 +151,16 @@ def points(settings: Settings, found: Found, starts: Cells, later: Cells) -> lis
 def fits(listed: Sequence[Point], seed: int) -> Rows:
     """How each predictor's log ratio goes with the measured one: slope of the line through all points, rank
     correlation, both with 95 % intervals (bootstrap over cells and, in each, seeds), the share of points on the
-    predicted side of 1, and the root mean square of log measured less log predicted. By optimiser and target; all
+    predicted side of 1, and the root mean square of log measured less log predicted. By setup and target; all
     regimes and one by one."""
     rows: Rows = []
     names = list(listed[0].predictors) if listed else []
-    for optimiser, target in dict.fromkeys((p.cell.optimiser, p.target) for p in listed):
-        here = [p for p in listed if (p.cell.optimiser, p.target) == (optimiser, target)]
+    for setup, target in dict.fromkeys((p.cell.setup, p.target) for p in listed):
+        here = [p for p in listed if (p.cell.setup, p.target) == (setup, target)]
         for regime in ("all", *dict.fromkeys(p.cell.regime for p in here)):
             for name in names:
                 mine = [p for p in here if regime in ("all", p.cell.regime) and (p.predictors[name] or 0) > 0]
-                place = {"optimiser": optimiser, "target": target, "regime": regime, "predictor": name}
+                place = {"setup": setup, "target": target, "regime": regime, "predictor": name}
                 rows.append(place | fit(mine, name, np.random.default_rng([seed, 21])))
     return rows
 

@@ -22,12 +22,12 @@ TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50)  # small panels have every third
 SMALL = ("noise by coordinate", "noise midway", "baseline error", "silent groups", "cosine")
 
 
-def plot(points: Sequence[Point], optimiser: str) -> Figure:
+def plot(points: Sequence[Point], setup: str) -> Figure:
     """Steps to the far target, method over GRPO, a point a method and cell: by noise large, by others small."""
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-    mine = [p for p in points if (p.cell.optimiser, p.target) == (optimiser, "far")]
+    mine = [p for p in points if (p.cell.setup, p.target) == (setup, "far")]
     colour = colours(dict.fromkeys(p.arm for p in mine))
     figure = Figure(figsize=(11.5, 5), layout="constrained")
     panels = figure.subplot_mosaic([["noise", "noise", *SMALL[:3]], ["noise", "noise", *SMALL[3:], "key"]])
@@ -45,7 +45,7 @@ def plot(points: Sequence[Point], optimiser: str) -> Figure:
     ]
     panels["key"].legend(handles=key, fontsize=6.5, frameon=False, loc="upper left")
     figure.suptitle(
-        f"Steps to the far target, method / GRPO, each at its own rate ({optimiser}): measured against predicted; "
+        f"Steps to the far target, method / GRPO, each at its own rate ({setup}): measured against predicted; "
         "by noise, (1 + nu/N) / (1 + nu of GRPO/N)", fontsize=10,
     )  # fmt: skip
     return figure

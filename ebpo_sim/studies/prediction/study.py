@@ -19,13 +19,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ebpo_sim import budget, cli, report
-from ebpo_sim.chains.rung import OPTIMISERS
 from ebpo_sim.compare import text
 from ebpo_sim.compare.jobs import finish, refuse_failed
 from ebpo_sim.compare.plan import series
 from ebpo_sim.labels import REFERENCE
 from ebpo_sim.studies.base import Cost
-from ebpo_sim.studies.prediction.cells import CELLS, REGIMES, Ladder, Settings, plan
+from ebpo_sim.studies.prediction.cells import CELLS, REGIMES, SETUPS, Ladder, Settings, plan
 from ebpo_sim.studies.prediction.outcomes import Found, Point, averages, fits, measured_rows, noise_rows, points, spent
 from ebpo_sim.studies.prediction.plots import plot
 from ebpo_sim.studies.prediction.predict import at_the_start, calibrated, midway
@@ -33,22 +32,27 @@ from ebpo_sim.studies.prediction.predict import at_the_start, calibrated, midway
 Rows = list[dict[str, Any]]
 
 SCORE = "loo_table:weights=score,memory=0.95"
+HALF, FEW = (f"{SCORE} + keep_rows:share={share}" for share in (0.5, 0.15))
 SETTINGS = Settings(
     worlds=(
         "observed:Qwen2.5-7B", "observed:Qwen2.5-Math-1.5B-Instruct/MATH", "observed:GPT-4-0613/LiveCodeBench",
     ),
     estimators=(
-        "rloo", "ebpo", "ebpo:shrinkage=1", "ebpo_debiased:memory=0.95", "loo_table:memory=0.95", SCORE, "reinforce",
-        f"{SCORE} + keep_rows:share=0.5",
-    ),  # without dr_grpo: a constant times rloo, so the same run under Adam
-    group_sizes=(2, 8),
+        "ebpo", "ebpo_debiased:memory=0.95", "loo_table:memory=0.95", SCORE, "reinforce", "optimal_token_baseline", HALF,
+    ),
+    group_sizes=(2, 4, 8),
     regimes=tuple(REGIMES),
-    optimisers=("adam",),
+    setups=tuple(SETUPS),
+    central=(
+        "rloo", "ebpo:shrinkage=1", "loo_table:weights=length,memory=0.95", "raft", "optimal:memory=0.95",
+        "regression:weights=score,memory=0.95",
+    ),  # without dr_grpo and opo: a constant times rloo where a prompt's answers are of one length
+    setup_estimators=("rloo", "ebpo", "loo_table:memory=0.95", SCORE, "reinforce", HALF, FEW),
 )  # fmt: skip
 QUICK = replace(
-    SETTINGS, worlds=SETTINGS.worlds[:1], estimators=("ebpo", SCORE),
-    group_sizes=(2, 8), regimes=("plateau", "noisy"), population=1024, validation=256, seeds=2, tuning_seeds=1, thin=2,
-    redraws=48,
+    SETTINGS, worlds=SETTINGS.worlds[:1], estimators=("ebpo", SCORE), central=(), setup_estimators=(),
+    group_sizes=(2, 8), regimes=("plateau", "noisy"), setups=("adam", "sgd"), population=1024, validation=256, seeds=2,
+    tuning_seeds=1, thin=2, redraws=48,
 )  # fmt: skip
 
 
@@ -63,7 +67,7 @@ class Options:
         (), "rollouts per prompt (repeatable)", check=cli.check_group_size, metavar="G"
     )
     regime: tuple[str, ...] = cli.option((), "(repeatable; list above)", metavar="NAME")
-    optimiser: tuple[str, ...] = cli.option((), "(repeatable; default adam)", choices=OPTIMISERS)
+    setup: tuple[str, ...] = cli.option((), "(repeatable; list above)", choices=tuple(SETUPS))
     seeds: int | None = cli.option(None, "final runs of a cell", 2, metavar="R")
     seed: int = cli.seed_option()
     threads: int = cli.threads_option()
@@ -104,16 +108,16 @@ def _met(found: Found) -> dict[Any, tuple[int, float]]:
 def conclusion(fitted: Rows) -> str:
     """One line, computed: slope and rank correlation of noise, and the others' rank correlations."""
     lines = []
-    for optimiser in dict.fromkeys(r["optimiser"] for r in fitted):
+    for setup in dict.fromkeys(r["setup"] for r in fitted):
         mine = {
             r["predictor"]: r for r in fitted
-            if (r["optimiser"], r["target"], r["regime"]) == (optimiser, "far", "all") and r["slope"] is not None
+            if (r["setup"], r["target"], r["regime"]) == (setup, "far", "all") and r["slope"] is not None
         }  # fmt: skip
         if "noise" in mine:
             x = mine["noise"]
             others = ", ".join(f"{n} {r['rank']:.2f}" for n, r in mine.items() if n != "noise")
             lines.append(
-                f"{optimiser}: log measured on log predicted ratio of steps has slope {x['slope']:.2f} "
+                f"{setup}: log measured on log predicted ratio of steps has slope {x['slope']:.2f} "
                 f"[{x['slope_low']:.2f}, {x['slope_high']:.2f}], rank correlation {x['rank']:.2f} "
                 f"[{x['rank_low']:.2f}, {x['rank_high']:.2f}] over {x['points']} points in {x['cells']} cells"
                 + (f"; rank correlation of the others: {others}" if others else "")
@@ -123,7 +127,7 @@ def conclusion(fitted: Rows) -> str:
 
 def show(rows: Rows, fitted: Rows, means: Rows) -> str:
     """Ratios of steps to the far target cell by cell, their means by regime in every currency, fits, conclusion."""
-    place = ("world", "regime", "optimiser", "group_size")
+    place = ("world", "regime", "setup", "group_size")
     values = {(*(r[k] for k in place), r["estimator"], r["quantity"], r["target"]): r for r in rows}
     lines = []
     for key, r in values.items():
@@ -134,28 +138,28 @@ def show(rows: Rows, fitted: Rows, means: Rows) -> str:
             }
             rate = values[(*key[:4], r["estimator"], "learning rate", None)]
             lines.append((
-                r["world"], r["regime"], report.number(start["nu/N"]), str(r["rollouts"]), r["optimiser"],
+                r["world"], r["regime"], report.number(start["nu/N"]), str(r["rollouts"]), r["setup"],
                 str(r["group_size"]), r["estimator"], text.rate(rate["value"], rate["verdict"] is not None),
                 report.number(start["predicted ratio of steps"]), _interval(r), r["verdict"],
             ))  # fmt: skip
     headers = (
-        "world", "regime", "nu/N", "N", "optimiser", "G", "method", "rate", "predicted", "measured, 95 %", "verdict",
+        "world", "regime", "nu/N", "N", "setup", "G", "method", "rate", "predicted", "measured, 95 %", "verdict",
     )  # fmt: skip
     title = "Steps to the far target, method / grpo; * the grid's edge"
     shown = [
-        (r["optimiser"], r["target"], r["regime"], r["predictor"], str(r["points"]),
+        (r["setup"], r["target"], r["regime"], r["predictor"], str(r["points"]),
          *(f"{r[n]:.2f} [{r[f'{n}_low']:.2f}, {r[f'{n}_high']:.2f}]" if r[n] is not None else "-"
            for n in ("slope", "rank")))
         for r in fitted
     ]  # fmt: skip
-    fit_headers = ("optimiser", "target", "regime", "predictor", "points", "slope", "rank correlation")
+    fit_headers = ("setup", "target", "regime", "predictor", "points", "slope", "rank correlation")
     currencies = list(dict.fromkeys(r["quantity"] for r in means))
-    by = {(r["optimiser"], r["regime"], r["estimator"], r["quantity"]): r for r in means}
+    by = {(r["setup"], r["regime"], r["estimator"], r["quantity"]): r for r in means}
     table = [
         (*key, str(by[(*key, currencies[0])]["cells"]), *(_interval(by[(*key, c)]) for c in currencies))
         for key in dict.fromkeys(k[:3] for k in by)
     ]
-    mean_headers = ("optimiser", "regime", "method", "cells", *currencies)
+    mean_headers = ("setup", "regime", "method", "cells", *currencies)
     parts = [
         f"{title}\n{report.text_table(headers, lines)}",
         f"Geometric means over worlds and group sizes, far target\n{report.text_table(mean_headers, table)}",
@@ -171,7 +175,7 @@ def _interval(row: Mapping[str, Any]) -> str:
 
 def cost(settings: Settings, threads: int) -> Cost:
     """Seconds and bytes, from the sizes alone: runs last to the longest step, N is what the default worlds have."""
-    runs = len(settings.worlds) * len(settings.arms) * len(settings.optimisers) * len(settings.group_sizes)
+    runs = len(settings.worlds) * len(settings.arms) * len(settings.setups) * len(settings.group_sizes)
     each = settings.seeds + settings.tuning_seeds * 6 / settings.thin
     seconds = sum(runs * (each * REGIMES[r].steps * 1.5e-3 + settings.redraws * 6e-3) for r in settings.regimes)
     gradient = max(REGIMES[r].topics * REGIMES[r].skills for r in settings.regimes) * 8 * 8.0
@@ -183,7 +187,7 @@ def settings_from(args: Options) -> Settings:
     """The full or quick settings with what the command line names in their place."""
     given: Mapping[str, Any] = {
         "worlds": args.world, "estimators": args.estimator, "group_sizes": tuple(sorted(args.group_size)),
-        "regimes": args.regime, "optimisers": args.optimiser, "seeds": args.seeds,
+        "regimes": args.regime, "setups": args.setup, "seeds": args.seeds,
     }  # fmt: skip
     return replace(QUICK if args.quick else SETTINGS, seed=args.seed, **{k: v for k, v in given.items() if v})
 
@@ -206,7 +210,7 @@ def main(argv: Sequence[str]) -> None:
         printed = report.to_json({**summary, **judged, "rows": rows})
         report.write_csv(out / "table.csv", rows)
         report.write_bytes(out / "summary.json", printed.encode())
-        figures = {f"prediction_{optimiser}.png": plot(listed, optimiser) for optimiser in settings.optimisers}
+        figures = {f"prediction_{setup}.png": plot(listed, setup) for setup in settings.setups}
         for name, figure in figures.items():
             report.save_figure(out / name, figure)
     report.say(printed if args.json else show(rows, fitted, means))
