@@ -75,9 +75,9 @@ def _grid(lowest: float, count: int) -> tuple[float, ...]:
 
 
 REGIMES = {
-    "plateau": Regime(4, 6, 0.3, 60, _grid(0.16, 5), _grid(64, 7)),
-    "balanced": Regime(12, 12, 3.0, 160, _grid(0.08, 5), _grid(32, 7)),
-    "noisy": Regime(32, 32, 30.0, 600, _grid(0.04, 5), _grid(8, 7)),
+    "plateau": Regime(4, 6, 0.3, 60, _grid(0.64, 4), _grid(256, 5)),
+    "balanced": Regime(12, 12, 3.0, 160, _grid(0.16, 4), _grid(64, 5)),
+    "noisy": Regime(32, 32, 30.0, 600, _grid(0.04, 5), _grid(32, 5)),
 }
 
 
@@ -96,7 +96,7 @@ class Settings:
     setup_estimators: tuple[str, ...] = ()
     population: int = 4096
     validation: int = 1024
-    seeds: int = 6
+    seeds: int = 5
     tuning_seeds: int = 2
     thin: int = 1
     redraws: int = 128

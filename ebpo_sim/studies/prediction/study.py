@@ -38,16 +38,16 @@ SETTINGS = Settings(
         "observed:Qwen2.5-7B", "observed:Qwen2.5-Math-1.5B-Instruct/MATH", "observed:GPT-4-0613/LiveCodeBench",
     ),
     estimators=(
-        "ebpo", "ebpo_debiased:memory=0.95", "loo_table:memory=0.95", SCORE, "reinforce", "optimal_token_baseline", HALF,
+        "ebpo", "loo_table:memory=0.95", SCORE, "reinforce", HALF,
     ),
     group_sizes=(2, 4, 8),
     regimes=tuple(REGIMES),
     setups=tuple(SETUPS),
     central=(
-        "rloo", "ebpo:shrinkage=1", "loo_table:weights=length,memory=0.95", "raft", "optimal:memory=0.95",
-        "regression:weights=score,memory=0.95",
+        "rloo", "ebpo:shrinkage=1", "ebpo_debiased:memory=0.95", "loo_table:weights=length,memory=0.95", "raft",
+        "optimal_token_baseline", "optimal:memory=0.95", "regression:weights=score,memory=0.95",
     ),  # without dr_grpo and opo: a constant times rloo where a prompt's answers are of one length
-    setup_estimators=("rloo", "ebpo", "loo_table:memory=0.95", SCORE, "reinforce", HALF, FEW),
+    setup_estimators=("rloo", "ebpo", SCORE, "reinforce", HALF, FEW),
 )  # fmt: skip
 QUICK = replace(
     SETTINGS, worlds=SETTINGS.worlds[:1], estimators=("ebpo", SCORE), central=(), setup_estimators=(),
