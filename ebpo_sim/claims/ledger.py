@@ -7,18 +7,32 @@ from typing import Any
 
 import numpy as np
 
-from ebpo_sim.claims import baseline_error, entropy, failure, gradient, history, noise_methods, noise_rules
+from ebpo_sim.claims import baseline_error, entropy, failure, gradient, history, noise_methods, noise_rules, training
 from ebpo_sim.claims.base import Claim, Context, Finding, meaning, to_row
 from ebpo_sim.claims.hidden import hidden_claims
 from ebpo_sim.errors import unknown_name
 
 FAMILY_WISE = 1e-3
-ORDER = ("T1", "T2", "R2", "R3", "C1", "P1", "P2", "O1", "O2", "O3", "O4", *(f"N{i}" for i in range(1, 9)))
-MODULES = (baseline_error, failure, entropy, gradient, history, noise_rules, noise_methods)
+ORDER = (
+    "T1",
+    "T2",
+    "R2",
+    "R3",
+    "C1",
+    "P1",
+    "P2",
+    "O1",
+    "O2",
+    "O3",
+    "O4",
+    *(f"N{i}" for i in range(1, 9)),
+    *(f"E{i}" for i in range(1, 8)),
+)
+MODULES = (baseline_error, failure, entropy, gradient, history, noise_rules, noise_methods, training)
 
 
 def claims() -> dict[str, Claim]:
-    """Every claim by id: EBPO's in the paper's order, ours, gradient noise, then the second paper's."""
+    """Every claim by id: EBPO's in the paper's order, ours, gradient noise, training, then the second paper's."""
     found = {c.id: c for m in MODULES for c in m.CLAIMS}
     return {name: found[name] for name in ORDER} | {c.id: c for c in hidden_claims()}
 

@@ -42,7 +42,7 @@ class Point(NamedTuple):
     predictors: dict[str, float | None]
 
 
-def _row(arm: str, cell: Cell, quantity: str, value: float | None, **more: Any) -> dict[str, Any]:
+def row(arm: str, cell: Cell, quantity: str, value: float | None, **more: Any) -> dict[str, Any]:
     empty = dict.fromkeys(("target", "se", "low", "high", "seeds", "verdict"))
     return {"estimator": arm, **cell._asdict(), "quantity": quantity, "value": value} | empty | more
 
@@ -52,11 +52,16 @@ def noise_rows(found: Cells, when: str) -> Rows:
     rows: Rows = []
     for (arm, cell), x in found.items():
         for name in NOISE:
-            rows.append(_row(arm, cell, f"{name}, {when}", x[name], se=x.get(f"{name}_se")))
-        rows.append(_row(arm, cell, f"nu/N, {when}", _ratio(x)))
+            rows.append(row(arm, cell, f"{name}, {when}", x[name], se=x.get(f"{name}_se")))
+        rows.append(row(arm, cell, f"nu/N, {when}", _ratio(x)))
         if arm != REFERENCE:
-            expected = predictors(x, found[REFERENCE, cell], None)["noise"]
-            rows.append(_row(arm, cell, f"predicted ratio of steps, {when}", expected))
+            grpo = found[REFERENCE, cell]
+            expected = predictors(x, grpo, None)
+            rows.append(row(arm, cell, f"predicted ratio of steps, {when}", expected["noise"]))
+            rows.append(row(arm, cell, f"ratio of error, {when}", expected["baseline error"]))
+            nus, se = (x["nu"], grpo["nu"]), x["nu_se"]
+            if nus[0] and nus[1] and se:  # draws are paired, so the log ratio's error is below its own part of it
+                rows.append(row(arm, cell, f"ratio of nu, {when}", nus[0] / nus[1], se=se / nus[0]))
     return rows
 
 
@@ -84,24 +89,28 @@ def measured_rows(settings: Settings, found: Found, starts: Cells) -> Rows:
     log."""
     rows: Rows = []
     for (arm, cell, _), mine in found.items():
-        rows.append(_row(arm, cell, "learning rate", mine.rate, verdict="edge of the grid" if mine.edge else None))
+        rows.append(row(arm, cell, "learning rate", mine.rate, verdict="edge of the grid" if mine.edge else None))
         for target in TARGETS:
             costs, other = spent(mine, target), spent(found[REFERENCE, cell, "own"], target)
             whole = len(costs) == len(other) == settings.seeds
             steps = mean_of(x["step"] for x in costs.values()) if len(costs) == settings.seeds else None
-            rows.append(_row(arm, cell, "steps", steps and steps.value, **_spread(steps), target=target))
+            rows.append(row(arm, cell, "steps", steps and steps.value, **interval_of(steps), target=target))
             for name in CURRENCIES if arm != REFERENCE else ():
                 found_ratio = mean_of(log_ratios(costs, other, name)) if whole else None
                 word = word_of(found_ratio, _ratio(starts[REFERENCE, cell]))
-                value = found_ratio and math.exp(found_ratio.value)
-                ends = {k: math.exp(v) if k in ("low", "high") else v for k, v in _spread(found_ratio).items()}
                 quantity = f"ratio of {'steps' if name == 'step' else name}"
-                seeds = len(costs.keys() & other.keys())
-                rows.append(_row(arm, cell, quantity, value, **{**ends, "seeds": seeds}, target=target, verdict=word))
+                told = {"target": target, "verdict": word, "seeds": len(costs.keys() & other.keys())}
+                rows.append(ratio_row(arm, cell, quantity, found_ratio, **told))
     return rows
 
 
-def _spread(found: Difference | None) -> dict[str, Any]:
+def ratio_row(arm: str, cell: Cell, quantity: str, found: Difference | None, **more: Any) -> dict[str, Any]:
+    """A log ratio as a ratio, its ends too; se stays that of the log."""
+    ends = {k: math.exp(v) if k in ("low", "high") else v for k, v in interval_of(found).items()}
+    return row(arm, cell, quantity, found and math.exp(found.value), **{**ends, **more})
+
+
+def interval_of(found: Difference | None) -> dict[str, Any]:
     return {k: getattr(found, k) for k in ("se", "low", "high", "seeds")} if found else {}
 
 

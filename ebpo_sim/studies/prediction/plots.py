@@ -11,13 +11,15 @@ import numpy as np
 from ebpo_sim.compare.differences import mean_of
 from ebpo_sim.labels import colours, label
 from ebpo_sim.studies.prediction.cells import REGIMES
+from ebpo_sim.studies.prediction.language_model import WORLD, measured
 from ebpo_sim.studies.prediction.outcomes import Point
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MARKERS = dict(zip(REGIMES, "osD", strict=True))
+MARKERS = dict(zip((*REGIMES, WORLD), "osD*", strict=True))
+HOLLOW = ("plateau", "balanced")
 TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50)  # small panels have every third
 SMALL = ("noise by coordinate", "noise midway", "baseline error", "silent groups", "cosine")
 
@@ -32,8 +34,10 @@ def plot(points: Sequence[Point], setup: str) -> Figure:
     figure = Figure(figsize=(11.5, 5), layout="constrained")
     panels = figure.subplot_mosaic([["noise", "noise", *SMALL[:3]], ["noise", "noise", *SMALL[3:], "key"]])
     panels["key"].axis("off")
+    lm = [p for p in measured() if setup == "adam" and p.target == "0.34"]
+    colour |= colours(dict.fromkeys((*colour, *(p.arm for p in lm))))
     for name in ("noise", *SMALL):
-        _panel(panels[name], mine, name, colour, large=name == "noise")
+        _panel(panels[name], [*mine, *(lm if name == "noise" else [])], name, colour, large=name == "noise")
     key = [
         Line2D([], [], color=colour[arm], marker="o", ls="", label=label(arm).name.replace(" + ", "\n+ "))
         for arm in colour
@@ -43,6 +47,8 @@ def plot(points: Sequence[Point], setup: str) -> Figure:
         Line2D([], [], color="black", marker=MARKERS[r], ls="", mfc="none", label=f"{r}, nu/N = {REGIMES[r].ratio:g}")
         for r in regimes
     ]
+    if lm:
+        key.append(Line2D([], [], color="black", marker=MARKERS[WORLD], ms=9, ls="", label=f"{WORLD}, to 34 %"))
     panels["key"].legend(handles=key, fontsize=6.5, frameon=False, loc="upper left")
     figure.suptitle(
         f"Steps to the far target, method / GRPO, each at its own rate ({setup}): measured against predicted; "
@@ -59,7 +65,8 @@ def _panel(panel: Axes, points: Sequence[Point], name: str, colour: dict[str, st
         bars = [[at - low], [high - at]] if large else None
         panel.errorbar(
             [p.predictors[name] or 1.0], [at], bars, color=colour[p.arm], marker=MARKERS[p.cell.regime],
-            ms=6 if large else 4, mfc="none" if p.cell.regime != "noisy" else colour[p.arm], elinewidth=0.6, ls="",
+            ms=12 if p.cell.regime == WORLD else 6 if large else 4, elinewidth=0.6, ls="",
+            mfc="none" if p.cell.regime in HOLLOW else colour[p.arm],
         )  # fmt: skip
     x, y = ([p.predictors[name] or 1.0 for p in shown], [math.exp(float(np.mean(p.log_ratio_R))) for p in points])
     (x_low, x_high), (y_low, y_high) = ((min([0.5, *v]) / 1.2, max([2.0, *v]) * 1.2) for v in (x, y))

@@ -25,13 +25,18 @@ from ebpo_sim.compare.plan import series
 from ebpo_sim.labels import REFERENCE
 from ebpo_sim.studies.base import Cost
 from ebpo_sim.studies.prediction.cells import CELLS, REGIMES, SETUPS, Ladder, Settings, plan
+from ebpo_sim.studies.prediction.dominance import WORTH, dominance
+from ebpo_sim.studies.prediction.dominance import table as dominance_table
+from ebpo_sim.studies.prediction.ends import MEASURES, SCORE, end_rows, ends, equal_rows
+from ebpo_sim.studies.prediction.ends import table as ends_table
+from ebpo_sim.studies.prediction.evidence import evidence
+from ebpo_sim.studies.prediction.language_model import compared
 from ebpo_sim.studies.prediction.outcomes import Found, Point, averages, fits, measured_rows, noise_rows, points, spent
 from ebpo_sim.studies.prediction.plots import plot
 from ebpo_sim.studies.prediction.predict import at_the_start, calibrated, midway
 
 Rows = list[dict[str, Any]]
 
-SCORE = "loo_table:weights=score,memory=0.95"
 HALF, FEW = (f"{SCORE} + keep_rows:share={share}" for share in (0.5, 0.15))
 SETTINGS = Settings(
     worlds=(
@@ -83,8 +88,9 @@ class Outcome(NamedTuple):
     points: list[Point]
 
 
-def simulate(settings: Settings, out: Path, threads: int = 1) -> Outcome:
-    """Predictions, which are written before the runs; then the runs. Raises InputError where one failed."""
+def simulate(settings: Settings, out: Path, threads: int = 1, to_the_end: bool = False) -> Outcome:
+    """Predictions, which are written before the runs; then the runs, to_the_end: also those without a target. Raises
+    InputError where one failed."""
     settings.check()
     folder, ladder = out / CELLS, Ladder(settings)
     asked = plan(settings, calibrated(settings, folder, threads))
@@ -96,6 +102,9 @@ def simulate(settings: Settings, out: Path, threads: int = 1) -> Outcome:
     found = series(asked, ladder, done)
     later = midway(settings, asked, _met(found), folder, threads)
     rows += noise_rows(later, "midway") + measured_rows(settings, found, starts)
+    if to_the_end:
+        rows += end_rows(ends(settings, found, folder, threads))
+        rows += equal_rows(settings, found, starts, folder, threads)
     return Outcome(rows, points(settings, found, starts, later))
 
 
@@ -125,8 +134,9 @@ def conclusion(fitted: Rows) -> str:
     return "; ".join(lines) + "." if lines else "Too few points for a slope: add methods, group sizes or worlds."
 
 
-def show(rows: Rows, fitted: Rows, means: Rows) -> str:
-    """Ratios of steps to the far target cell by cell, their means by regime in every currency, fits, conclusion."""
+def show(rows: Rows, fitted: Rows, means: Rows, best: Rows) -> str:
+    """Ratios of steps to the far target cell by cell, their means by regime in every currency, the best methods, the
+    ends, fits, the language model's points, conclusion."""
     place = ("world", "regime", "setup", "group_size")
     values = {(*(r[k] for k in place), r["estimator"], r["quantity"], r["target"]): r for r in rows}
     lines = []
@@ -153,6 +163,11 @@ def show(rows: Rows, fitted: Rows, means: Rows) -> str:
         for r in fitted
     ]  # fmt: skip
     fit_headers = ("setup", "target", "regime", "predictor", "points", "slope", "rank correlation")
+    lm = [
+        (r["estimator"], f"{float(r['target']):.0%}", f"{r['predicted']:.2f}", _interval({**r, "value": r["measured"]}),
+         f"{r['residual']:+.2f}")
+        for r in compared()
+    ]  # fmt: skip
     currencies = list(dict.fromkeys(r["quantity"] for r in means))
     by = {(r["setup"], r["regime"], r["estimator"], r["quantity"]): r for r in means}
     table = [
@@ -163,9 +178,17 @@ def show(rows: Rows, fitted: Rows, means: Rows) -> str:
     parts = [
         f"{title}\n{report.text_table(headers, lines)}",
         f"Geometric means over worlds and group sizes, far target\n{report.text_table(mean_headers, table)}",
+        "Best, with its interval, and who is within it: geometric means over worlds, method / grpo\n"
+        + report.text_table(("regime", "G", *WORTH), dominance_table(best)),
         report.text_table(fit_headers, shown),
+        "Tiny language model, G = 2, nu/N of GRPO 3.1, one rate for all (llm/measured/noise): steps, method / grpo\n"
+        + report.text_table(("method", "pass@1", "predicted", "measured, 95 %", "log measured / predicted"), lm),
         conclusion(fitted),
     ]
+    last = ends_table(rows)
+    if last:
+        title = "At the end of runs without a target, difference to grpo or, of silent groups, to the method with them"
+        parts.insert(3, f"{title}\n{report.text_table(('regime', 'method', *MEASURES), last)}")
     return "\n\n".join(parts)
 
 
@@ -175,9 +198,10 @@ def _interval(row: Mapping[str, Any]) -> str:
 
 def cost(settings: Settings, threads: int) -> Cost:
     """Seconds and bytes, from the sizes alone: runs last to the longest step, N is what the default worlds have."""
-    runs = len(settings.worlds) * len(settings.arms) * len(settings.setups) * len(settings.group_sizes)
-    each = settings.seeds + settings.tuning_seeds * 6 / settings.thin
-    seconds = sum(runs * (each * REGIMES[r].steps * 1.5e-3 + settings.redraws * 6e-3) for r in settings.regimes)
+    runs = len(settings.worlds) * (len(settings.arms) * len(settings.group_sizes) + len(settings.central))
+    runs += len(settings.setups[1:]) * len(settings.setup_estimators or settings.arms)
+    each = settings.seeds + settings.tuning_seeds * 4.5 / settings.thin
+    seconds = sum(runs * (each * REGIMES[r].steps * 1.2e-3 + settings.redraws * 6e-3) for r in settings.regimes)
     gradient = max(REGIMES[r].topics * REGIMES[r].skills for r in settings.regimes) * 8 * 8.0
     worker = 250e6 + 3.0 * settings.redraws * gradient + 16 * (settings.population + settings.validation) * 500.0
     return Cost((threads + 1) * worker, seconds / max(1, min(threads, cli.available_cores())) + 5)
@@ -202,18 +226,20 @@ def main(argv: Sequence[str]) -> None:
     budget.require(memory=needed.memory, seconds=needed.seconds, what=what, remedy=remedy, yes=args.yes)
     out = report.writable_folder(args.out)
     with report.locked(out, CELLS):
-        rows, listed = simulate(settings, out, args.threads)
+        rows, listed = simulate(settings, out, args.threads, to_the_end=not args.quick)
         fitted = fits(listed, settings.seed)
         summary = {"settings": asdict(settings), "regimes": {r: REGIMES[r]._asdict() for r in settings.regimes}}
-        means = averages(rows)
-        judged = {"conclusion": conclusion(fitted), "means": means, "fits": fitted}
+        means, best = averages(rows), dominance(rows, settings.setups[0])
+        judged = {"conclusion": conclusion(fitted), "means": means, "dominance": best, "fits": fitted}
+        judged["language_model"] = compared()
         printed = report.to_json({**summary, **judged, "rows": rows})
         report.write_csv(out / "table.csv", rows)
+        report.write_csv(out / "evidence.csv", evidence(rows))
         report.write_bytes(out / "summary.json", printed.encode())
         figures = {f"prediction_{setup}.png": plot(listed, setup) for setup in settings.setups}
         for name, figure in figures.items():
             report.save_figure(out / name, figure)
-    report.say(printed if args.json else show(rows, fitted, means))
+    report.say(printed if args.json else show(rows, fitted, means, best))
     if not args.json:
         report.say(f"All {len(rows)} rows: {out / 'table.csv'}; figures: {', '.join(str(out / n) for n in figures)}")
 
