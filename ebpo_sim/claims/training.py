@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from functools import lru_cache
 from pathlib import Path
 
-from ebpo_sim.claims.base import Case, Context, Finding
+from ebpo_sim.claims.base import Case, Claim, Context, Finding
 
 TABLE = Path(__file__).with_name("training.csv")
 NEAR_ONE = math.log(1.05)  # a predictor that says less than that says nothing

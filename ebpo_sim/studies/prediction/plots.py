@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ebpo_sim.compare.differences import mean_of
-from ebpo_sim.labels import colours, label
+from ebpo_sim.labels import LABELS, colours, label
 from ebpo_sim.studies.prediction.cells import REGIMES
 from ebpo_sim.studies.prediction.language_model import WORLD, measured
 from ebpo_sim.studies.prediction.outcomes import Point
@@ -30,12 +30,12 @@ def plot(points: Sequence[Point], setup: str) -> Figure:
     from matplotlib.lines import Line2D
 
     mine = [p for p in points if (p.cell.setup, p.target) == (setup, "far")]
-    colour = colours(dict.fromkeys(p.arm for p in mine))
-    figure = Figure(figsize=(11.5, 5), layout="constrained")
-    panels = figure.subplot_mosaic([["noise", "noise", *SMALL[:3]], ["noise", "noise", *SMALL[3:], "key"]])
-    panels["key"].axis("off")
     lm = [p for p in measured() if setup == "adam" and p.target == "0.34"]
-    colour |= colours(dict.fromkeys((*colour, *(p.arm for p in lm))))
+    colour = _colours([p.arm for p in (*mine, *lm)])
+    figure = Figure(figsize=(13.5, 5), layout="constrained")
+    rows = [["noise", "noise", *SMALL[:3], "key"], ["noise", "noise", *SMALL[3:], ".", "key"]]
+    panels = figure.subplot_mosaic(rows, width_ratios=(1, 1, 1, 1, 1, 1.2))
+    panels["key"].axis("off")
     for name in ("noise", *SMALL):
         _panel(panels[name], [*mine, *(lm if name == "noise" else [])], name, colour, large=name == "noise")
     key = [
@@ -55,6 +55,16 @@ def plot(points: Sequence[Point], setup: str) -> Figure:
         "by noise, (1 + nu/N) / (1 + nu of GRPO/N)", fontsize=10,
     )  # fmt: skip
     return figure
+
+
+def _colours(arms: Sequence[str]) -> dict[str, str]:
+    """A colour a method: its own label's, or its preset's if no other here has that, or a spare one."""
+    shown = dict[str, str]()
+    for arm in dict.fromkeys(arms):
+        preset = arm.partition(" + ")[0].partition(":")[0]
+        shown[arm] = arm if arm in LABELS or preset in (*shown.values(), *arms) else preset
+    found = colours(shown.values())
+    return {arm: found[name] for arm, name in shown.items()}
 
 
 def _panel(panel: Axes, points: Sequence[Point], name: str, colour: dict[str, str], large: bool) -> None:
