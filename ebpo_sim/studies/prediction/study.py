@@ -2,13 +2,18 @@
 
 First nu, the gradient noise scale of every method in every cell, on the untrained policy, and from it the predicted
 ratio of steps to a target, (1 + nu_m/N) / (1 + nu_grpo/N); written to table.csv before anything is trained. Then every
-method at its own learning rate of a common grid, on-policy, one mini-batch a step, constant rate, seeds paired: steps,
-rollouts, trained rows and modelled seconds to the targets. Beside noise stand what baseline error, silent groups and
-the gradient's cosine expect. A tie where nu/N is below 1 has no resolving power, and is not called a tie.
+method at its own learning rate of a common grid, seeds paired: steps, rollouts, trained rows and modelled seconds to
+the targets; without --quick also runs to where curves end, with and without the groups that all pass or all fail.
+Beside noise stand what baseline error, silent groups and the gradient's cosine expect. A tie where nu/N is below 1 has
+no resolving power, and is not called a tie.
 
 regimes: plateau, balanced, noisy: nu/N of about 0.3, 3 and 30 for GRPO at G = 4 at the start
 targets: near and far, 40 and 70 % of what GRPO at G = 4 gains in a calibration run; rates are tuned for the far one
-The full study takes about ten minutes on two cores, --quick under one; finished pieces are kept and gone on from.
+setups: adam (on-policy, constant rate) for all worlds and group sizes; sgd, adam_decay (linear, to 0) and adam_stale
+(four mini-batches a step) in the first world at the group size nearest to 4
+evidence.csv is what the ledger's claims E1 to E7 rest on: its committed copy is ebpo_sim/claims/training.csv
+The full study takes about a quarter of an hour on two cores, --quick under one minute; finished
+pieces are kept and gone on from.
 """
 
 from __future__ import annotations
