@@ -1,8 +1,9 @@
 """Runs without a target: where curves end, what silent groups do to that, and steps of equal size.
 
 In the first world, setup and the group size nearest to 4, LONG times as long as the study's longest runs: the methods
-of ENDS, each at the rate that is its own for the far target, and those of SILENT once more, at the same rate, without
-the groups that all pass, all fail, or either. Nothing is drawn in their place, and baselines learn from all groups.
+of ENDS, and those of SILENT once more without the groups that all pass, all fail, or either. Nothing is drawn in their
+place, and baselines learn from all groups. All at one rate, a quarter of GRPO's own: rates that are best for a target
+end in policies without entropy, and where a curve ends would be the rate's doing.
 Beside them, under plain SGD, RLOO at GRPO's rate times the ratio of their mean |advantage| at the start.
 """
 
@@ -28,8 +29,9 @@ ENDS = ("rloo", "ebpo", SCORE, "reinforce", "raft")
 SILENT = ("ebpo", SCORE, "reinforce")
 DROPS = {"all-pass": "passed", "all-fail": "failed", "both": "uniform"}
 MEASURES = ("pass1", "pass8", "pass16", "entropy")
+SLOWER = 4.0  # than GRPO's own rate
 MARGIN = 0.01  # of a pass rate, of nats
-EQUAL = "ratio of steps, equal mean |advantage|"
+EQUAL = "steps at equal mean |advantage|, ratio"
 
 
 class End(NamedTuple):
@@ -49,13 +51,14 @@ def dropping(arm: str, drop: str) -> str:
 def ends(settings: Settings, found: Found, folder: Path, threads: int) -> list[End]:
     """The runs without a target."""
     asked = dict[tuple[str, str, Cell], list[Job]]()
-    for (arm, cell, _), series in found.items():
+    for arm, cell, tuning in found:
         place = (settings.worlds[0], settings.setups[0], middle(settings.group_sizes))
         if (cell.world, cell.setup, cell.group_size) == place and arm in (REFERENCE, *ENDS):
             far = cell._replace(near=NO_TARGET, far=NO_TARGET)
+            rate = found[REFERENCE, cell, tuning].rate / SLOWER
             variants = [(arm, REFERENCE)] + [(dropping(arm, d), arm) for d in DROPS.values() if arm in SILENT]
             for text, base in variants:
-                asked[text, base, far] = [Job(text, far, series.rate, s, 0) for s in range(settings.seeds)]
+                asked[text, base, far] = [Job(text, far, rate, s, 0) for s in range(settings.seeds)]
     done = records(Ladder(settings), [job for jobs in asked.values() for job in jobs], folder, threads)
     return [End(*key, {job.seed: done[job]["curve"] for job in jobs}) for key, jobs in asked.items()]
 

@@ -58,7 +58,6 @@ SETTINGS = Settings(
         "optimal_token_baseline", "optimal:memory=0.95", "regression:weights=score,memory=0.95",
     ),  # without dr_grpo and opo: a constant times rloo where a prompt's answers are of one length
     setup_estimators=("rloo", "ebpo", SCORE, "reinforce", HALF, FEW),
-    tuning_seeds=1,
 )  # fmt: skip
 QUICK = replace(
     SETTINGS, worlds=SETTINGS.worlds[:1], estimators=("ebpo", SCORE), central=(), setup_estimators=(),
