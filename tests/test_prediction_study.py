@@ -16,13 +16,17 @@ from ebpo_sim.compare.differences import Difference, interval
 from ebpo_sim.compare.plan import Series
 from ebpo_sim.errors import InputError
 from ebpo_sim.studies.prediction import study
-from ebpo_sim.studies.prediction.cells import REGIMES, Cell, Ladder, Settings, plan, reached, rollouts_of
+from ebpo_sim.studies.prediction.cells import REGIMES, Cell, Ladder, Settings, plan, rates_of, reached, rollouts_of
+from ebpo_sim.studies.prediction.dominance import dominance
+from ebpo_sim.studies.prediction.ends import EQUAL, dropping
+from ebpo_sim.studies.prediction.evidence import evidence
+from ebpo_sim.studies.prediction.language_model import compared, measured
 from ebpo_sim.studies.prediction.outcomes import Point, averages, fits, measured_rows, spent, word_of
 from ebpo_sim.studies.prediction.predict import predicted, predictors
 
 CELL = Cell("chain", "noisy", "adam", 4, 32, 0.3, 0.5)
 TINY = Settings(
-    worlds=("chain",), estimators=("ebpo",), group_sizes=(4,), regimes=("plateau",), optimisers=("adam",),
+    worlds=("chain",), estimators=("ebpo",), group_sizes=(4,), regimes=("plateau",), setups=("adam",),
     population=64, validation=32, seeds=2, tuning_seeds=1, thin=4, redraws=8, warm=2,
 )  # fmt: skip
 
@@ -182,3 +186,87 @@ def test_the_readme_quotes_the_committed_run() -> None:
     for method, name in (("ebpo", "EBPO"), ("loo_table:weights=score,memory=0.95", "table"), ("reinforce", "baseline")):
         row = re.search(rf"adam +noisy +{re.escape(method)} +\d+ +(\S+ \[\S+ \S+\])", means)
         assert row is not None and f"{name} {row[1]}" in readme
+
+
+def test_further_setups_and_methods_have_their_places() -> None:
+    """Guards the plan beyond the cross: central methods at the group size nearest to 4, further setups in the first
+    world there alone, with methods of their own; four mini-batches take half the rate and predict from N/4."""
+    settings = Settings(
+        ("chain", "bandit:beta:1,1"), ("ebpo",), (2, 4), ("noisy",), ("adam", "sgd", "adam_stale"), central=("raft",),
+        setup_estimators=("reinforce",),
+    )  # fmt: skip
+    stale = CELL._replace(setup="adam_stale")
+    calibrated = [CELL, CELL._replace(world="bandit:beta:1,1"), CELL._replace(setup="sgd"), stale]
+    asked = plan(settings, calibrated)
+    arms = {(c.world, c.setup, c.group_size): names for c, names in asked.arms.items()}
+    assert arms == {
+        ("chain", "adam", 2): ("grpo", "ebpo"), ("chain", "adam", 4): ("grpo", "ebpo", "raft", "reinforce"),
+        ("bandit:beta:1,1", "adam", 2): ("grpo", "ebpo"), ("bandit:beta:1,1", "adam", 4): ("grpo", "ebpo", "raft"),
+        ("chain", "sgd", 4): ("grpo", "reinforce"), ("chain", "adam_stale", 4): ("grpo", "reinforce"),
+    }  # fmt: skip
+    assert rates_of(settings, stale) == tuple(rate / 2 for rate in REGIMES["noisy"].adam)
+    assert rates_of(settings, CELL._replace(setup="sgd")) == REGIMES["noisy"].sgd
+
+
+def test_a_study_to_the_end(tmp_path: Path) -> None:
+    """Guards the runs without a target: measures at the end with paired differences to GRPO or to the method with its
+    silent groups, steps of equal size under SGD, N/4 for stale mini-batches, and the ledger's lines of all that."""
+    wide = Settings(**{**TINY.__dict__, "estimators": ("rloo", "ebpo"), "setups": ("adam", "sgd", "adam_stale")})
+    rows, _ = study.simulate(wide, tmp_path, to_the_end=True)
+    by = {(r["setup"], r["estimator"], r["quantity"], r["target"]): r for r in rows}
+    for name in ("pass1", "pass8", "pass16", "entropy"):
+        ends = {
+            arm: by["adam", arm, f"{name} at the end", None]["value"]
+            for arm in ("grpo", "ebpo", dropping("ebpo", "passed"))
+        }
+        gaps = [
+            by["adam", arm, f"{name} at the end, less {base}", None]["value"]
+            for arm, base in (("ebpo", "grpo"), (dropping("ebpo", "passed"), "ebpo"))
+        ]
+        first, kept, dropped = ends.values()
+        assert gaps == pytest.approx([kept - first, dropped - kept])
+        assert kept != dropped
+    assert (
+        by["adam", "grpo", "pass8 at the end", None]["value"] < by["adam", "grpo", "pass16 at the end", None]["value"]
+    )
+    shares = [by[setup, "grpo", "nu/N, start", None]["value"] for setup in ("adam_stale", "adam", "sgd")]
+    assert shares == pytest.approx([4 * shares[1], shares[1], shares[1]])
+    equal = by["sgd", "rloo", EQUAL, "far"]["value"]
+    assert equal is None or equal > 0
+    lines = {(x["estimator"], x["setup"], x["far"] == 2): x for x in evidence(rows)}
+    whole, last = lines["ebpo", "adam", False], lines["ebpo", "adam", True]
+    assert whole["predicted"] == pytest.approx(
+        math.log(by["adam", "ebpo", "predicted ratio of steps, start", None]["value"]), rel=1e-5
+    )
+    assert last["pass16"] == pytest.approx(by["adam", "ebpo", "pass16 at the end, less grpo", None]["value"], rel=1e-5)
+    assert (whole["pass16"], last["predicted"], last["pass16_se"] > 0) == (None, None, True)
+
+
+def test_the_best_is_the_best_of_those_that_are_everywhere() -> None:
+    """Guards dominance: the least geometric mean over worlds wins; a method without a number in a world where others
+    have one does not take part; who lies in the best's interval is within it."""
+
+    def ratio(name: str, world: str, value: float, se: float = 0.01) -> dict[str, Any]:
+        place = {"setup": "adam", "regime": "noisy", "group_size": 4, "world": world, "target": "far", "seeds": 9}
+        return {**place, "estimator": name, "quantity": "ratio of rollouts", "value": value, "se": se}
+
+    rows = [ratio("raft", "a", 0.1), ratio("ebpo", "a", 0.5), ratio("ebpo", "b", 2.0), ratio("rloo", "a", 0.8),
+            ratio("rloo", "b", 0.8), ratio("opo", "a", 0.8), ratio("opo", "b", 0.81)]  # fmt: skip
+    (row,) = dominance(rows, "adam")
+    assert (row["best"], row["within"], row["worlds"]) == ("rloo", ["opo"], 2)
+    assert row["value"] == pytest.approx(0.8) and row["low"] < 0.8 < row["high"] < 0.83
+
+
+def test_the_language_models_points() -> None:
+    """Guards language_model.csv: nu is what llm/measured/noise predicted with before the runs, steps follow from its
+    curves, and predicted, measured and intervals are those that its README quotes for 34 and 36 %."""
+    folder = Path(__file__).parent.parent / "llm" / "measured" / "noise"
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    rows = compared()
+    assert len(rows) == 6 and len(measured()) == 6
+    for r in rows:
+        quoted = f"{r['measured']:.2f} [{r['low']:.2f}, {r['high']:.2f}]"
+        assert quoted in text and f"{r['predicted']:.2f} |" in text
+        assert r["residual"] == pytest.approx(math.log(r["measured"] / r["predicted"]))
+    named = {r["estimator"]: r["predicted"] for r in rows}
+    assert [round(named[k], 2) for k in sorted(named)] == [0.43, 0.58, 0.44]

@@ -147,3 +147,18 @@ def test_unknown_estimators_long_chains_and_divergence_are_refused(chain: SkillC
         start(skill_chain(lengths=(30,), prompts=3, validation=2), SMALL)
     with pytest.raises(InputError, match="learning_rate 1e\\+308 made the policy infinite"):
         train(chain, replace(SMALL, learning_rate=1e308, optimiser="adam"))
+
+
+def test_a_linear_schedule_ends_at_zero() -> None:
+    """Guards the schedule: step t of T moves the policy by (1 - t/T) of what a constant rate would from the same state,
+    and a run cut in two ends in the same bits."""
+    population = skill_chain(2, 3, 32, seed=1, validation=8)
+    falling = replace(SMALL, schedule="linear", optimiser="sgd", epochs=1, minibatches=1, steps=4)
+    states = [start(population, falling)]
+    for t in range(4):
+        states.append(advance(population, falling, states[-1], 1))
+        whole = advance(population, replace(falling, schedule="constant"), states[-2], 1)
+        moved, full = (x.theta_SK - states[-2].theta_SK for x in (states[-1], whole))
+        assert np.abs(full).max() > 0
+        np.testing.assert_allclose(moved, (1 - t / 4) * full, atol=1e-15)
+    assert (advance(population, falling, states[0], 4).theta_SK == states[-1].theta_SK).all()

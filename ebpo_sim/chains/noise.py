@@ -36,6 +36,7 @@ class Noise(NamedTuple):
     rows: share of rollouts with one. adam: sum_j e_j E g_j / sqrt(E g_j^2), reward per unit of learning rate of an
     update whose every coordinate is divided by its own root mean square, as Adam's is. entropy: change of the tokens'
     mean entropy (nats) per unit of reward along E g. error: E (baseline - p)^2, NaN for rules that subtract none.
+    size: mean |advantage| over the rollouts drawn.
     """
 
     nu: float
@@ -48,6 +49,7 @@ class Noise(NamedTuple):
     adam: float
     entropy: float
     error: float
+    size: float
 
 
 def warmed(population: SkillChain, config: TrainingConfig, theta_SK: Array, batches: int) -> State:
@@ -76,24 +78,25 @@ def noise(
     theta_SK = population.start_SK if theta_SK is None else theta_SK
     method, pool, prompts = build_method(population, config), pool_of(population), population.prompts
     state, rng = warmed(population, config, theta_SK, warm), np.random.default_rng([config.seed, 13])
-    p_P, seen = success(theta_SK, prompts), list[tuple[float, float, float, float]]()
+    p_P, seen = success(theta_SK, prompts), list[tuple[float, ...]]()
 
     def batches() -> Iterator[Collected]:
         for step in range(warm, warm + redraws):
             batch = collect(theta_SK, prompts, pool, method, state, ask_of(config, step), config.seed, rng)
             rows = np.count_nonzero(batch.advantage_PG) / batch.drawn
-            seen.append((batch.drawn, batch.silent, rows, _error(batch, p_P[batch.planned_P])))
+            size = np.abs(batch.advantage_PG).sum() / batch.drawn
+            seen.append((batch.drawn, batch.silent, rows, _error(batch, p_P[batch.planned_P]), size))
             yield batch
 
     gradient_NSK = sampled_gradients(theta_SK, batches(), learner_of(config, (), method.aggregation).aggregation)
     exact_SK, mean_SK = success_gradient(theta_SK, prompts), gradient_NSK.mean(axis=0)
-    drawn, silent, rows, error = np.mean(seen, axis=0).tolist()
+    drawn, silent, rows, error, size = np.mean(seen, axis=0).tolist()
     variance, cosine = estimates(gradient_NSK.reshape(redraws, -1), exact_SK.ravel())
     gain = float(np.sum(mean_SK * exact_SK))
     entropy = float(np.sum(mean_SK * entropy_gradient(theta_SK, prompts))) / gain if gain else float("nan")
     root_SK = np.sqrt(np.mean(gradient_NSK**2, axis=0))
     adam = float(np.sum(exact_SK * mean_SK / np.where(root_SK > ROUNDING * root_SK.max(), root_SK, np.inf)))
-    return Noise(drawn * variance[0], drawn * variance[1], *cosine, drawn, silent, rows, adam, entropy, error)
+    return Noise(drawn * variance[0], drawn * variance[1], *cosine, drawn, silent, rows, adam, entropy, error, size)
 
 
 def estimates(gradient_ND: Array, exact_D: Array) -> tuple[tuple[float, float], tuple[float, float]]:

@@ -42,6 +42,7 @@ Array = NDArray[np.float64]
 OLD_NAMES = {"topic": "blocked"}  # what this rung once called an order
 OPTIMISERS = ("sgd", "adam")
 AGGREGATIONS = ("token_mean", "sequence_mean")
+SCHEDULES = ("constant", "linear")  # of the learning rate; linear: to 0 at the end of the run
 # means over the steps since the last record; rollouts: drawn a step, trained_rows: those with an advantage but 0
 WINDOW = ("reward", "grad_norm", "kl", "shrinkage", "zero_signal", "rollouts", "trained_rows")
 POLICY = ("pass1", "maj16", "pass16", "entropy")  # of the policy at the record
@@ -66,6 +67,7 @@ class TrainingConfig:
     steps: int = 200
     optimiser: str = "adam"
     learning_rate: float = 0.01
+    schedule: str = "constant"
     minibatches: int = 4
     epochs: int = 1
     clip_low: float = 0.2
@@ -90,7 +92,8 @@ class TrainingConfig:
             raise InputError(f"minibatches must not exceed the {self.prompts} prompts a step, got {self.minibatches}")
         if self.gradient_redraws == 1:
             raise InputError("gradient_redraws must be 0 or at least 2, got 1: one draw has no variance")
-        for name, known in (("order", ORDERS), ("optimiser", OPTIMISERS), ("aggregation", AGGREGATIONS)):
+        for name, known in (("order", ORDERS), ("optimiser", OPTIMISERS), ("aggregation", AGGREGATIONS),
+                            ("schedule", SCHEDULES)):  # fmt: skip
             if getattr(self, name) not in known:
                 raise unknown_name(name, getattr(self, name), known)
 
@@ -139,10 +142,8 @@ def learner_of(config: TrainingConfig, named: tuple[Objective, ...] = (), own: A
     if config.kl:
         objectives += (KL(config.kl, "k3", clamp=10.0),)
     rule = typed.check("aggregation", Rule, config.aggregation)
-    return Learner(
-        named or objectives, own or Aggregation(rule), config.optimiser == "adam", config.learning_rate,
-        config.minibatches, config.epochs,
-    )  # fmt: skip
+    updates = (config.learning_rate, config.minibatches, config.epochs)
+    return Learner(named or objectives, own or Aggregation(rule), config.optimiser == "adam", *updates)
 
 
 @lru_cache(maxsize=4)
@@ -154,9 +155,8 @@ def pool_of(population: SkillChain) -> Pool:
 
 def stream(population: SkillChain, config: TrainingConfig) -> Ints:
     """The configured order's prompts, shape (steps, prompts)."""
-    return orders.stream(
-        pool_of(population), typed.check("order", Kind, config.order), config.prompts, config.steps, config.seed
-    )
+    kind = typed.check("order", Kind, config.order)
+    return orders.stream(pool_of(population), kind, config.prompts, config.steps, config.seed)
 
 
 def ask_of(config: TrainingConfig, step: int) -> Ask:
@@ -193,6 +193,8 @@ def advance(population: SkillChain, config: TrainingConfig, state: State, steps:
     all_reference = step_distributions(population.start_SK, population.prompts) if anchored else None
     for step in range(state.steps, min(state.steps + steps, config.steps)):
         ask = ask_of(config, step)
+        if config.schedule == "linear":
+            learner = learner._replace(learning_rate=config.learning_rate * (1 - step / config.steps))
         batch = collect(theta, population.prompts, pool, method, state.method, ask, config.seed, rng)
         updates, norm, moved, rolled, following = state.updates, 0.0, 0.0, batch.rolled, batch.state
         if rolled is not None:
@@ -228,10 +230,8 @@ def _record(
     values |= dict.fromkeys(GRADIENT, float("nan"))
     if config.gradient_redraws:
         ask, theta, prompts = ask_of(config, min(state.steps, config.steps - 1)), state.theta_SK, population.prompts
-        batches = [
-            collect(theta, prompts, pool, method, state.method, ask, config.seed, rng)
-            for _ in range(config.gradient_redraws)
-        ]
+        drawing = (theta, prompts, pool, method, state.method, ask, config.seed, rng)
+        batches = [collect(*drawing) for _ in range(config.gradient_redraws)]
         drawn = sampled_gradients(theta, batches, learner_of(config, (), method.aggregation).aggregation)
         estimate = quality(drawn, success_gradient(theta, prompts.take(batches[0].planned_P)))
         values |= {"gradient_cosine": estimate.cosine, "gradient_variance": estimate.variance}

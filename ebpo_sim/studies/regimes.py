@@ -52,9 +52,9 @@ def _grid(lowest: float, count: int) -> tuple[float, ...]:
 
 
 REGIMES = {
-    "plateau": Regime(4, 6, 0.3, 60, _grid(0.16, 5), _grid(64, 7), 60, _grid(0.04, 5), _grid(16, 7), 300),
-    "balanced": Regime(12, 12, 3.0, 160, _grid(0.08, 5), _grid(32, 7), 160, _grid(0.02, 5), _grid(8, 7), 900),
-    "noisy": Regime(32, 32, 30.0, 600, _grid(0.04, 5), _grid(8, 7), 400, _grid(0.01, 5), _grid(8, 7), 2700),
+    "plateau": Regime(4, 6, 0.3, 60, _grid(0.64, 4), _grid(256, 5), 60, _grid(0.04, 5), _grid(16, 7), 300),
+    "balanced": Regime(12, 12, 3.0, 160, _grid(0.16, 4), _grid(64, 5), 160, _grid(0.02, 5), _grid(8, 7), 900),
+    "noisy": Regime(32, 32, 30.0, 600, _grid(0.04, 5), _grid(32, 5), 400, _grid(0.01, 5), _grid(8, 7), 2700),
 }
 
 

@@ -41,7 +41,7 @@ class Point(NamedTuple):
     predictors: dict[str, float | None]
 
 
-def _row(arm: str, cell: Cell, quantity: str, value: float | None, **more: Any) -> dict[str, Any]:
+def row(arm: str, cell: Cell, quantity: str, value: float | None, **more: Any) -> dict[str, Any]:
     empty = dict.fromkeys(("target", "se", "low", "high", "seeds", "verdict"))
     return {"estimator": arm, **cell._asdict(), "quantity": quantity, "value": value} | empty | more
 
@@ -51,11 +51,16 @@ def noise_rows(found: Cells, when: str) -> Rows:
     rows: Rows = []
     for (arm, cell), x in found.items():
         for name in NOISE:
-            rows.append(_row(arm, cell, f"{name}, {when}", x[name], se=x.get(f"{name}_se")))
-        rows.append(_row(arm, cell, f"nu/N, {when}", _ratio(x)))
+            rows.append(row(arm, cell, f"{name}, {when}", x[name], se=x.get(f"{name}_se")))
+        rows.append(row(arm, cell, f"nu/N, {when}", _ratio(x)))
         if arm != REFERENCE:
-            expected = predictors(x, found[REFERENCE, cell], None)["noise"]
-            rows.append(_row(arm, cell, f"predicted ratio of steps, {when}", expected))
+            grpo = found[REFERENCE, cell]
+            expected = predictors(x, grpo, None)
+            rows.append(row(arm, cell, f"predicted ratio of steps, {when}", expected["noise"]))
+            rows.append(row(arm, cell, f"ratio of error, {when}", expected["baseline error"]))
+            nus, se = (x["nu"], grpo["nu"]), x["nu_se"]
+            if nus[0] and nus[1] and se:  # draws are paired, so the log ratio's error is below its own part of it
+                rows.append(row(arm, cell, f"ratio of nu, {when}", nus[0] / nus[1], se=se / nus[0]))
     return rows
 
 
@@ -83,24 +88,28 @@ def measured_rows(settings: Settings, found: Found, starts: Cells) -> Rows:
     log."""
     rows: Rows = []
     for (arm, cell, _), mine in found.items():
-        rows.append(_row(arm, cell, "learning rate", mine.rate, verdict="edge of the grid" if mine.edge else None))
+        rows.append(row(arm, cell, "learning rate", mine.rate, verdict="edge of the grid" if mine.edge else None))
         for target in TARGETS:
             costs, other = spent(mine, target), spent(found[REFERENCE, cell, "own"], target)
             whole = len(costs) == len(other) == settings.seeds
             steps = mean_of(x["step"] for x in costs.values()) if len(costs) == settings.seeds else None
-            rows.append(_row(arm, cell, "steps", steps and steps.value, **_spread(steps), target=target))
+            rows.append(row(arm, cell, "steps", steps and steps.value, **interval_of(steps), target=target))
             for name in CURRENCIES if arm != REFERENCE else ():
                 found_ratio = mean_of(log_ratios(costs, other, name)) if whole else None
                 word = word_of(found_ratio, _ratio(starts[REFERENCE, cell]))
-                value = found_ratio and math.exp(found_ratio.value)
-                ends = {k: math.exp(v) if k in ("low", "high") else v for k, v in _spread(found_ratio).items()}
                 quantity = f"ratio of {'steps' if name == 'step' else name}"
-                seeds = len(costs.keys() & other.keys())
-                rows.append(_row(arm, cell, quantity, value, **{**ends, "seeds": seeds}, target=target, verdict=word))
+                told = {"target": target, "verdict": word, "seeds": len(costs.keys() & other.keys())}
+                rows.append(ratio_row(arm, cell, quantity, found_ratio, **told))
     return rows
 
 
-def _spread(found: Difference | None) -> dict[str, Any]:
+def ratio_row(arm: str, cell: Cell, quantity: str, found: Difference | None, **more: Any) -> dict[str, Any]:
+    """A log ratio as a ratio, its ends too; se stays that of the log."""
+    ends = {k: math.exp(v) if k in ("low", "high") else v for k, v in interval_of(found).items()}
+    return row(arm, cell, quantity, found and math.exp(found.value), **{**ends, **more})
+
+
+def interval_of(found: Difference | None) -> dict[str, Any]:
     return {k: getattr(found, k) for k in ("se", "low", "high", "seeds")} if found else {}
 
 
@@ -112,11 +121,11 @@ def word_of(found: Difference | None, ratio: float | None) -> Verdict:
 
 def averages(rows: Sequence[Mapping[str, Any]]) -> Rows:
     """The geometric mean over worlds and group sizes of each ratio to the far target, with its interval over seeds; by
-    optimiser, regime and method. missing: cells where a seed of it or of GRPO missed the target, not in the mean."""
+    setup, regime and method. missing: cells where a seed of it or of GRPO missed the target, not in the mean."""
     listed: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
     for r in rows:
         if r["target"] == "far" and r["quantity"].startswith("ratio of"):
-            listed.setdefault((r["optimiser"], r["regime"], r["estimator"], r["quantity"]), []).append(r)
+            listed.setdefault((r["setup"], r["regime"], r["estimator"], r["quantity"]), []).append(r)
     made: Rows = []
     for key, cells in listed.items():
         there = [r for r in cells if r["value"] is not None]
@@ -125,7 +134,7 @@ def averages(rows: Sequence[Mapping[str, Any]]) -> Rows:
             if there
             else None
         )
-        name = dict(zip(("optimiser", "regime", "estimator", "quantity"), key, strict=True))
+        name = dict(zip(("setup", "regime", "estimator", "quantity"), key, strict=True))
         ends = {k: None if found is None else math.exp(getattr(found, k)) for k in ("value", "low", "high")}
         counts = {"cells": len(there), "missing": len(cells) - len(there)}
         made.append(name | ends | counts | {"verdict": word_of(found, REGIMES[key[1]].ratio)})
@@ -148,16 +157,16 @@ def points(settings: Settings, found: Found, starts: Cells, later: Cells) -> lis
 def fits(listed: Sequence[Point], seed: int) -> Rows:
     """How each predictor's log ratio goes with the measured one: slope of the line through all points, rank
     correlation, both with 95 % intervals (bootstrap over cells and, in each, seeds), the share of points on the
-    predicted side of 1, and the root mean square of log measured less log predicted. By optimiser and target; all
+    predicted side of 1, and the root mean square of log measured less log predicted. By setup and target; all
     regimes and one by one."""
     rows: Rows = []
     names = list(listed[0].predictors) if listed else []
-    for optimiser, target in dict.fromkeys((p.cell.optimiser, p.target) for p in listed):
-        here = [p for p in listed if (p.cell.optimiser, p.target) == (optimiser, target)]
+    for setup, target in dict.fromkeys((p.cell.setup, p.target) for p in listed):
+        here = [p for p in listed if (p.cell.setup, p.target) == (setup, target)]
         for regime in ("all", *dict.fromkeys(p.cell.regime for p in here)):
             for name in names:
                 mine = [p for p in here if regime in ("all", p.cell.regime) and (p.predictors[name] or 0) > 0]
-                place = {"optimiser": optimiser, "target": target, "regime": regime, "predictor": name}
+                place = {"setup": setup, "target": target, "regime": regime, "predictor": name}
                 rows.append(place | fit(mine, name, np.random.default_rng([seed, 21])))
     return rows
 

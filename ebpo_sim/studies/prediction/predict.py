@@ -21,6 +21,7 @@ from ebpo_sim.labels import REFERENCE
 from ebpo_sim.pool import workers
 from ebpo_sim.studies.prediction.cells import (
     REGIMES,
+    SETUPS,
     TARGETS,
     Cell,
     Ladder,
@@ -35,6 +36,8 @@ from ebpo_sim.studies.prediction.cells import (
 Measured = dict[str, float | None]
 Cells = dict[tuple[str, Cell], Measured]  # by (method, cell)
 CALIBRATION = 128  # rollouts of a batch with which nu of GRPO at G = 4 is measured to choose N
+
+CALIBRATION_SEED = 2  # of the tuning seeds: beyond the default ones
 
 
 class Question(NamedTuple):
@@ -84,23 +87,28 @@ def _policy(settings: Settings, cell: Cell, steps: int, rate: float) -> NDArray[
 
 
 def calibrated(settings: Settings, folder: Path, threads: int) -> list[Cell]:
-    """A cell for each world, regime and optimiser: N from the measured nu of GRPO at G = 4, targets from one run of it
-    of full length at the middle of the grid, on a seed of its own."""
-    places = [Cell(w, r, "sgd", 4, CALIBRATION) for w in settings.worlds for r in settings.regimes]
+    """A cell for each world, regime and setup that is run: N from the measured nu of GRPO at G = 4, targets from one
+    run of it of full length at the middle of the grid, on a seed of its own."""
+    places = [Cell(w, r, "adam", 4, CALIBRATION) for w in settings.worlds for r in settings.regimes]
     found = answers(settings, [Question(REFERENCE, place) for place in places], folder, threads)
     cells = [
-        place._replace(optimiser=optimiser, rollouts=rollouts_of(settings, REGIMES[place.regime], x["nu"] or 0.0))
+        place._replace(setup=setup, rollouts=rollouts_of(settings, REGIMES[place.regime], x["nu"] or 0.0))
         for place, x in zip(places, found, strict=True)
-        for optimiser in settings.optimisers
+        for setup in (settings.setups if place.world == settings.worlds[0] else settings.setups[:1])
     ]
     ladder, grids = Ladder(settings), [rates_of(settings, cell) for cell in cells]
     jobs = [
-        Job(REFERENCE, cell, grid[len(grid) // 2], settings.tuning_seeds, REGIMES[cell.regime].steps, True)
+        Job(REFERENCE, cell, grid[len(grid) // 2], CALIBRATION_SEED, REGIMES[cell.regime].steps, True)
         for cell, grid in zip(cells, grids, strict=True)
     ]
+    done = records(ladder, jobs, folder, threads)
+    return [_aimed(job.cell, [row["pass1"] for row in done[job]["curve"]]) for job in jobs]
+
+
+def records(ladder: Ladder, jobs: Sequence[Job], folder: Path, threads: int) -> dict[Job, Record]:
+    """The runs' records; those whose files are in `folder` are read."""
     with workers(min(threads, len(jobs))) as pool:
-        runs = list((pool.map if pool else map)(partial(_run, ladder, folder), jobs))
-    return [_aimed(cell, [row["pass1"] for row in run["curve"]]) for cell, run in zip(cells, runs, strict=True)]
+        return dict(zip(jobs, (pool.map if pool else map)(partial(_run, ladder, folder), jobs), strict=True))
 
 
 def _run(ladder: Ladder, folder: Path, job: Job) -> Record:
@@ -117,19 +125,23 @@ def _aimed(cell: Cell, pass1_T: Sequence[float]) -> Cell:
 
 
 def at_the_start(settings: Settings, asked: Plan, folder: Path, threads: int) -> Cells:
-    """Every method's noise in every cell, on the untrained policy; optimisers share it."""
+    """Every method's noise in every cell, on the untrained policy; setups share it. rollouts: of an update."""
     places = list(asked.places())
-    same = {(arm, cell): Question(arm, cell._replace(optimiser="sgd", near=1.0, far=1.0)) for arm, cell in places}
+    same = {(arm, cell): Question(arm, cell._replace(setup="adam", near=1.0, far=1.0)) for arm, cell in places}
     unique = list(dict.fromkeys(same.values()))
     found = dict(zip(unique, answers(settings, unique, folder, threads), strict=True))
-    return {place: found[same[place]] for place in places}
+    return {place: _an_update(place[1], found[same[place]]) for place in places}
+
+
+def _an_update(cell: Cell, found: Measured) -> Measured:
+    return found | {"rollouts": (found["rollouts"] or 0) / SETUPS[cell.setup].minibatches}
 
 
 def midway(settings: Settings, asked: Plan, met: Mapping[Cell, tuple[int, float]], folder: Path, threads: int) -> Cells:
     """The same on GRPO's policy, where it meets the near target: met holds (steps, rate) of the cells that do."""
     places = [(arm, cell) for arm, cell in asked.places() if cell in met]
     found = answers(settings, [Question(arm, cell, *met[cell]) for arm, cell in places], folder, threads)
-    return dict(zip(places, found, strict=True))
+    return {place: _an_update(place[1], x) for place, x in zip(places, found, strict=True)}
 
 
 def predicted(mine: Measured, grpo: Measured) -> float | None:

@@ -1,0 +1,89 @@
+"""The claims about training: their table is what the study makes, and verdicts follow from it."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from ebpo_sim import cli
+from ebpo_sim.chains.noise import noise
+from ebpo_sim.claims import claims, default_context, training
+from ebpo_sim.compare.differences import mean_of
+from ebpo_sim.compare.plan import Job
+from ebpo_sim.studies.prediction import study
+from ebpo_sim.studies.prediction.cells import Cell, Ladder, config, population, reached
+
+NAMES = tuple(f"E{i}" for i in range(1, 8))
+CONTEXT = default_context(quick=True, seed=0, threads=1)
+
+
+def words() -> dict[tuple[str, str], str]:
+    return {(name, f.variant): f.verdict.word for name in NAMES for f in claims()[name].check(CONTEXT) if f.cases}
+
+
+def line(estimator: str) -> training.Line:
+    """Its line of the smallest cell of the table."""
+    return next(
+        x for x in training.lines("far_ratio" if estimator != "grpo" else "rate", estimator, regime="plateau")
+        if (x["group_size"], x["world"]) == ("4", study.SETTINGS.worlds[0]) and float(x["far"]) < 1
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("estimator", ["ebpo", "reinforce"])
+def test_the_table_is_what_the_study_makes(estimator: str) -> None:
+    """Guards training.csv: rates in it, run again, give its log ratio of steps to the far target and the standard
+    error; the noise of both methods at the start gives its prediction."""
+    settings, mine, grpo = study.SETTINGS, line(estimator), line("grpo")
+    cell = Cell(
+        mine["world"], mine["regime"], "adam", 4, int(mine["rollouts"]), float(mine["near"]), float(mine["far"])
+    )
+    steps = []
+    for x in (mine, grpo):
+        jobs = [Job(x["estimator"], cell, float(x["rate"]), s, 0) for s in range(settings.seeds)]
+        met = [reached(Ladder(settings).run(job)["curve"], cell.far) for job in jobs]
+        steps.append([np.log(m["step"]) for m in met if m])
+    found = mean_of(np.subtract(*steps))
+    assert (found.value, found.se) == pytest.approx((float(mine["far_ratio"]), float(mine["far_ratio_se"])), rel=1e-4)
+    people = population(settings, cell.world, cell.regime, 0)
+    measured = [
+        noise(people, config(settings, x["estimator"], cell), None, settings.redraws, settings.warm)
+        for x in (mine, grpo)
+    ]
+    shares = [1 + x.nu / x.rollouts for x in measured]
+    assert np.log(shares[0] / shares[1]) == pytest.approx(float(mine["predicted"]), rel=1e-4)
+
+
+def test_the_verdicts_move_with_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against verdicts that cannot fall: the texts presume the words of the committed table; with ratios and
+    differences turned round those of E1 to E4 and E7 change, with all of them large also those of E5 and E6."""
+    known, before = claims(), words()
+    assert set(NAMES) <= set(known)
+    for name in NAMES:
+        assert dict(known[name].presumes) == {v: w for (n, v), w in before.items() if n == name}, name
+    columns = ("near_ratio", "far_ratio", "pass1", "pass16", "asymptote", "equal_ratio", "midpoint")
+
+    def moved(by: float) -> set[str]:
+        turned = tuple(
+            {k: str(by * float(v)) if k in columns and v else v for k, v in x.items()} for x in training.table()
+        )
+        with monkeypatch.context() as here:
+            here.setattr(training, "table", lambda: turned)
+            return {key[0] for key, word in words().items() if word != before[key]}
+
+    assert {"E1", "E2", "E3", "E4"} <= moved(-1.0)
+    assert {"E5", "E6"} & moved(100.0) or {"E5", "E6"} & moved(0.0)
+
+
+def test_the_commands_can_be_typed() -> None:
+    """Guards the counterexamples: options that the study takes, of a method and cell that it then runs."""
+    shown = [f.verdict.counterexample for name in NAMES for f in claims()[name].check(CONTEXT)]
+    assert any(shown)
+    for text in filter(None, shown):
+        program, *given = shlex.split(text.rpartition(": ")[0])
+        assert program == "prediction_study"
+        settings = study.settings_from(cli.parse(study.Options, "", "", given))
+        replace(settings, population=64, validation=8).check()
+        assert settings.estimators and len(settings.worlds) == len(settings.regimes) == len(settings.group_sizes) == 1
