@@ -26,14 +26,15 @@ OPTIONS = (
     "--backend trl --dtype bf16 --estimator ebpo_debiased:memory=0.95 --kl-coef 0.01 --prompts 8 --mini-batch 4 "
     "--steps 2 --checkpoint-every 1 --warmup 0 --lr 0.003 --topics count,mod --max-level 3 --per-cell 24 "
     "--eval-per-cell 4 --sft-steps 60 --sft-batch 64 --hidden 16 --layers 1 --heads 2 --kv-heads 1"
-).split()
+)
 
 
 def launch(out: Path, *more: str) -> None:
     """llm/train.py in two processes."""
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file"]
-    command += [str(TESTS.parent / "llm" / "configs" / "fsdp2.yaml"), "--num_processes", "2", "--main_process_port", "0"]
-    command += [str(TESTS / "fsdp_cpu.py"), *OPTIONS, "--out", str(out), "--cache", str(out.parent / "cache"), *more]
+    config = TESTS.parent / "llm" / "configs" / "fsdp2.yaml"
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config), "--num_processes", "2"]
+    command += ["--main_process_port", "0", str(TESTS / "fsdp_cpu.py"), *OPTIONS.split()]
+    command += ["--out", str(out), "--cache", str(out.parent / "cache"), *more]
     environment = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "FSDP_SEEN": str(out.parent / "seen")}
     run = subprocess.run(
         command, env={**os.environ, **environment}, capture_output=True, text=True, timeout=600, check=False

@@ -1,4 +1,4 @@
-"""verl without an accelerator: a platform whose device is the CPU, and a rollout of its own, put into verl's registries.
+"""verl without an accelerator: a platform whose device is the CPU, and a rollout, put into verl's registries.
 
 For VERL_USE_EXTERNAL_MODULES=verl_cpu, in the trainer's process and in all that Ray starts. Ray is told of GPUs that
 do not exist (`+ray_kwargs.ray_init.num_gpus=N`), as verl places its workers by them.
@@ -24,6 +24,7 @@ class _Device(types.ModuleType):
     get_rng_state = staticmethod(lambda *_: torch.get_rng_state())
     set_rng_state = staticmethod(lambda state, *_: torch.set_rng_state(state))
     mem_get_info = staticmethod(lambda *_: (0, 0))
+    get_device_name = staticmethod(lambda *_: "CPU")
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):

@@ -1,4 +1,4 @@
-"""verl's rollout by transformers on a CPU: an actor of Ray that answers requests, and the adapter that hands it weights.
+"""verl's rollout by transformers on a CPU: a Ray actor that answers requests, and the adapter that hands it weights.
 
 An answer depends on the weights' step, its prompt and how many answers that prompt had at the step, not on the order
 in which requests arrive: a resumed run samples what the uninterrupted one did.
