@@ -1,7 +1,7 @@
 """`bash llm/configs/verl_ebpo.sh` trains: Ray driver, TransferQueue, agent and reward loop, FSDP2 actor and reference.
 
 On CPUs, by the platform and the rollout of tests/verl_cpu*.py and a tiny random model; everything else is verl's own.
-About a minute a launch on two idle cores, nearly all of it start-up.
+Start-up is nearly all of it: a step takes two seconds, the two launches some minutes.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ def test_four_steps_train(runs: Path) -> None:
         assert 0 < step["critic/rewards/mean"] < 1
         assert step["actor/grad_norm"] > 0
         # the rollout's log-probabilities are the actor's: the new weights arrive after every step
-        assert step["training/rollout_probs_diff_max"] < 1e-4
+        assert step["training/rollout_probs_diff_max"] < 1e-6
     assert found[4]["actor/kl_loss"] > found[2]["actor/kl_loss"] > 0
     assert {name for step in (2, 4) for name in found[step] if name.startswith("ebpo/")} >= {"ebpo/groups"}
     assert found[2]["ebpo/groups"] == 4 and found[2]["ebpo/rollouts"] == 16
