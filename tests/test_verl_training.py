@@ -14,6 +14,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,9 @@ def launch(folder: Path, name: str) -> str:
         for pid in started_with(str(log)):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+        deadline = time.monotonic() + 60
+        while started_with(str(log)) and time.monotonic() < deadline:  # the dead stay listed for a moment
+            time.sleep(0.2)
     assert run.returncode == 0, out.read_text()[-5000:]
     return out.read_text()
 
