@@ -5,7 +5,8 @@ BIN := .venv/bin
 VERL_TESTS := tests/test_integration_verl.py tests/test_integration_verl_state.py \
   tests/test_integration_verl_loading.py tests/test_conformance_verl.py tests/test_verl_launch.py \
   tests/test_integrations_shared.py tests/test_merge_workers.py tests/test_readme_verl.py \
-  tests/test_integration_verl_methods.py tests/test_cross_rung.py tests/test_conformance_verl_published.py
+  tests/test_integration_verl_methods.py tests/test_cross_rung.py tests/test_conformance_verl_published.py \
+  tests/test_verl_training.py
 TRL_TESTS := tests/test_integrations.py tests/test_integration_trl.py tests/test_integration_trl_resume.py \
   tests/test_integration_trl_processes.py tests/test_conformance_trl.py tests/test_llm_backend_trl.py \
   tests/test_llm_benchmark_trl.py tests/test_readme_trl.py tests/test_integration_trl_methods.py tests/test_cross_rung.py

@@ -7,9 +7,9 @@
 # vLLM, and this package beside it (python -m pip install .). For the comparison run ESTIMATOR=grpo, verl's own.
 # SHUFFLE=False keeps the file's order, for a file sorted by topic or difficulty.
 #
-# Run so far: on a CPU, verl's config is composed from this very command line and passes verl's validate_config
-# (tests/test_verl_launch.py). Not run: training itself; no GPU has seen this file. The values marked (ours) are
-# first guesses, the paper does not give them.
+# Run so far: on a CPU, this very script trains a tiny model, saves and resumes (tests/test_verl_training.py), and its
+# config as it stands passes verl's validate_config (tests/test_verl_launch.py). No GPU has seen this file. The values
+# marked (ours) are first guesses, the paper does not give them.
 set -euo pipefail
 
 : "${TRAIN_FILE:?name the parquet file of training prompts}"
