@@ -18,8 +18,8 @@ from ebpo_sim.chains.population import parse_population
 from ebpo_sim.chains.rung import METRICS, TrainingConfig, train
 from ebpo_sim.compare.plan import Job, Series
 from ebpo_sim.compare.tables import final
+from ebpo_sim.counts import noise as exact_noise
 from ebpo_sim.counts.exact import rule
-from ebpo_sim.counts.noise import equal, noise
 from ebpo_sim.errors import InputError
 from ebpo_sim.studies import regimes
 from ebpo_sim.studies.noise.study import advantages
@@ -222,7 +222,7 @@ def test_the_paper_is_not_placed() -> None:
     rows = placement()
     assert len(rows) == 9 and all(0 < r["shared"] < r["apart"] for r in rows)
     world = parse_world(rows[0]["world"])
-    known = noise(advantages("grpo", world, 4, equal), rule(world, 32), equal)
+    known = exact_noise.noise(advantages("grpo", world, 4, exact_noise.equal), rule(world, 32), exact_noise.equal)
     assert (rows[0]["shared"], rows[0]["apart"]) == pytest.approx(
         (known.nu_together / 512, 17_000 * known.nu_drawn / 512)
     )
