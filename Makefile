@@ -24,7 +24,7 @@ help:                      ## what there is
 study: .venv/core          ## the main job: baselines on real pass rates, table and figure
 	$(BIN)/python -m ebpo_sim.mse_study
 
-claims: .venv/core         ## the ledger: which claims hold (45 s)
+claims: .venv/core         ## the ledger: which claims hold (2 min)
 	$(BIN)/python -m ebpo_sim.claims
 
 figures: .venv/core        ## the paper's figures and tables from our own ladder
