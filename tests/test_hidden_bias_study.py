@@ -97,7 +97,7 @@ def test_same_seed_same_bytes(quick, tmp_path, capsys: pytest.CaptureFixture[str
 def test_table_is_readable(found, tmp_path, capsys: pytest.CaptureFixture[str]) -> None:
     hidden_bias_study.main(["--quick", "--seed", "5", "--out", str(tmp_path)])
     text = capsys.readouterr().out
-    assert f"{len(found)} of {len(found)} hold" in text
+    assert f"{len(found)} of {len(found)} predictions hold" in text
     assert all(f"\n{id} " in text for id in IDS)
     assert max(map(len, text.splitlines()[: len(found) + 2])) <= 160
 

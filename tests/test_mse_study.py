@@ -130,7 +130,7 @@ def test_curves_that_counts_do_not_determine_are_left_out(tmp_path: Path) -> Non
     main([*world, *TINY, "--out", str(tmp_path)])
     rows = {(r["group_size"], r["estimator"]): r for r in read_table(tmp_path)}
     assert len(rows) == 2 * len(standing(COUNTS))
-    curves = {"ebpo_nonparametric", "loo_table", "oracle_bayes"}
+    curves = {"ebpo_nonparametric", "loo_table", "v05", "oracle_bayes"}
     empty = {key for key, row in rows.items() if row["ratio_exact"] == ""}
     assert empty == {("10", name) for name in curves}
     kept = ("world", "icc", "icc_se", "group_size", "estimator")
