@@ -139,3 +139,36 @@ def test_steps_to_a_target_against_their_prediction() -> None:
         assert f"{(1 + scales[arm] / 256) / (1 + scales['grpo'] / 256):.2f}" in line
         ends = np.array([100 * (curves[arm, s][-1][1] - curves["grpo", s][-1][1]) for s in map(str, range(5))])
         assert f"+{ends.mean():.2f}" in line
+
+
+def test_every_currency_to_a_target() -> None:
+    """Guards the table of currencies: rollouts, trained rows and seconds to 34 and 36 %, over GRPO's, paired by seed."""
+    folder = ROOT / "llm" / "measured" / "noise"
+    text = (folder / "README.md").read_text(encoding="utf-8").partition("**In every currency**")[2]
+    runs = {row["run"]: row for row in csv.DictReader((folder / "runs.csv").read_text(encoding="utf-8").splitlines())}
+    curves: dict[tuple[str, str], list[list[float]]] = {}
+    for row in csv.DictReader((folder / "curves.csv").read_text(encoding="utf-8").splitlines()):
+        curve = curves.setdefault((runs[row["run"]]["arm"], runs[row["run"]]["seed"]), [])
+        step, before = float(row["step"]), curve[-1] if curve else [0.0, 0.0]
+        rows = before[1] + float(row["rows_trained"] or 0) * (step - before[0]) * 256
+        curve.append([step, rows, float(row["seconds"]), float(row["validation_pass1"])])
+
+    def spent(arm: str, seed: str, target: float) -> np.ndarray:
+        curve = np.array(curves[arm, seed])
+        place = int(np.argmax(curve[:, 3] >= target))
+        share = (target - curve[place - 1, 3]) / (curve[place, 3] - curve[place - 1, 3])
+        return curve[place - 1, :3] + share * (curve[place, :3] - curve[place - 1, :3])
+
+    table = "loo_table:weights=score,memory=0.95"
+    starts = {
+        "reinforce": "| `reinforce` ",
+        table: "| score-weighted ",
+        f"{table} + keep_rows:share=0.15": "| the same,",
+    }
+    for arm, start in starts.items():
+        cells = [cell.strip() for cell in next(x for x in text.splitlines() if x.startswith(start)).split("|")[2:8]]
+        for target, shown in ((0.34, cells[:3]), (0.36, cells[3:])):
+            logs = np.log([spent(arm, s, target) / spent("grpo", s, target) for s in map(str, range(5))])
+            mean, half = logs.mean(axis=0), 2.776 * logs.std(axis=0, ddof=1) / np.sqrt(5)
+            ends = np.exp([mean, mean - half, mean + half]).T
+            assert shown == [f"{m:.2f} [{low:.2f}, {high:.2f}]" for m, low, high in ends]
