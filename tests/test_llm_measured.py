@@ -142,7 +142,7 @@ def test_steps_to_a_target_against_their_prediction() -> None:
 
 
 def test_every_currency_to_a_target() -> None:
-    """Guards the table of currencies: rollouts, trained rows and seconds to 34 and 36 %, over GRPO's, paired by seed."""
+    """Guards the table of currencies: rollouts, trained rows and seconds to 34 and 36 % over GRPO's, by seed."""
     folder = ROOT / "llm" / "measured" / "noise"
     text = (folder / "README.md").read_text(encoding="utf-8").partition("**In every currency**")[2]
     runs = {row["run"]: row for row in csv.DictReader((folder / "runs.csv").read_text(encoding="utf-8").splitlines())}
