@@ -66,7 +66,8 @@ def draw(data: Data) -> Figure:
         figure.text(0.075, y, short, fontsize=8.5, va="center", color=style.INK)
         by = {c: [v for v in found if (v.regime or language_model.OPTIMISER) == c] for c in columns}
         if found and found[0].half_width is None and found[0].difference is not None:  # exact: in no regime
-            _chips(figure, LEFT, wide * max(1, len(data.regimes)), y, found, 0.16 / height)
+            span = wide * max(1, len(data.regimes))
+            _chips(figure, LEFT + 0.2 * span, 0.6 * span, y, found, 0.16 / height)  # below no column
         else:
             for i, (column, mine) in enumerate(by.items()):
                 _chips(figure, LEFT + i * wide, wide, y, mine, 0.16 / height)

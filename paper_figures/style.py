@@ -17,10 +17,10 @@ WIDTH, HEIGHT = 11.5, 4.9  # inches
 WIDE, STRIP = 15.5, 3.4  # with many columns; of the text beside the panels
 INK, SOFT, PAPER = "#222222", "#666666", "#f4f1ea"
 STAMPS = {
-    "appears": "#2e7d32",
-    "the opposite": "#c62828",
-    "negligible": "#ef6c00",
-    "before correction only": "#6a7f2e",
+    "appears": "#1565c0",  # blue and brown: told apart without red and green, and no method's colours
+    "the opposite": "#a34a00",
+    "negligible": "#37474f",
+    "before correction only": "#7a5195",
     "no difference seen": "#607d8b",
     "no resolving power": "#90a4ae",
     "no interval": "#a1887f",
