@@ -18,6 +18,7 @@ from ebpo_sim.claims import (  # noqa: F401 - each module brings its claims
     noise_rules,
     objectives,
     recorded,
+    score_norms,
     training,
 )
 from ebpo_sim.claims.base import CLAIMS, Claim, Context, Finding, meaning, to_row
