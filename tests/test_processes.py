@@ -41,7 +41,13 @@ def start(program: str, *arguments: object, **options: object) -> subprocess.Pop
     command = [sys.executable, program, *map(str, arguments)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), **options.pop("env", {})}  # type: ignore[dict-item]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    options.setdefault("preexec_fn", _interruptible)
     return subprocess.Popen(command, env=environment, **{**pipes, **options})  # type: ignore[call-overload,no-any-return]
+
+
+def _interruptible() -> None:
+    """A shell's background jobs inherit that Ctrl-C is ignored; a program of these tests does not."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def until(true: Callable[[], bool], seconds: float = 30.0) -> bool:

@@ -79,12 +79,16 @@ def rollouts_of(settings: Any, regime: Regime, nu: float) -> int:
     return rollouts
 
 
-@lru_cache(maxsize=1024)
 def marks(arm: str, world: str) -> list[Any]:
     """What numbers rest on beside settings: the method's own, what a world's file says, and what was loaded."""
+    return [*_marks(arm, world), plugins.mark()]
+
+
+@lru_cache(maxsize=1024)
+def _marks(arm: str, world: str) -> list[Any]:
     people = parse_population(world, 64, 0, 1)
     read = people.prompts.offset_PL.tolist() + people.start_SK.tolist() if "counts:" in world else []
-    return [fingerprint(build_method(people, TrainingConfig(estimator=arm))), read, plugins.mark()]
+    return [fingerprint(build_method(people, TrainingConfig(estimator=arm))), read]
 
 
 class Size(NamedTuple):
