@@ -11,6 +11,7 @@ from ebpo_sim.claims import (  # noqa: F401 - each module brings its claims
     advantages,
     baseline_error,
     entropy,
+    entropy_training,
     failure,
     gradient,
     history,
