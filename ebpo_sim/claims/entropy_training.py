@@ -24,6 +24,7 @@ MEASURES = {
     "EBPO keeps more entropy than GRPO in training",
     "skill chains, SGD and Adam, three starts; entropy a token, mean over the run or at one pass@1",
     "Under SGD at its own lower rate on some starts; at one rate, and under Adam, it mostly loses more.",
+    tuple((f"{regime}, {name}", "fails") for regime in ("plateau", "balanced", "noisy") for name in MEASURES.values()),
 )
 def entropy_kept(context: Context) -> list[Finding]:
     """E9: EBPO's entropy less GRPO's, nats a token, with its standard error: a tie is what that leaves open."""
