@@ -18,7 +18,7 @@ PROGRAMS = (  # module, what it answers, expected duration
     ("hidden_bias_study", "biases of token weights, Adam and the clip", "10 s"),
     ("recorded_study", "what a prompt's own history saves on a recorded run", "20 s"),
     ("training_study", "who trains faster, each method at its own best rate", "10 min; --quick 1 min"),
-    ("prediction_study", "does noise or error predict training", "40 min; --quick 3 min"),
+    ("prediction_study", "does noise or error predict training", "17 min; --quick 1 min"),
     ("claims", "which of the paper's claims hold: the ledger", "2 min"),
     ("diagnose FILE", "which baseline and group size suit your rollouts", "5 s"),
     ("diagnose.coverage", "do diagnose's intervals hold what they promise", "2 min"),
