@@ -65,15 +65,12 @@ class PODS(Stateless):
 
 
 @dataclass(frozen=True)
-class MaxVariance(Stateless):
-    """Of the whole batch the `share` of rollouts whose advantages have the largest variance.
-
-    The rollouts of D3S (arXiv 2509.22115), which goes on to choose tokens by |A| H and has a schedule of shares that
-    is not public: this is its first part, at a share of ours.
-    """
+class _Share(Stateless):
+    """A selection after scoring that keeps a share of the rollouts, in (0, 1]. Raises InputError for another share."""
 
     share: float = 0.5
 
+    named: ClassVar[str] = ""
     needs: ClassVar[frozenset[Need]] = _NEEDS
     after: ClassVar = True
     batches: ClassVar = 1
@@ -81,7 +78,18 @@ class MaxVariance(Stateless):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 < self.share <= 1:
-            raise InputError(f"max_variance share must lie in (0, 1], got {self.share}: 0.5 keeps half the rollouts")
+            raise InputError(f"{self.named} share must lie in (0, 1], got {self.share}: 0.5 keeps half of the rollouts")
+
+
+@dataclass(frozen=True)
+class MaxVariance(_Share):
+    """Of the whole batch the `share` of rollouts whose advantages have the largest variance.
+
+    The rollouts of D3S (arXiv 2509.22115), which goes on to choose tokens by |A| H and has a schedule of shares that
+    is not public: this is its first part, at a share of ours.
+    """
+
+    named: ClassVar = "max_variance"
 
     def weigh(self, state: object, groups: Groups, advantage_PG: Array | None, draw: Draw) -> Kept:
         """Rollouts from anywhere in the batch, at least one."""
@@ -93,23 +101,14 @@ class MaxVariance(Stateless):
 
 
 @dataclass(frozen=True)
-class CPPO(Stateless):
+class CPPO(_Share):
     """Of each group the rollouts with the largest |A|, max(1, round(share * its size)) of them.
 
     They are not weighed up, so the expected update is another, and where a group's advantages cancel over an answer's
     shared beginning those of the kept no longer do. share: 0.5, half is pruned. Source: arXiv 2503.22342.
     """
 
-    share: float = 0.5
-
-    needs: ClassVar[frozenset[Need]] = _NEEDS
-    after: ClassVar = True
-    batches: ClassVar = 1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 < self.share <= 1:
-            raise InputError(f"cppo share must lie in (0, 1], got {self.share}: 0.5 keeps half of each group")
+    named: ClassVar = "cppo"
 
     def weigh(self, state: object, groups: Groups, advantage_PG: Array | None, draw: Draw) -> Kept:
         """Rollouts of every group; of equal sizes the first."""
