@@ -14,7 +14,6 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ebpo_sim import cli, report, rungs
 from ebpo_sim.counts.updates import advantage_gap, limit_advantages
@@ -22,10 +21,10 @@ from ebpo_sim.errors import unknown_name
 from ebpo_sim.estimators import make
 from ebpo_sim.estimators.conventions import CONVENTIONS
 from ebpo_sim.groups import group_rewards
+from ebpo_sim.numbers import Array
 from ebpo_sim.objectives import Aggregation
 from ebpo_sim.worlds import parse_world
 
-Array = NDArray[np.float64]
 GOLDEN = np.array([[1, 0, 0, 0], [1, 1, 1, 0], [0, 0, 0, 0], [1, 1, 0, 0]], dtype=np.float64)
 PASS_RATES = (0.02, 0.1, 0.3, 0.5, 0.9)
 CLOSE = np.array([[0.0, 0.0, 0.001, 0.001]] * 2 + [[0.0, 1.0, 0.0, 1.0]] * 2)  # two groups of hardly any spread

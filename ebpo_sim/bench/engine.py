@@ -33,10 +33,10 @@ from ebpo_sim.counts.streams import (
 )
 from ebpo_sim.estimators import baseline_table, make
 from ebpo_sim.groups import count_groups
+from ebpo_sim.numbers import Array
 from ebpo_sim.timing import race, ratio, seconds, spread
 from ebpo_sim.worlds import Beta, parse_world
 
-Array = NDArray[np.float64]
 PROMPTS = 1 << 16
 STREAMS = 64
 LARGE = 10**8

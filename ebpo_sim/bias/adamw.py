@@ -9,15 +9,13 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from ebpo_sim.bias.prefix import advantages
 from ebpo_sim.errors import InputError
-from ebpo_sim.numbers import adam, formulas
+from ebpo_sim.numbers import Array, adam, formulas
 from ebpo_sim.numbers.adam import Adam, State
 from ebpo_sim.numbers.softmax import softmax
-
-Array = NDArray[np.float64]
 
 
 class Sgd(NamedTuple):

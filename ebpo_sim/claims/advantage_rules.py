@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ebpo_sim.claims.base import Case, Context, Finding
 from ebpo_sim.claims.family import cells, world
@@ -17,8 +16,8 @@ from ebpo_sim.counts.updates import advantage_gap, limit_advantages
 from ebpo_sim.estimators import make
 from ebpo_sim.estimators.krpo import Filter
 from ebpo_sim.groups import group_rewards
+from ebpo_sim.numbers import Array
 
-Array = NDArray[np.float64]
 P = np.array([0.01, 0.1, 0.3, 0.5, 0.7, 0.9, 0.99])
 HARD, MIDDLE = 1, 3  # p = 0.1 and 0.5
 ANYWHERE = "beta:1,1"  # for rules of single groups, whose weights no other prompt moves

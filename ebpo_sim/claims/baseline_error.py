@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ebpo_sim.claims import batches
 from ebpo_sim.claims.base import Case, Context, Finding, Subject, claim
@@ -18,11 +17,10 @@ from ebpo_sim.counts.streams import (
     stream_shrinkage,
 )
 from ebpo_sim.estimators import Estimator, make
-from ebpo_sim.numbers import formulas
+from ebpo_sim.numbers import Array, formulas
 from ebpo_sim.numbers.mixing import Prior
 from ebpo_sim.worlds import intra_class_correlation
 
-Array = NDArray[np.float64]
 FINITE = "released"  # the variant whose memory is one batch: its batches of M prompts are cases too
 LIMIT = float("inf")
 SMALL = 16  # prompts a batch of the released code's effect

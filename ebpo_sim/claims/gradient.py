@@ -17,10 +17,10 @@ from ebpo_sim.counts.streams import mean_with_error, paired_ratio, stream_seed, 
 from ebpo_sim.counts.updates import advantage_gap, raw_table
 from ebpo_sim.estimators import Estimator, baseline_table
 from ebpo_sim.groups import Groups, count_groups, group_rewards
+from ebpo_sim.numbers import Array
 from ebpo_sim.numbers.mixing import Prior
 from ebpo_sim.worlds import World
 
-Array = NDArray[np.float64]
 P_GRID = (0.01, 0.1, 0.3, 0.5, 0.7, 0.9, 0.99)
 
 

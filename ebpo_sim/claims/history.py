@@ -8,7 +8,6 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ebpo_sim.claims.base import MARGIN, Case, Check, Context, Finding, claim
 from ebpo_sim.claims.baseline_error import estimator_name
@@ -17,13 +16,13 @@ from ebpo_sim.counts.exact import rule
 from ebpo_sim.counts.streams import Design, Mean, simulate_stream, walk
 from ebpo_sim.estimators import Estimator, make
 from ebpo_sim.groups import Groups, count_groups
+from ebpo_sim.numbers import Array
 from ebpo_sim.numbers.mixing import count_pmf
 from ebpo_sim.studies.base import Settings
 from ebpo_sim.studies.clustering.simulation import Keep
 from ebpo_sim.studies.clustering.study import claim_rows
 from ebpo_sim.worlds.topics import parse_topics, prior_exact
 
-Array = NDArray[np.float64]
 NOT_CENTRED = "algorithm-1, not centred"
 AGES = (2, 4, 8, 16, 32, 64, 128)  # batches seen
 SEEN = 8  # in the simulated check

@@ -10,18 +10,17 @@ from collections.abc import Iterator
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ebpo_sim.claims.base import Case, Check, Claim, Context, Finding, enter
 from ebpo_sim.counts.streams import mean_with_error, stream_seed
 from ebpo_sim.estimators import make
 from ebpo_sim.groups import group_rewards
 from ebpo_sim.labels import REFERENCE
+from ebpo_sim.numbers import Array
 from ebpo_sim.studies.recorded import replay
 from ebpo_sim.studies.recorded.study import EARLY
 from ebpo_sim.worlds import recorded
 
-Array = NDArray[np.float64]
 RUN = "qwen2.5-math-1.5b-grpo"
 SIZES = (1, 2, 4)
 RETENTIONS = (0.2, 0.4, 0.6, 0.875)

@@ -7,14 +7,13 @@ import csv
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ebpo_sim.chains.policy import right_probabilities, step_distributions
 from ebpo_sim.chains.population import SkillChain, parse_population, success
 from ebpo_sim.claims.base import Case, Context, Finding, claim
 from ebpo_sim.counts.noise import ARMS, MODELS
+from ebpo_sim.numbers import Array
 
-Array = NDArray[np.float64]
 TABLE = Path(__file__).with_name("score_norms.csv")
 NAMES = {"equal": "equal norms", "one_logit": "one logit", "softmax": "softmax"}
 CONDITIONS = {"one_logit": ("p > 1/2", 0.5), "softmax": (f"p > 1/K, K = {ARMS}", 1 / ARMS)}

@@ -15,12 +15,11 @@ from numpy.typing import NDArray
 
 from ebpo_sim.errors import InputError
 from ebpo_sim.groups import Groups
-from ebpo_sim.numbers import moments
+from ebpo_sim.numbers import Array, moments
 from ebpo_sim.numbers.moments import Moments, Real
 from ebpo_sim.part import Need
 
 T = TypeVar("T")
-Array = NDArray[np.float64]
 Memory = Literal["cumulative", "batch"] | float
 EVERY = ""  # the bank's key when clusters are not told apart
 REST = "\0rest"  # the key of all clusters that gave up their place

@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ebpo_sim import typed
 from ebpo_sim.errors import InputError
 from ebpo_sim.estimators.transforms import Evaluation, StatelessBaseline
 from ebpo_sim.groups import Groups
+from ebpo_sim.numbers import Array
 
-Array = NDArray[np.float64]
 Singleton = Literal["zero", "raw", "error"]
 
 

@@ -6,15 +6,14 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ebpo_sim import typed
 from ebpo_sim.errors import InputError
 from ebpo_sim.estimators.transforms.base import Advantages, Domain
 from ebpo_sim.groups import Groups
+from ebpo_sim.numbers import Array
 from ebpo_sim.part import Need
 
-Array = NDArray[np.float64]
 Belief = dict[str, Array]  # sums, counts: (..., window) beliefs, the newest last; batch: (..., 2) rewards and rollouts
 
 

@@ -11,17 +11,16 @@ from operator import add
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ebpo_sim.estimators import components, memory
 from ebpo_sim.estimators.components import EVERY, Memory, merge_keys
 from ebpo_sim.estimators.group_mean import others_mean
 from ebpo_sim.estimators.memory import LEAST_WEIGHT, Table
 from ebpo_sim.groups import Groups, Weights, rollout_weights
+from ebpo_sim.numbers import Array
 from ebpo_sim.numbers.moments import Real
 from ebpo_sim.part import OF_WEIGHTS, Need
 
-Array = NDArray[np.float64]
 BETWEEN = "\0"  # a prompt's key is its cluster, this, its id
 
 

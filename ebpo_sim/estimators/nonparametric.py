@@ -7,7 +7,6 @@ from functools import lru_cache
 from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ebpo_sim import typed
 from ebpo_sim.errors import InputError
@@ -15,9 +14,9 @@ from ebpo_sim.estimators import components
 from ebpo_sim.estimators.components import Memory
 from ebpo_sim.estimators.transforms.base import Domain, Evaluation
 from ebpo_sim.groups import Groups, binary_groups
+from ebpo_sim.numbers import Array
 from ebpo_sim.numbers.mixing import Prior, arcsine_grid, beta_on_grid, count_pmf, fit_weights, posterior_mean
 
-Array = NDArray[np.float64]
 Histograms = dict[str, Array]  # group size -> how many groups had k = 0..size successes, (..., size+1)
 
 

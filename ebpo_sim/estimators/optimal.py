@@ -15,8 +15,8 @@ from ebpo_sim.estimators.components import Memory
 from ebpo_sim.estimators.history import HistoryMemory, Seen, State
 from ebpo_sim.estimators.transforms.base import Domain, Evaluation
 from ebpo_sim.groups import Groups, Weights
+from ebpo_sim.numbers import Array
 
-Array = NDArray[np.float64]
 BINS = 10  # of the pass rate, equally wide
 
 

@@ -6,14 +6,12 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ebpo_sim import typed
 from ebpo_sim.errors import InputError
 from ebpo_sim.estimators.transforms.base import Advantages, Domain, Memoryless
 from ebpo_sim.groups import Groups
-
-Array = NDArray[np.float64]
+from ebpo_sim.numbers import Array
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ebpo_sim import typed
 from ebpo_sim.errors import InputError
@@ -16,8 +15,8 @@ from ebpo_sim.estimators.group_mean import others_mean
 from ebpo_sim.estimators.history import HistoryMemory, Seen, State
 from ebpo_sim.estimators.transforms.base import Domain, Evaluation
 from ebpo_sim.groups import Groups, Weights
+from ebpo_sim.numbers import Array
 
-Array = NDArray[np.float64]
 FEATURES = 7
 MEAN = np.eye(FEATURES)[1]  # the coefficients of b = m
 

@@ -6,16 +6,14 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ebpo_sim import typed
 from ebpo_sim.errors import InputError
 from ebpo_sim.estimators.transforms.base import Advantages, Memoryless
 from ebpo_sim.estimators.transforms.spread import check_eps
 from ebpo_sim.groups import Groups
+from ebpo_sim.numbers import Array
 from ebpo_sim.part import Need
-
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ebpo_sim import typed
 from ebpo_sim.errors import InputError
@@ -16,10 +15,9 @@ from ebpo_sim.estimators.group_mean import others_mean
 from ebpo_sim.estimators.transforms.base import Domain, Evaluation
 from ebpo_sim.estimators.transforms.spread import Ddof
 from ebpo_sim.groups import Groups
-from ebpo_sim.numbers import moments
+from ebpo_sim.numbers import Array, moments
 from ebpo_sim.numbers.mixing import Prior
 
-Array = NDArray[np.float64]
 Sigma2 = Literal["total", "within"]
 Tau2 = Literal["raw", "denoised"]
 PriorMean = Literal["rewards", "group_means"]

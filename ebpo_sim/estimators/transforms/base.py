@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ebpo_sim.groups import Groups
+from ebpo_sim.numbers import Array
 from ebpo_sim.part import Need, Stateless
 
-Array = NDArray[np.float64]
 Domain = Literal["real", "unit", "binary"]
 
 

@@ -9,8 +9,9 @@ import numpy as np
 
 from ebpo_sim import typed
 from ebpo_sim.estimators.transforms.base import Advantages, Memoryless, divided
-from ebpo_sim.estimators.transforms.spread import Array, Ddof, Eps, check_eps, divisor, moments
+from ebpo_sim.estimators.transforms.spread import Ddof, Eps, check_eps, divisor, moments
 from ebpo_sim.groups import Groups
+from ebpo_sim.numbers import Array
 
 By = Literal["group", "batch", "batch_rewards", "prior"]
 
