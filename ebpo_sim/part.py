@@ -94,10 +94,7 @@ class NoMemory:
         return a
 
 
-class Stateless(NoMemory):
+class Stateless(typed.Settings, NoMemory):
     """A part without memory, whose settings are held to their declared types."""
 
     needs: ClassVar[frozenset[Need]] = frozenset()
-
-    def __post_init__(self) -> None:
-        typed.check_fields(self)

@@ -56,6 +56,17 @@ def check_fields(part: Any) -> None:
         object.__setattr__(part, field.name, check(field.name, hints[field.name], getattr(part, field.name)))
 
 
+class Settings:
+    """A frozen dataclass whose fields are held to the types they declare, and to what `check_settings` asks."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        self.check_settings()
+
+    def check_settings(self) -> None:
+        """Raises InputError for values that the types allow and the formula does not; by default for none."""
+
+
 def parameters(factory: Callable[..., Any]) -> dict[str, Any]:
     """The declared type of every keyword of `factory`; of one without a declaration the type of its default."""
     hints = _hints(factory)

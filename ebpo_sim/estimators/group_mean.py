@@ -35,7 +35,7 @@ def with_singletons(baseline_PG: Array, groups: Groups, singleton: Singleton) ->
 
 
 @dataclass(frozen=True)
-class GroupMean(StatelessBaseline):
+class GroupMean(typed.Settings, StatelessBaseline):
     """b = mean of the group's valid rewards, or of the others' (leave_one_out): unbiased for p, risk w/G or w/(G-1).
 
     The plain mean contains the scored reward and scales the expected gradient by 1 - 1/G; leave-one-out is
@@ -45,9 +45,6 @@ class GroupMean(StatelessBaseline):
 
     leave_one_out: bool = False
     singleton: Singleton = "zero"
-
-    def __post_init__(self) -> None:
-        typed.check_fields(self)
 
     def evaluate(self, state: Any, groups: Groups) -> Evaluation:
         baseline_PG = others_mean(groups) if self.leave_one_out else groups.mean_P[..., None]

@@ -18,7 +18,7 @@ Belief = dict[str, Array]  # sums, counts: (..., window) beliefs, the newest las
 
 
 @dataclass(frozen=True)
-class DifficultyWeight:
+class DifficultyWeight(typed.Settings):
     """values times scale exp(-sgn(value) sgn(d) |d|), d = group mean - C, C the belief in the policy's accuracy.
 
     After a batch of accuracy y: C <- (1 - e) C + e y, e = min(1, eta sigma), sigma the standard deviation (ddof 0) of
@@ -36,8 +36,7 @@ class DifficultyWeight:
     domain: ClassVar[Domain] = "unit"
     needs: ClassVar[frozenset[Need]] = frozenset()
 
-    def __post_init__(self) -> None:
-        typed.check_fields(self)
+    def check_settings(self) -> None:
         if self.window < 2 or self.eta < 0 or self.scale < 0 or not 0 <= self.start <= 1:
             raise InputError(
                 f"window must be at least 2, eta and scale >= 0, start in [0, 1], got {self.window}, {self.eta!r}, "

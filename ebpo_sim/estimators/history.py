@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ebpo_sim import typed
 from ebpo_sim.estimators import components, memory
 from ebpo_sim.estimators.components import EVERY, Memory, merge_keys
 from ebpo_sim.estimators.group_mean import others_mean
@@ -49,7 +50,7 @@ Bank = dict[str, Seen]
 State = tuple[Table, Bank, Bank, dict[str, Array]]
 
 
-class HistoryMemory:
+class HistoryMemory(typed.Settings):
     """The memory half of a baseline that knows prompts again; the dataclass that inherits has these settings.
 
     memory: of the clusters' means and of what is learnt, history: of a prompt's own rewards; retentions a batch. The

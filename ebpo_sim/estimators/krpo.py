@@ -18,7 +18,7 @@ from ebpo_sim.part import Need
 
 
 @dataclass(frozen=True)
-class Filter:
+class Filter(typed.Settings):
     """A random walk seen with noise: predict P + drift, gain K = P/(P + noise), x <- x + K (r - x), P <- (1 - K) P.
 
     Every group starts at x = 0, P = 1. `estimate` and `variance` are those after the rollout itself.
@@ -27,8 +27,7 @@ class Filter:
     drift: float = 1e-5
     noise: float = 1e-2
 
-    def __post_init__(self) -> None:
-        typed.check_fields(self)
+    def check_settings(self) -> None:
         if self.drift < 0 or self.noise <= 0:
             raise InputError(f"drift must be >= 0 and noise > 0, got {self.drift!r} and {self.noise!r}: variances")
 
@@ -66,8 +65,7 @@ class FilteredSpread(Memoryless):
 
     needs: ClassVar[frozenset[Need]] = frozenset({"rollout_order"})
 
-    def __post_init__(self) -> None:
-        typed.check_fields(self)
+    def check_settings(self) -> None:
         check_eps(self.eps)
 
     def apply(self, state: Any, advantages: Advantages, groups: Groups) -> Advantages:

@@ -21,7 +21,7 @@ Histograms = dict[str, Array]  # group size -> how many groups had k = 0..size s
 
 
 @dataclass(frozen=True)
-class PosteriorMean:
+class PosteriorMean(typed.Settings):
     """V = E[p | k of n], the Bayes-optimal baseline for binary rewards, not a line in k.
 
     prior: the true prior (oracle), or None: the mixing distribution is learnt from the running histograms of
@@ -40,8 +40,7 @@ class PosteriorMean:
 
     domain: ClassVar[Domain] = "binary"
 
-    def __post_init__(self) -> None:
-        typed.check_fields(self)
+    def check_settings(self) -> None:
         components.retention(self.memory)
         if not 3 <= self.grid <= 4097 or not 0 <= self.iterations <= 10_000:
             raise InputError(

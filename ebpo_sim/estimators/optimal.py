@@ -8,7 +8,6 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ebpo_sim import typed
 from ebpo_sim.errors import InputError
 from ebpo_sim.estimators import components
 from ebpo_sim.estimators.components import Memory
@@ -41,8 +40,7 @@ class Optimal(HistoryMemory):
 
     domain: ClassVar[Domain] = "binary"
 
-    def __post_init__(self) -> None:
-        typed.check_fields(self)
+    def check_settings(self) -> None:
         components.retention(self.memory)
         components.retention(self.history)
         if not self.prior_weight > 0:

@@ -7,7 +7,6 @@ from typing import ClassVar
 
 import numpy as np
 
-from ebpo_sim import typed
 from ebpo_sim.errors import InputError
 from ebpo_sim.estimators import components
 from ebpo_sim.estimators.components import Memory
@@ -43,8 +42,7 @@ class Regression(HistoryMemory):
 
     domain: ClassVar[Domain] = "unit"
 
-    def __post_init__(self) -> None:
-        typed.check_fields(self)
+    def check_settings(self) -> None:
         components.retention(self.memory)
         components.retention(self.history)
         for name in ("prior_weight", "ridge"):

@@ -7,7 +7,6 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from ebpo_sim import typed
 from ebpo_sim.errors import InputError
 from ebpo_sim.estimators.transforms.base import Advantages, Memoryless
 from ebpo_sim.estimators.transforms.spread import check_eps
@@ -39,8 +38,7 @@ class Bundles(Memoryless):
 
     needs: ClassVar[frozenset[Need]] = frozenset({"rollout_order"})
 
-    def __post_init__(self) -> None:
-        typed.check_fields(self)
+    def check_settings(self) -> None:
         check_eps(self.eps)
         if self.prompts < 1 or not 0 < self.low < self.high < 1:
             raise InputError(

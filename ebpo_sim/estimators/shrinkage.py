@@ -7,7 +7,6 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from ebpo_sim import typed
 from ebpo_sim.errors import InputError
 from ebpo_sim.estimators import components
 from ebpo_sim.estimators.components import Bank, BankMemory, Components, Memory
@@ -51,8 +50,7 @@ class Shrinkage(BankMemory):
 
     domain: ClassVar[Domain] = "real"
 
-    def __post_init__(self) -> None:
-        typed.check_fields(self)
+    def check_settings(self) -> None:
         if self.fixed_shrinkage is not None and not 0 <= self.fixed_shrinkage <= 1:
             raise InputError(f"fixed_shrinkage must lie in [0, 1], got {self.fixed_shrinkage!r}")
         components.retention(self.memory)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from ebpo_sim import typed
 from ebpo_sim.errors import InputError
 from ebpo_sim.objectives.base import Push, Scope, Tokens, between, check_limit, library, log_ratio
 from ebpo_sim.objectives.clip import Clip
@@ -38,8 +37,7 @@ class BAPO(Stateless):
     scope: ClassVar[Scope] = "batch"
     zero_at_zero: ClassVar[bool] = True  # they add nothing to either sum
 
-    def __post_init__(self) -> None:
-        typed.check_fields(self)
+    def check_settings(self) -> None:
         check_limit("bapo", self.limit)
         if not 0 <= self.share <= 1:
             raise InputError(f"bapo share must lie in [0, 1], got {self.share}: 0.4 is usual")

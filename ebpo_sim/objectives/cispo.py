@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from ebpo_sim import typed
 from ebpo_sim.objectives.base import Push, Scope, Tokens, between, check_limit, check_widths, library, log_ratio, widths
 from ebpo_sim.part import Draw, Stateless
 
@@ -29,8 +28,7 @@ class CISPO(Stateless):
     scope: ClassVar[Scope] = "token"
     zero_at_zero: ClassVar[bool] = True
 
-    def __post_init__(self) -> None:
-        typed.check_fields(self)
+    def check_settings(self) -> None:
         check_widths("cispo", self.low, self.high)
         check_limit("cispo", self.limit)
 

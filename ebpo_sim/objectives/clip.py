@@ -7,7 +7,6 @@ from functools import cached_property
 from math import log
 from typing import Any, ClassVar
 
-from ebpo_sim import typed
 from ebpo_sim.errors import InputError
 from ebpo_sim.objectives.base import Push, Scope, Tokens, between, check_limit, check_widths, library, log_ratio, widths
 from ebpo_sim.part import Draw, Stateless
@@ -32,8 +31,7 @@ class Clip(Stateless):
     scope: ClassVar[Scope] = "token"
     zero_at_zero: ClassVar[bool] = True
 
-    def __post_init__(self) -> None:
-        typed.check_fields(self)
+    def check_settings(self) -> None:
         check_widths("clip", self.low, self.high)
         check_limit("clip", self.limit)
         if self.dual is not None and self.dual <= 1:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from ebpo_sim import typed
 from ebpo_sim.errors import InputError
 from ebpo_sim.objectives.base import Objective, Push, Scope, Tokens, between, check_limit, library, require
 from ebpo_sim.part import Draw, Need, Stateless
@@ -34,8 +33,7 @@ class TIS(Stateless):
     scope: ClassVar[Scope] = "sequence"
     zero_at_zero: ClassVar[bool] = True
 
-    def __post_init__(self) -> None:
-        typed.check_fields(self)
+    def check_settings(self) -> None:
         check_limit("tis", self.limit)
         if not 0 <= self.low <= 1 <= self.high <= 1e6:
             raise InputError(f"{type(self).__name__.lower()} needs low in [0, 1] and high in [1, 1e6], got {self.high}")

@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ebpo_sim import typed
 from ebpo_sim.errors import InputError
 from ebpo_sim.objectives.base import Push, Scope, Tokens, check_limit, check_widths, library, log_ratio
 from ebpo_sim.objectives.clip import Clip
@@ -56,8 +55,7 @@ class ClipCov(Stateless):
     scope: ClassVar[Scope] = "batch"
     zero_at_zero: ClassVar[bool] = False  # a row counts in the means
 
-    def __post_init__(self) -> None:
-        typed.check_fields(self)
+    def check_settings(self) -> None:
         check_widths("clip_cov", self.low, self.high)
         check_limit("clip_cov", self.limit)
         if not 0 < self.share <= 1 or self.least > self.most:
@@ -105,8 +103,7 @@ class KLCov(Stateless):
     scope: ClassVar[Scope] = "batch"
     zero_at_zero: ClassVar[bool] = False
 
-    def __post_init__(self) -> None:
-        typed.check_fields(self)
+    def check_settings(self) -> None:
         check_limit("kl_cov", self.limit)
         if not 0 < self.share <= 1 or not 0 <= self.coef <= 1e6:
             raise InputError(

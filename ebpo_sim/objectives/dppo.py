@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from ebpo_sim import typed
 from ebpo_sim.errors import InputError
 from ebpo_sim.objectives.base import Push, Scope, Tokens, between, check_limit, library, log_ratio
 from ebpo_sim.part import Draw, Stateless
@@ -31,8 +30,7 @@ class DPPO(Stateless):
     scope: ClassVar[Scope] = "token"
     zero_at_zero: ClassVar[bool] = True
 
-    def __post_init__(self) -> None:
-        typed.check_fields(self)
+    def check_settings(self) -> None:
         check_limit("dppo", self.limit)
         if not 0 <= self.divergence <= 1:
             raise InputError(

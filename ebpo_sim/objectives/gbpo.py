@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from ebpo_sim import typed
 from ebpo_sim.errors import InputError
 from ebpo_sim.objectives.base import Push, Scope, Tokens, check_limit, check_widths, library, log_ratio
 from ebpo_sim.objectives.rows import Members
@@ -31,8 +30,7 @@ class GBPO(Stateless):
     scope: ClassVar[Scope] = "group"
     zero_at_zero: ClassVar[bool] = False  # a row counts in its group's median
 
-    def __post_init__(self) -> None:
-        typed.check_fields(self)
+    def check_settings(self) -> None:
         check_widths("gbpo", self.low, self.high)
         check_limit("gbpo", self.limit)
         if not 1e-6 <= self.tau <= 1e6:

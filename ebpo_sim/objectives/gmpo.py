@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from ebpo_sim import typed
 from ebpo_sim.errors import InputError
 from ebpo_sim.objectives.base import Push, Scope, Tokens, between, check_limit, library, log_ratio
 from ebpo_sim.objectives.rows import row_mean
@@ -30,8 +29,7 @@ class GMPO(Stateless):
     scope: ClassVar[Scope] = "sequence"
     zero_at_zero: ClassVar[bool] = True
 
-    def __post_init__(self) -> None:
-        typed.check_fields(self)
+    def check_settings(self) -> None:
         check_limit("gmpo", self.limit)
         for name in ("low", "high"):
             if getattr(self, name) < 0:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from ebpo_sim import typed
 from ebpo_sim.objectives.base import Push, Scope, Tokens, between, check_limit, check_widths, library, widths
 from ebpo_sim.objectives.rows import row_log_ratio
 from ebpo_sim.part import Draw, Stateless
@@ -30,8 +29,7 @@ class GSPO(Stateless):
     scope: ClassVar[Scope] = "sequence"
     zero_at_zero: ClassVar[bool] = True
 
-    def __post_init__(self) -> None:
-        typed.check_fields(self)
+    def check_settings(self) -> None:
         check_widths("gspo", self.low, self.high)
         check_limit("gspo", self.limit)
 

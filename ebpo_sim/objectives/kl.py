@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from ebpo_sim import typed
 from ebpo_sim.errors import InputError
 from ebpo_sim.objectives.base import Push, Scope, Tokens, between, library, require
 from ebpo_sim.part import Draw, Need, Stateless
@@ -32,8 +31,7 @@ class KL(Stateless):
     scope: ClassVar[Scope] = "token"
     zero_at_zero: ClassVar[bool] = False
 
-    def __post_init__(self) -> None:
-        typed.check_fields(self)
+    def check_settings(self) -> None:
         if self.coef < 0:
             raise InputError(f"kl coef must be at least 0, got {self.coef}: 0 leaves the divergence out")
         if (self.clamp is not None and self.clamp <= 0) or not 0 < self.limit <= 700:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from ebpo_sim import typed
 from ebpo_sim.errors import InputError
 from ebpo_sim.objectives.base import Push, Scope, Tokens, check_limit, library, log_ratio
 from ebpo_sim.part import Draw, Stateless
@@ -27,8 +26,7 @@ class KLOld(Stateless):
     scope: ClassVar[Scope] = "token"
     zero_at_zero: ClassVar[bool] = False
 
-    def __post_init__(self) -> None:
-        typed.check_fields(self)
+    def check_settings(self) -> None:
         check_limit("kl_old", self.limit)
         if not 0 <= self.coef <= 1e6:
             raise InputError(f"kl_old coef must lie in [0, 1e6], got {self.coef}: 1 is usual")

@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ebpo_sim import typed
 from ebpo_sim.objectives.base import Push, Scope, Tokens, between, check_limit, check_widths, library, log_ratio, widths
 from ebpo_sim.objectives.rows import Scored
 from ebpo_sim.part import Draw
@@ -30,8 +29,7 @@ class MinPRO(Scored):
     scope: ClassVar[Scope] = "sequence"
     zero_at_zero: ClassVar[bool] = True
 
-    def __post_init__(self) -> None:
-        typed.check_fields(self)
+    def check_settings(self) -> None:
         check_widths("minpro", self.low, self.high)
         check_limit("minpro", self.limit)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from ebpo_sim import typed
 from ebpo_sim.errors import InputError
 from ebpo_sim.objectives.base import Push, Scope, Tokens, library, log_ratio
 from ebpo_sim.part import Draw, Stateless
@@ -26,8 +25,7 @@ class R2VPOFixed(Stateless):
 
     scope: ClassVar[Scope] = "token"
 
-    def __post_init__(self) -> None:
-        typed.check_fields(self)
+    def check_settings(self) -> None:
         if not 0 <= self.penalty <= 1e6:
             raise InputError(f"r2vpo penalty must lie in [0, 1e6], got {self.penalty}: 0.04 is usual, 0 for none")
         if not 0 < self.limit <= 300:  # the ratio is squared

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from ebpo_sim import typed
 from ebpo_sim.errors import InputError
 from ebpo_sim.objectives.base import Push, Scope, Tokens, check_limit, library, log_ratio, sech_squared
 from ebpo_sim.part import Draw, Stateless
@@ -27,8 +26,7 @@ class SAPO(Stateless):
     scope: ClassVar[Scope] = "token"
     zero_at_zero: ClassVar[bool] = True
 
-    def __post_init__(self) -> None:
-        typed.check_fields(self)
+    def check_settings(self) -> None:
         check_limit("sapo", self.limit)
         for name, tau in (("positive", self.positive), ("negative", self.negative)):
             if not 1e-6 <= tau <= 100:

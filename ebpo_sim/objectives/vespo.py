@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from ebpo_sim import typed
 from ebpo_sim.errors import InputError
 from ebpo_sim.objectives.base import Push, Scope, Tokens, between, check_limit, library
 from ebpo_sim.objectives.rows import Scored, row_log_ratio
@@ -33,8 +32,7 @@ class VESPO(Scored):
     scope: ClassVar[Scope] = "sequence"
     zero_at_zero: ClassVar[bool] = True
 
-    def __post_init__(self) -> None:
-        typed.check_fields(self)
+    def check_settings(self) -> None:
         check_limit("vespo", self.limit)
         for name in ("up_power", "down_power", "up_rate", "down_rate"):
             if not 1e-4 <= getattr(self, name) <= 100:
