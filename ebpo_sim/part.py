@@ -7,7 +7,7 @@ what it provides, and a pairing that cannot work is refused before anything runs
 from __future__ import annotations
 
 import hashlib
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 import numpy as np
 
@@ -76,6 +76,22 @@ class Draw(NamedTuple):
     def generator(self) -> np.random.Generator:
         """NumPy's generator of this stream, at its beginning."""
         return np.random.default_rng(self.number())
+
+
+class Part(Protocol):
+    """What every part has: a mergeable state, () where there is none, and pure methods."""
+
+    def init(self) -> Any:
+        """The empty state, the identity of `merge`."""
+
+    def observe(self, seen: Any) -> Any:
+        """Sufficient statistics of one batch alone."""
+
+    def forget(self, state: Any) -> Any:
+        """The state as the next batch finds it."""
+
+    def merge(self, a: Any, b: Any) -> Any:
+        """Both states' evidence: commutative, associative up to rounding."""
 
 
 class NoMemory:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from ebpo_sim.errors import InputError
-from ebpo_sim.objectives.base import Push, Scope, Tokens, between, check_limit, library, log_ratio
+from ebpo_sim.objectives.base import Push, Scope, Tokens, between, check_bounds, library, log_ratio
 from ebpo_sim.objectives.rows import Members, Scored, row_log_ratio, row_mean, side_N
 from ebpo_sim.part import Draw
 
@@ -34,7 +34,7 @@ class DisCO(Scored):
     zero_at_zero: ClassVar[bool] = False
 
     def check_settings(self) -> None:
-        check_limit("disco", self.limit)
+        check_bounds("disco", self.limit)
         if not 1e-3 <= self.tau <= 1e12:
             raise InputError(f"disco tau must lie in [0.001, 1e12], got {self.tau}: 10 is usual, 1 for ratios")
         if self.delta < 0 or not 0 <= self.beta <= 1e9:

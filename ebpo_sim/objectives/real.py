@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from ebpo_sim.errors import InputError
-from ebpo_sim.objectives.base import Push, Scope, Tokens, check_limit, library
+from ebpo_sim.objectives.base import Push, Scope, Tokens, check_bounds, library
 from ebpo_sim.objectives.rows import Members, Scored, row_log_ratio, side_N
 from ebpo_sim.part import Draw
 
@@ -29,7 +29,7 @@ class REAL(Scored):
     zero_at_zero: ClassVar[bool] = False  # a row counts among those of its group
 
     def check_settings(self) -> None:
-        check_limit("real", self.limit)
+        check_bounds("real", self.limit)
         if not 1e-3 <= self.tau <= 1e6:
             raise InputError(f"real tau must lie in [0.001, 1e6], got {self.tau}: 0.5 is usual")
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from ebpo_sim.errors import InputError
-from ebpo_sim.objectives.base import Push, Scope, Tokens, between, check_limit, library
+from ebpo_sim.objectives.base import Push, Scope, Tokens, between, check_bounds, library
 from ebpo_sim.objectives.rows import Scored, row_log_ratio
 from ebpo_sim.part import Draw
 
@@ -24,10 +24,9 @@ class TOPR(Scored):
     limit: float = 20.0
 
     scope: ClassVar[Scope] = "sequence"
-    zero_at_zero: ClassVar[bool] = True
 
     def check_settings(self) -> None:
-        check_limit("topr", self.limit)
+        check_bounds("topr", self.limit)
         if not 0 < self.cap <= 1e6:
             raise InputError(f"topr cap must lie in (0, 1e6], got {self.cap}: 1 is usual")
 
