@@ -113,7 +113,8 @@ def _small_design(context: Context) -> Design:
 def conservative(context: Context) -> list[Finding]:
     """R2: exact S against S* in every cell; effect S* - S (zero counts as conservative). The released code in batches
     of M prompts as well: S* - E S, which is below 0 in every finite batch where the limit is 0."""
-    variants: dict[str, Subject] = {**context.subjects, "idealised": _within}
+    # The remark's own reading: sigma2 is the within variance, tau2 the raw variance of means.
+    variants: dict[str, Subject] = {**context.subjects, "idealised": lambda prior: preset("ebpo_within")}
     findings = []
     reference, size = world(context.reference), context.reference_size
     stream = simulate_stream(reference, size, context.design, context.threads)
@@ -154,11 +155,6 @@ def conservative(context: Context) -> list[Finding]:
 
 def leave_one_out(prior: Prior) -> Estimator:
     return preset("ebpo_debiased", leave_one_out=True)
-
-
-def _within(prior: Prior) -> Estimator:
-    """The remark's own reading: sigma2 is the within variance, tau2 the raw variance of means."""
-    return preset("ebpo_within")
 
 
 def estimator_name(variant: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ebpo_sim.claims.base import MARGIN, Case, Check, Context, Finding, claim
+from ebpo_sim.claims.base import MARGIN, Case, Check, Context, Finding, claim, presumed
 from ebpo_sim.claims.baseline_error import estimator_name
 from ebpo_sim.claims.family import world
 from ebpo_sim.counts.exact import rule
@@ -91,11 +91,9 @@ def drift_bias(estimator: Estimator, age: int) -> float:
     "True of a prior that is not centred away, under a policy that stands still; centring puts the own batch's "
     "mean in its place, a bias of S/(MG) a rollout for ever. A policy that learns drifts away from a prior that "
     "never forgets.",
-    (
-        ("algorithm-1, stationary", "fails"),
-        (f"{NOT_CENTRED}, stationary", "holds"),
-        (f"{NOT_CENTRED}, drift", "fails"),
-        ("ebpo_debiased, drift", "fails"),
+    presumed(
+        f"algorithm-1, stationary = fails; {NOT_CENTRED}, stationary = holds; {NOT_CENTRED}, drift = fails; "
+        "ebpo_debiased, drift = fails"
     ),
 )
 def decaying_bias(context: Context) -> list[Finding]:
@@ -180,11 +178,9 @@ def _blocked(context: Context, text: str, prompts: int, steps: int, column: str)
     "the tracker adapts instantly to the topic",
     "A running mean that never forgets gains almost nothing from topic order; the batch's mean, which centring "
     "puts in its place, and a lagged prior per topic gain it where topics last longer than in the paper's epoch.",
-    (
-        ("algorithm-1", "holds_if"),
-        (NOT_CENTRED, "fails"),
-        ("ebpo_debiased", "fails"),
-        ("ebpo_debiased, prior per topic", "holds_if"),
+    presumed(
+        f"algorithm-1 = holds_if; {NOT_CENTRED} = fails; ebpo_debiased = fails; "
+        "ebpo_debiased, prior per topic = holds_if"
     ),
 )
 def topic_order(context: Context) -> list[Finding]:
