@@ -24,9 +24,9 @@ from ebpo_sim.bias import adamw, control, overshoot, prefix
 from ebpo_sim.bias.check_overshoot import measured_ratios
 from ebpo_sim.bias.predictions import check_predictions
 from ebpo_sim.numbers.adam import Adam
+from ebpo_sim.studies.base import Rows
 from ebpo_sim.studies.hidden_bias.plots import plots
 
-Rows = list[dict[str, Any]]
 TINY = 1e-12  # stands for eps -> 0
 REWARDS = (1, 1, 1, 0, 0, 0, 0, 0)
 BETAS = ((0.9, 0.95), (0.9, 0.999), (0.95, 0.9))
