@@ -7,6 +7,7 @@ teach, then joins the two.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from operator import add
 from typing import NamedTuple
 
@@ -50,17 +51,23 @@ Bank = dict[str, Seen]
 State = tuple[Table, Bank, Bank, dict[str, Array]]
 
 
+@dataclass(frozen=True)
 class HistoryMemory(typed.Settings):
-    """The memory half of a baseline that knows prompts again; the dataclass that inherits has these settings.
+    """The memory half of a baseline that knows prompts again; prior_weight: rollouts that a prior counts for.
 
     memory: of the clusters' means and of what is learnt, history: of a prompt's own rewards; retentions a batch. The
     number of prompts is bounded as in `memory`. Prompts and clusters are told apart by their text.
     """
 
-    weights: Weights
-    memory: Memory
-    history: Memory
-    per_cluster: bool
+    weights: Weights = "none"
+    memory: Memory = "cumulative"
+    history: Memory = "cumulative"
+    per_cluster: bool = False
+    prior_weight: float = 2.0
+
+    def check_settings(self) -> None:
+        components.retention(self.memory)
+        components.retention(self.history)
 
     @property
     def needs(self) -> frozenset[Need]:

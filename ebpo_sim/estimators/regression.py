@@ -8,12 +8,10 @@ from typing import ClassVar
 import numpy as np
 
 from ebpo_sim.errors import InputError
-from ebpo_sim.estimators import components
-from ebpo_sim.estimators.components import Memory
 from ebpo_sim.estimators.group_mean import others_mean
 from ebpo_sim.estimators.history import HistoryMemory, Seen, State
 from ebpo_sim.estimators.transforms.base import Domain, Evaluation
-from ebpo_sim.groups import Groups, Weights
+from ebpo_sim.groups import Groups
 from ebpo_sim.numbers import Array
 
 FEATURES = 7
@@ -33,18 +31,12 @@ class Regression(HistoryMemory):
     advantage 0). Rewards in [0, 1].
     """
 
-    weights: Weights = "none"
-    memory: Memory = "cumulative"
-    history: Memory = "cumulative"
-    per_cluster: bool = False
-    prior_weight: float = 2.0
     ridge: float = 1.0
 
     domain: ClassVar[Domain] = "unit"
 
     def check_settings(self) -> None:
-        components.retention(self.memory)
-        components.retention(self.history)
+        super().check_settings()
         for name in ("prior_weight", "ridge"):
             if not getattr(self, name) > 0:
                 raise InputError(f"{name} must be above 0, got {getattr(self, name)!r}: 1 is worth one rollout")
