@@ -219,7 +219,3 @@ def main(argv: Sequence[str]) -> None:
         text = report.to_json(found)
         report.write_bytes(out / "bench.json", text.encode())
     report.say(text if args.json else tables(found))
-
-
-if __name__ == "__main__":
-    cli.run(main)

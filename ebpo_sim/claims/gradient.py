@@ -94,16 +94,13 @@ def consistent_gradient(context: Context) -> list[Finding]:
             worst = float(np.max(np.abs(factors - 1)))
             cases.append(Case(f"claims O2 --world {text} --group-size {group_size}: {variant}", -worst))
         table = raw_table(subject(rule(reference, size)), reference, size)
-        exact = _world_factor(table, rule(reference, 64))
+        prior = rule(reference, 64)
+        p = np.asarray(prior.nodes)
+        exact = float(np.asarray(prior.weights) @ (advantage_gap(table, p) * p * (1 - p)) / prior.within)
         check = _sampled_factor(context, table, exact)
         name = f"expected gradient / true gradient before scaling, {context.where}"
         findings.append(Finding(variant, cases, "", name, exact, check, LEAVE_ONE_OUT, strict=False))
     return findings
-
-
-def _world_factor(table: Array, prior: Prior) -> float:
-    p, weights = np.asarray(prior.nodes), np.asarray(prior.weights)
-    return float(weights @ (advantage_gap(table, p) * p * (1 - p)) / prior.within)
 
 
 def _sampled_factor(context: Context, table: Array, exact: float) -> Check:

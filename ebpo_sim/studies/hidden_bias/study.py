@@ -150,15 +150,12 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     columns: report.Columns = (
         "id", ("prediction", "series"), ("predicted", lambda r: f"{r['predicted']:.6g}"),
         ("computed", lambda r: f"{r['computed']:.6g}"),
-        ("tolerance", lambda r: f"{r['tolerance']:.0e}"), ("verdict", verdict),
+        ("tolerance", lambda r: f"{r['tolerance']:.0e}"),
+        ("verdict", lambda r: "holds" if r["holds"] else "FAILS"),
     )  # fmt: skip
     return report.columns_table(
         (r for r in rows if r["part"] == "prediction"), columns, ("tolerance", "computed", "predicted")
     )
-
-
-def verdict(row: report.Row) -> str:
-    return "holds" if row["holds"] else "FAILS"
 
 
 def main(argv: Sequence[str]) -> None:
