@@ -14,7 +14,6 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ebpo_sim import cli, report, rungs
 from ebpo_sim.counts.updates import advantage_gap, limit_advantages
@@ -22,10 +21,10 @@ from ebpo_sim.errors import unknown_name
 from ebpo_sim.estimators import make
 from ebpo_sim.estimators.conventions import CONVENTIONS
 from ebpo_sim.groups import group_rewards
+from ebpo_sim.numbers import Array
 from ebpo_sim.objectives import Aggregation
 from ebpo_sim.worlds import parse_world
 
-Array = NDArray[np.float64]
 GOLDEN = np.array([[1, 0, 0, 0], [1, 1, 1, 0], [0, 0, 0, 0], [1, 1, 0, 0]], dtype=np.float64)
 PASS_RATES = (0.02, 0.1, 0.3, 0.5, 0.9)
 CLOSE = np.array([[0.0, 0.0, 0.001, 0.001]] * 2 + [[0.0, 1.0, 0.0, 1.0]] * 2)  # two groups of hardly any spread
@@ -100,14 +99,6 @@ def _step(name: str, world: str) -> float:
     return float(weights(name, 8, world)[0][3])
 
 
-def _all_fail(name: str, world: str) -> float:
-    return weights(name, 8, world)[1]
-
-
-def _lone(name: str, world: str) -> float:
-    return float(advantages(name, GOLDEN, lone=True)[0])
-
-
 def _close(name: str, world: str) -> float:
     found = advantages(name, CLOSE)
     return float(found[0, 3] / found[2, 3])
@@ -118,10 +109,6 @@ def _token(name: str, world: str) -> float:
     return float(long / short)
 
 
-def _cap(library: str, world: str) -> float:
-    return float(np.clip(1.0, *CAPS[library]))
-
-
 PLACES: tuple[tuple[str, str, Callable[[str, str], float], tuple[str, ...]], ...] = (
     ("the spread", "weight of a prompt at p = 0.1 over one at 0.5, G = 8: what hard prompts count for", _hard,
      ("trl.grpo", "nemo_rl.grpo", "tinker.grpo", "trl.batch", "skyrl.maxrl")),
@@ -130,11 +117,14 @@ PLACES: tuple[tuple[str, str, Callable[[str, str], float], tuple[str, ...]], ...
     ("a second norm", "weight at p = 0.1 over 0.5, G = 8: what the first left", _hard, ("areal.grpo", "areal.rloo")),
     ("eps", "advantage in a group of spread 0.0006 over one of 0.58: what small differences count for", _close,
      ("trl.grpo", "verl.grpo", "tinker.grpo")),
-    ("groups of one", "advantage of a lone success", _lone, ("verl.grpo", "trl.grpo", "skyrl.maxrl")),
-    ("all-fail groups", "advantage there, in a large batch", _all_fail, ("verl.grpo", "verl.reinforce_plus_plus")),
+    ("groups of one", "advantage of a lone success", lambda name, _: float(advantages(name, GOLDEN, lone=True)[0]),
+     ("verl.grpo", "trl.grpo", "skyrl.maxrl")),
+    ("all-fail groups", "advantage there, in a large batch", lambda name, world: weights(name, 8, world)[1],
+     ("verl.grpo", "verl.reinforce_plus_plus")),
     ("the divider", "weight of a token of a 400-token answer over one of 100", _token,
      ("trl.grpo", "ms_swift.grpo", "trl.dr_grpo")),
-    ("the cap", "CISPO's weight of a token at ratio 1: a step size on policy", _cap, tuple(CAPS)),
+    ("the cap", "CISPO's weight of a token at ratio 1: a step size on policy",
+     lambda library, _: float(np.clip(1.0, *CAPS[library])), tuple(CAPS)),
 )  # fmt: skip
 
 
@@ -172,9 +162,8 @@ def main(argv: Sequence[str]) -> None:
     if args.out:
         out = report.writable_folder(args.out)
         with report.locked(out):
-            report.write_csv(out / "conventions.csv", first)
-            report.write_csv(out / "weights.csv", second)
-            report.write_bytes(out / "conventions.md", page(first, found).encode())
+            files = {"conventions.csv": first, "weights.csv": second, "conventions.md": page(first, found)}
+            report.write_files(out, files)
     if args.json:
         report.say(report.to_json({"conventions": first, "weights": second, "differences": found}))
         return

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from ebpo_sim.errors import InputError
 from ebpo_sim.host import Host, to_bool, to_float64, to_labels
+from ebpo_sim.numbers import Array
 from ebpo_sim.sides import LARGEST, NONE, Sides, pack, per_group, per_rollout, same_shape, scatter, sides
 
-Array = NDArray[np.float64]
 Weights = Literal["none", "length", "score"]  # of a rollout in a mean: 1, its tokens, |grad log pi|^2
 MOST = 1e18  # copies of a group
 

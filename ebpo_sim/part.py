@@ -7,7 +7,7 @@ what it provides, and a pairing that cannot work is refused before anything runs
 from __future__ import annotations
 
 import hashlib
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 import numpy as np
 
@@ -78,6 +78,22 @@ class Draw(NamedTuple):
         return np.random.default_rng(self.number())
 
 
+class Part(Protocol):
+    """What every part has: a mergeable state, () where there is none, and pure methods."""
+
+    def init(self) -> Any:
+        """The empty state, the identity of `merge`."""
+
+    def observe(self, seen: Any) -> Any:
+        """Sufficient statistics of one batch alone."""
+
+    def forget(self, state: Any) -> Any:
+        """The state as the next batch finds it."""
+
+    def merge(self, a: Any, b: Any) -> Any:
+        """Both states' evidence: commutative, associative up to rounding."""
+
+
 class NoMemory:
     """The memory of a part that has none: its state is the empty tuple."""
 
@@ -94,10 +110,7 @@ class NoMemory:
         return a
 
 
-class Stateless(NoMemory):
+class Stateless(typed.Settings, NoMemory):
     """A part without memory, whose settings are held to their declared types."""
 
     needs: ClassVar[frozenset[Need]] = frozenset()
-
-    def __post_init__(self) -> None:
-        typed.check_fields(self)

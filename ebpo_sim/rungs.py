@@ -33,33 +33,17 @@ COUNTS = Rung(
     _BINARY | {"lengths", "true_prior", "batch_choice"},
     instead={"log_probs": "name the estimator alone there"},
 )
-CHAINS = Rung(
-    "chains",
-    "softmax policies on skill chains",
-    _BINARY
-    | _CHOICES
-    | {
-        "lengths",
-        "prompt_ids",
-        "clusters",
-        "log_probs",
-        "reference",
-        "entropy",
-        "behaviour",
-        "true_prior",
-        "score_norms",
-        "token_weights",
-        "answers",
-        "greedy_reward",
-        "rollout_order",
-    },
-)
 _TOKENS: frozenset[Need] = frozenset({"lengths", "prompt_ids", "clusters", "log_probs"})
 LANGUAGE_MODEL = Rung(
     "llm",
     "python llm/train.py",
     _CHOICES | _TOKENS | {"reference", "score_norms", "token_weights", "answers", "rollout_order"},
     whole=False,
+)
+CHAINS = Rung(
+    "chains",
+    "softmax policies on skill chains",
+    _BINARY | LANGUAGE_MODEL.provides | {"entropy", "behaviour", "true_prior", "greedy_reward"},
 )
 TRL = Rung(
     "trl",

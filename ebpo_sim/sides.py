@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from ebpo_sim.errors import InputError
 from ebpo_sim.host import is_torch, to_float64, to_labels
+from ebpo_sim.numbers import Array
 
-Array = NDArray[np.float64]
 Ints = NDArray[np.intp]
 LARGEST = 1e12  # of a reward or a length: beyond it a state's sums would round away the differences that teach
 

@@ -27,12 +27,7 @@ def parse(name: str, kind: Any, text: str) -> Any:
 
     Raises InputError naming `name`, the text and what is accepted.
     """
-    for member in _members(kind):
-        try:
-            return _parsed(member, text)
-        except _No:
-            continue
-    raise InputError(f"{name} must be {describe(kind)}, got {text!r}")
+    return _first(_parsed, name, kind, text, repr(text))
 
 
 def check(name: str, kind: Any, value: Any) -> Any:
@@ -40,12 +35,17 @@ def check(name: str, kind: Any, value: Any) -> Any:
 
     Raises InputError naming `name`, the value and what is accepted.
     """
+    return _first(_checked, name, kind, value, _short(value))
+
+
+def _first(read: Callable[[Any, Any], Any], name: str, kind: Any, given: Any, shown: str) -> Any:
+    """What the first member of `kind` that takes it makes of what is given."""
     for member in _members(kind):
         try:
-            return _checked(member, value)
+            return read(member, given)
         except _No:
             continue
-    raise InputError(f"{name} must be {describe(kind)}, got {_short(value)}")
+    raise InputError(f"{name} must be {describe(kind)}, got {shown}")
 
 
 def check_fields(part: Any) -> None:
@@ -54,6 +54,17 @@ def check_fields(part: Any) -> None:
     hints = _hints(owner)
     for field in dataclasses.fields(part):
         object.__setattr__(part, field.name, check(field.name, hints[field.name], getattr(part, field.name)))
+
+
+class Settings:
+    """A frozen dataclass whose fields are held to the types they declare, and to what `check_settings` asks."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        self.check_settings()
+
+    def check_settings(self) -> None:
+        """Raises InputError for values that the types allow and the formula does not; by default for none."""
 
 
 def parameters(factory: Callable[..., Any]) -> dict[str, Any]:

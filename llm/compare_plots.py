@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ebpo_sim import labels
+from ebpo_sim.plots import Axes, Figure
 from llm.compare_measures import cell_of, value_at
 from llm.compare_runner import Cell
 from llm.compare_text import arms as arms_of
 from llm.compare_text import cells, name, pick
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 Rows = Sequence[Mapping[str, Any]]
 # The fixed weights stand apart from EBPO here, where all arms share a panel.

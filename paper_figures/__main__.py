@@ -5,18 +5,15 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ebpo_sim import cli, report
 from ebpo_sim.errors import unknown_name
+from ebpo_sim.plots import Figure
 from ebpo_sim.studies.training.cells import CELLS
 from ebpo_sim.studies.training.placement import placement, sentence
 from paper_figures import curves, language_model, loading, scoreboard
 from paper_figures.data import TRAINING, Data
 from paper_figures.page import Page
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 PAGES = {page.name: page for page in (scoreboard.PAGE, *scoreboard.PAGES)}
 GALLERY = Path(__file__).parent / "gallery"

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ebpo_sim import labels
 from ebpo_sim.compare.contrasts import Contrast, Measure, contrast, corrected, last, select
+from ebpo_sim.plots import Axes, Figure
 from paper_figures import language_model, reported, style
 from paper_figures.data import TRAINING, Data
 from paper_figures.page import Page
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 MAIN = ("grpo", "ebpo", "ebpo_debiased", "ebpo_debiased:memory=0.95")  # with bands; the others thin
 GROUP_SIZE = 4
@@ -124,7 +121,7 @@ def heading(data: Data, column: str, optimiser: str) -> str:
     return style.TINY if tiny else f"{columns(data)[column]}, {style.OPTIMISERS[optimiser]}"
 
 
-Extra = Callable[["Axes", Data, str], None]  # draws a panel of a column
+Extra = Callable[[Axes, Data, str], None]  # draws a panel of a column
 
 
 def page(

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from ebpo_sim import labels
+from ebpo_sim.plots import Axes, Figure
 from paper_figures import style
 from paper_figures.data import Data
 from paper_figures.page import Page
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 TITLE = "Figure 1. Overview: how a reward becomes an advantage in EBPO (Algorithm 1)"
 CAPTION = (
@@ -42,7 +37,7 @@ def draw(data: Data) -> Figure:
     _arrow(axis, (27, 22), (27, 13), EBPO)
     _arrow(axis, (32, 22), (47, 13), EBPO)
     _arrow(axis, (59, 8.5), (64, 8.5), EBPO)
-    _curve(axis, (36, 4), (66, 4), EBPO, 0.16)
+    _arrow(axis, (36, 4), (66, 4), EBPO, bend=0.16)
     axis.text(51, 0.2, "sigma2", fontsize=8, color=EBPO, ha="center")
     _arrow(axis, (70, 13), (54, 22), EBPO)
     axis.text(65.3, 17.6, "S reaches the policy", fontsize=8, color=EBPO)
@@ -74,16 +69,11 @@ def _box(
 
 
 def _arrow(
-    axis: Axes, start: tuple[float, float], end: tuple[float, float], colour: str = "#44566c", line: str = "-"
-) -> None:
-    axis.annotate("", end, start, arrowprops={"arrowstyle": "-|>", "color": colour, "lw": 1.4, "ls": line})
-
-
-def _curve(axis: Axes, start: tuple[float, float], end: tuple[float, float], colour: str, bend: float) -> None:
-    axis.annotate(
-        "", end, start,
-        arrowprops={"arrowstyle": "-|>", "color": colour, "lw": 1.4, "connectionstyle": f"arc3,rad={bend}"},
-    )  # fmt: skip
+    axis: Axes, start: tuple[float, float], end: tuple[float, float], colour: str = "#44566c", line: str = "-",
+    bend: float = 0.0,
+) -> None:  # fmt: skip
+    how = {"arrowstyle": "-|>", "color": colour, "lw": 1.4, "ls": line, "connectionstyle": f"arc3,rad={bend}"}
+    axis.annotate("", end, start, arrowprops=how)
 
 
 def _loop(axis: Axes) -> None:

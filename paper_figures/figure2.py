@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from ebpo_sim import labels
 from ebpo_sim.compare.contrasts import Contrast, Rows, exact
+from ebpo_sim.plots import Axes, Figure
 from paper_figures import reported, style
 from paper_figures.data import FAILURE, Data
 from paper_figures.page import Page
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 TITLE = "Figure 2. Advantage of a group that fails entirely"
 CAPTION = (

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ebpo_sim import labels
 from ebpo_sim.compare.contrasts import Contrast, contrast, corrected, last, select
+from ebpo_sim.plots import Axes, Figure
 from paper_figures import curves, language_model, reported, style
 from paper_figures.data import TRAINING, Data
 from paper_figures.page import Page
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 NAME = "figure8"
 TITLE = "Figure 8. Difficulty curriculum: easy to hard, EBPO against GRPO"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from typing import TYPE_CHECKING
 
 from ebpo_sim.compare.contrasts import Contrast
+from ebpo_sim.plots import Figure
 from ebpo_sim.studies.training.placement import placement, sentence
 from paper_figures import (
     curves,
@@ -23,9 +23,6 @@ from paper_figures import (
 )
 from paper_figures.data import FAILURE, TRAINING, Data
 from paper_figures.page import Page
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 NAME = "scoreboard"
 TITLE = "What the paper shows, and what appears on our ladder"

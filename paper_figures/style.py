@@ -5,13 +5,10 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ebpo_sim.compare.contrasts import Contrast
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+from ebpo_sim.plots import Axes, Figure
 
 WIDTH, HEIGHT = 11.5, 4.9  # inches
 WIDE, STRIP = 15.5, 3.4  # with many columns; of the text beside the panels
@@ -96,10 +93,12 @@ def panel_title(axis: Axes, text: str, verdict: Contrast | None = None, below: b
 
 def stamp(axis: Axes, x: float, y: float, word: str, ha: str = "right", size: float = 8) -> None:
     """A word on its colour, in the axes' coordinates."""
-    axis.text(
-        x, y, word.upper(), transform=axis.transAxes, ha=ha, va="bottom", fontsize=size, weight="bold", color="white",
-        bbox={"boxstyle": "round,pad=0.3", "facecolor": STAMPS.get(word, SOFT), "edgecolor": "none"},
-    )  # fmt: skip
+    axis.text(x, y, word.upper(), transform=axis.transAxes, ha=ha, va="bottom", fontsize=size, **_stamped(word))
+
+
+def _stamped(word: str) -> dict[str, Any]:
+    box = {"boxstyle": "round,pad=0.3", "facecolor": STAMPS.get(word, SOFT), "edgecolor": "none"}
+    return {"weight": "bold", "color": "white", "bbox": box}
 
 
 def beside(
@@ -186,7 +185,4 @@ def key(on: Figure, axes: Sequence[Axes]) -> None:
 
 def figure_stamp(on: Figure, x: float, y: float, word: str) -> None:
     """A stamp in the figure's coordinates, centred on its line."""
-    on.text(
-        x, y, word.upper(), fontsize=7.5, weight="bold", color="white", va="center",
-        bbox={"boxstyle": "round,pad=0.3", "facecolor": STAMPS.get(word, SOFT), "edgecolor": "none"},
-    )  # fmt: skip
+    on.text(x, y, word.upper(), fontsize=7.5, va="center", **_stamped(word))

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from ebpo_sim import labels
 from ebpo_sim.compare import text
 from ebpo_sim.compare.contrasts import Contrast
+from ebpo_sim.plots import Figure
 from paper_figures import curves, language_model, reported, style
 from paper_figures.data import TRAINING, Data, Rows
 from paper_figures.page import Page
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 LINE = 0.235  # inches
 PERCENT = (("percent", "value", 100), ("half_width", "se", 200))

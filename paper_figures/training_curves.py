@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from ebpo_sim import labels
 from ebpo_sim.compare.contrasts import select
+from ebpo_sim.plots import Axes
 from paper_figures import curves, style
 from paper_figures.data import Data
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 
 def cosine(axis: Axes, data: Data, column: str) -> None:

@@ -12,8 +12,7 @@ import verl_driver
 from ebpo_sim import InputError, plugins, registry
 from ebpo_sim.estimators import registry as presets
 from ebpo_sim.integrations import verl_loss
-from ebpo_sim.objectives import CISPO, Clip, register_objective
-from ebpo_sim.objectives.registry import OBJECTIVES
+from ebpo_sim.objectives import CISPO, OBJECTIVES, Clip, register_objective
 from verl_driver import adapter, compose, config_of, core_algos, fresh, torch  # noqa: F401  fresh is for every test
 
 with warnings.catch_warnings():

@@ -27,8 +27,17 @@ from ebpo_sim.methods.recipes import RECIPES
 from ebpo_sim.methods.step import decide
 from ebpo_sim.methods.step import start as begin
 from ebpo_sim.methods.table import capabilities
-from ebpo_sim.objectives import CISPO, GSPO, KL, Aggregation, Clip, make_objective, objective_names, register_objective
-from ebpo_sim.objectives.registry import OBJECTIVES
+from ebpo_sim.objectives import (
+    CISPO,
+    GSPO,
+    KL,
+    OBJECTIVES,
+    Aggregation,
+    Clip,
+    make_objective,
+    objective_names,
+    register_objective,
+)
 from ebpo_sim.sampling import Ask, Dynamic, Order
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # llm runs from the checkout; it is not installed

@@ -14,18 +14,16 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ebpo_sim.chains.policy import Ints, Prompts, step_distributions
 from ebpo_sim.chains.population import SkillChain, skill_chain
 from ebpo_sim.chains.rung import TrainingConfig, advance, build_method, learner_of, start, stream
 from ebpo_sim.groups import group_rewards
-from ebpo_sim.numbers import adam
+from ebpo_sim.numbers import Array, adam
 from ebpo_sim.numbers.softmax import softmax
 from ebpo_sim.objectives import Tokens
 from ebpo_sim.timing import race, ratio, spread
 
-Array = NDArray[np.float64]
 Gradient = Callable[[Array, Prompts, Ints, Array, Array, TrainingConfig], Array]
 RUN = TrainingConfig("ebpo", group_size=4, prompts=512, steps=1000, record_every=1000, gradient_redraws=0)
 

@@ -33,10 +33,10 @@ from ebpo_sim.counts.streams import (
 )
 from ebpo_sim.estimators import baseline_table, make
 from ebpo_sim.groups import count_groups
+from ebpo_sim.numbers import Array
 from ebpo_sim.timing import race, ratio, seconds, spread
 from ebpo_sim.worlds import Beta, parse_world
 
-Array = NDArray[np.float64]
 PROMPTS = 1 << 16
 STREAMS = 64
 LARGE = 10**8
@@ -219,7 +219,3 @@ def main(argv: Sequence[str]) -> None:
         text = report.to_json(found)
         report.write_bytes(out / "bench.json", text.encode())
     report.say(text if args.json else tables(found))
-
-
-if __name__ == "__main__":
-    cli.run(main)

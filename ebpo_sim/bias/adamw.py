@@ -9,15 +9,13 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from ebpo_sim.bias.prefix import advantages
 from ebpo_sim.errors import InputError
-from ebpo_sim.numbers import adam, formulas
+from ebpo_sim.numbers import Array, adam, formulas
 from ebpo_sim.numbers.adam import Adam, State
 from ebpo_sim.numbers.softmax import softmax
-
-Array = NDArray[np.float64]
 
 
 class Sgd(NamedTuple):
@@ -29,18 +27,14 @@ class Sgd(NamedTuple):
 Optimiser = Adam | Sgd
 
 
-def check_optimiser(optimiser: Optimiser) -> None:
-    """Raises InputError unless lr > 0 and, for Adam, betas in [0, 1), eps >= 0, weight_decay >= 0."""
+def update(optimiser: Optimiser, state: State, gradient: ArrayLike, lr_factor: float = 1.0) -> State:
+    """One step with the gradient of J; `lr_factor` multiplies the learning rate (a schedule). The moments of an
+    Adam state pass through SGD unchanged. Raises InputError for a gradient of another shape and unless lr > 0 and, for
+    Adam, betas in [0, 1), eps >= 0, weight_decay >= 0."""
     if isinstance(optimiser, Adam):
         adam.check(optimiser)
     elif not optimiser.lr > 0:
         raise InputError(f"lr must be positive, got {optimiser.lr}")
-
-
-def update(optimiser: Optimiser, state: State, gradient: ArrayLike, lr_factor: float = 1.0) -> State:
-    """One step with the gradient of J; `lr_factor` multiplies the learning rate (a schedule). The moments of an
-    Adam state pass through SGD unchanged."""
-    check_optimiser(optimiser)
     g = np.array(gradient, dtype=np.float64, ndmin=1)
     if g.shape != state.theta.shape:
         raise InputError(f"gradient must have the parameters' shape {state.theta.shape}, got {g.shape}")

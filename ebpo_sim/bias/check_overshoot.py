@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ebpo_sim.bias import adamw as aw
 from ebpo_sim.bias import overshoot as ov
 from ebpo_sim.bias.prefix import numerical_gradient
 from ebpo_sim.bias.record import Cases
 from ebpo_sim.bias.tokens import coefficient, worth
+from ebpo_sim.numbers import Array
 from ebpo_sim.numbers.adam import Adam, direction, init
 from ebpo_sim.objectives import CISPO, DPPO, MHPO, SAPO, Objective, R2VPOFixed
 
-Array = NDArray[np.float64]
 EXACT = 2e-15  # simulated error the reference reports
 ROUNDED = 1e-12
 PENALTY = R2VPOFixed(2.5)

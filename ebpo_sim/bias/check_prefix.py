@@ -6,14 +6,14 @@ import math
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from ebpo_sim.bias import control
 from ebpo_sim.bias import prefix as px
 from ebpo_sim.bias.record import Cases
+from ebpo_sim.numbers import Array
 from ebpo_sim.numbers.softmax import softmax
 
-Array = NDArray[np.float64]
 LENGTHS = (20, 21, 30, 38, 4, 8, 33, 38)  # the reference's example group, p = 3/8
 REWARDS = (1, 1, 1, 0, 0, 0, 0, 0)
 OLD = np.array([0.3, -0.2, 0.5, 0.0, -0.4])  # K = 5 logits; any will do

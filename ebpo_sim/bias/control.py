@@ -10,12 +10,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ebpo_sim.bias.prefix import advantages, aggregate_weight, token_weights
 from ebpo_sim.errors import InputError
+from ebpo_sim.numbers import Array
 
-Array = NDArray[np.float64]
 Pair = tuple[float, float]
 LARGEST_GROUP = 8  # 4^8 = 65536 groups
 

@@ -15,10 +15,10 @@ from numpy.typing import ArrayLike, NDArray
 from ebpo_sim.bias.adamw import Optimiser, update
 from ebpo_sim.bias.tokens import coefficient
 from ebpo_sim.errors import InputError
+from ebpo_sim.numbers import Array
 from ebpo_sim.numbers.adam import Adam, State, direction, init
 from ebpo_sim.objectives import Clip, Objective
 
-Array = NDArray[np.float64]
 CLIP = Clip()
 
 

@@ -10,14 +10,14 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from ebpo_sim.bias.tokens import coefficient, worth
 from ebpo_sim.errors import InputError, unknown_name
+from ebpo_sim.numbers import Array
 from ebpo_sim.numbers.softmax import softmax
 from ebpo_sim.objectives import PUBLISHED, Aggregation, Clip
 
-Array = NDArray[np.float64]
 METHODS = tuple(PUBLISHED)
 CLIP, UNCLIPPED = Clip(), Clip(None, None)
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from ebpo_sim.numbers import Array
 from ebpo_sim.objectives import Objective, Tokens
-
-Array = NDArray[np.float64]
 
 
 def at_ratio(ratio: ArrayLike, advantage: ArrayLike, old: ArrayLike = 1.0) -> Tokens:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ebpo_sim.chains.policy import Ints
 from ebpo_sim.chains.update import Rollouts
 from ebpo_sim.groups import Groups, group_rewards
+from ebpo_sim.numbers import Array
 from ebpo_sim.part import Need
-
-Array = NDArray[np.float64]
 
 
 def groups_of(rolled: Rollouts, wanted: frozenset[Need]) -> Groups:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ebpo_sim.chains.answers import groups_of
 from ebpo_sim.chains.policy import Ints, Prompts
@@ -14,9 +13,8 @@ from ebpo_sim.estimators import Info
 from ebpo_sim.groups import Groups, over
 from ebpo_sim.methods.method import Method
 from ebpo_sim.methods.step import State, decide, plan
+from ebpo_sim.numbers import Array
 from ebpo_sim.sampling import Allocation, Ask, Order, Plan, Pool
-
-Array = NDArray[np.float64]
 
 
 class Collected(NamedTuple):

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.special import gammaln
 
 from ebpo_sim.chains.collect import Collected
@@ -18,9 +18,8 @@ from ebpo_sim.chains.policy import Prompts, step_distributions
 from ebpo_sim.chains.population import SkillChain, per_token, success, token_entropy
 from ebpo_sim.chains.update import Learner, batch_of, push_gradient
 from ebpo_sim.errors import InputError
+from ebpo_sim.numbers import Array
 from ebpo_sim.objectives import Aggregation, Clip
-
-Array = NDArray[np.float64]
 
 
 def pass_at_k(successes: ArrayLike, samples: int, k: int) -> Array:

@@ -15,7 +15,6 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ebpo_sim.chains.collect import Collected, collect
 from ebpo_sim.chains.measures import sampled_gradients
@@ -23,8 +22,8 @@ from ebpo_sim.chains.population import SkillChain, entropy_gradient, success, su
 from ebpo_sim.chains.rung import TrainingConfig, ask_of, build_method, learner_of, pool_of
 from ebpo_sim.errors import InputError
 from ebpo_sim.methods.step import State, start
+from ebpo_sim.numbers import Array
 
-Array = NDArray[np.float64]
 ROUNDING = 1e-9  # of the largest: coordinates below it hold nothing but rounding, which no division may raise
 LEAST = 8  # redraws: below it the jackknife says little
 

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from scipy.special import log_softmax
 
 from ebpo_sim.errors import InputError
+from ebpo_sim.numbers import Array
 
-Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 

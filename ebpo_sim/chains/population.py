@@ -13,15 +13,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.special import xlogy
 
 from ebpo_sim.chains.policy import Ints, Prompts, check_prompts, right_probabilities, step_distributions
 from ebpo_sim.errors import InputError, unknown_name
+from ebpo_sim.numbers import Array
 from ebpo_sim.worlds.base import quantiles
 from ebpo_sim.worlds.grammar import parse_world
 
-Array = NDArray[np.float64]
 EDGE = 1e-3  # starting success probabilities are kept this far from 0 and 1, where no softmax policy can be
 
 

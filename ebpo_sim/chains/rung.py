@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ebpo_sim import rungs, typed
 from ebpo_sim.chains.collect import collect
@@ -30,6 +29,7 @@ from ebpo_sim.methods.checkpoint import fingerprint as method_fingerprint
 from ebpo_sim.methods.method import Method, estimator_of, parse_method
 from ebpo_sim.methods.step import State as MethodState
 from ebpo_sim.methods.step import start as initial
+from ebpo_sim.numbers import Array
 from ebpo_sim.numbers.mixing import Prior
 from ebpo_sim.objectives import KL, Aggregation, Clip, Objective, needs
 from ebpo_sim.objectives.aggregation import Rule
@@ -38,7 +38,6 @@ from ebpo_sim.sampling import ORDERS as ORDERS
 from ebpo_sim.sampling import Ask, Order, Pool, orders
 from ebpo_sim.sampling.orders import Kind
 
-Array = NDArray[np.float64]
 OLD_NAMES = {"topic": "blocked"}  # what this rung once called an order
 OPTIMISERS = ("sgd", "adam")
 AGGREGATIONS = ("token_mean", "sequence_mean")

@@ -11,14 +11,13 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ebpo_sim.chains.policy import Ints, Prompts
 from ebpo_sim.groups import over
+from ebpo_sim.numbers import Array
 from ebpo_sim.objectives import Aggregation, Objective, Tokens, learnt, needs, total_push, zero_at_zero
 from ebpo_sim.objectives.base import LogRatio
 
-Array = NDArray[np.float64]
 ON_POLICY = LogRatio(np.zeros((1, 1)), 0.0)
 
 

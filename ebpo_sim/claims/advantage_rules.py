@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ebpo_sim.claims.base import Case, Context, Finding
 from ebpo_sim.claims.family import cells, world
@@ -17,8 +16,8 @@ from ebpo_sim.counts.updates import advantage_gap, limit_advantages
 from ebpo_sim.estimators import make
 from ebpo_sim.estimators.krpo import Filter
 from ebpo_sim.groups import group_rewards
+from ebpo_sim.numbers import Array
 
-Array = NDArray[np.float64]
 P = np.array([0.01, 0.1, 0.3, 0.5, 0.7, 0.9, 0.99])
 HARD, MIDDLE = 1, 3  # p = 0.1 and 0.5
 ANYWHERE = "beta:1,1"  # for rules of single groups, whose weights no other prompt moves
@@ -142,9 +141,10 @@ def sets_of_k(context: Context) -> list[Finding]:
 
 
 def compared(
-    context: Context, claim: str, name: str, rival: str, sizes: Iterable[int] = (2, 3, 4, 8), scale: bool = True
+    claim: str, name: str, rival: str, context: Context, sizes: Iterable[int] = (2, 3, 4, 8), scale: bool = True
 ) -> list[Finding]:
-    """1 - noise over a rival's, for each model of scores: scales nu, or with `scale` False the plain noise."""
+    """A4, A7, A8, A14: 1 - noise over a rival's, for each model of scores: scales nu (at an equal number of rollouts),
+    or with `scale` False the plain noise."""
     found = []
     for scores, variant in NAMES.items():
         cases = []
@@ -203,16 +203,12 @@ def biased_estimates(context: Context) -> list[Finding]:
     ]  # fmt: skip
 
 
-def corrected_gradient(context: Context) -> list[Finding]:
-    """A10: cosine of the expected update with the gradient of the mean reward, less that of GRPO."""
-    return [turned(context, "A10", "HA-DW", "ha_dw", "grpo")]
-
-
-def turned(context: Context, claim: str, variant: str, name: str, rival: str) -> Finding:
+def turned(claim: str, variant: str, name: str, rival: str, context: Context) -> list[Finding]:
+    """A10, A16: cosine of the expected update with the gradient of the mean reward, less that of a rival."""
     cases = _by_cell(
         context, claim, variant, lambda t, g: _noise(name, t, g).cosine - _noise(rival, t, g).cosine
     )  # fmt: skip
-    return _finding(context, variant, cases, f"cosine less that of {rival}, reference world")
+    return [_finding(context, variant, cases, f"cosine less that of {rival}, reference world")]
 
 
 def filtered_means(context: Context) -> list[Finding]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 from scipy.special import stdtr
@@ -147,6 +147,12 @@ class Claim(NamedTuple):
     meaning: str
     check: Decision
     presumes: tuple[tuple[str, Word], ...] = ()
+
+
+def presumed(text: str) -> tuple[tuple[str, Word], ...]:
+    """What a claim presumes, from "variant = word; variant = word"."""
+    pairs = (pair.rpartition(" = ") for pair in " ".join(text.split()).split("; "))
+    return tuple((variant, cast(Word, word)) for variant, _, word in pairs)
 
 
 CLAIMS: dict[str, Claim] = {}  # by id, as their modules are imported

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ebpo_sim.claims import batches
 from ebpo_sim.claims.base import Case, Context, Finding, Subject, claim
@@ -18,11 +17,10 @@ from ebpo_sim.counts.streams import (
     stream_shrinkage,
 )
 from ebpo_sim.estimators import Estimator, make
-from ebpo_sim.numbers import formulas
+from ebpo_sim.numbers import Array, formulas
 from ebpo_sim.numbers.mixing import Prior
 from ebpo_sim.worlds import intra_class_correlation
 
-Array = NDArray[np.float64]
 FINITE = "released"  # the variant whose memory is one batch: its batches of M prompts are cases too
 LIMIT = float("inf")
 SMALL = 16  # prompts a batch of the released code's effect
@@ -115,7 +113,8 @@ def _small_design(context: Context) -> Design:
 def conservative(context: Context) -> list[Finding]:
     """R2: exact S against S* in every cell; effect S* - S (zero counts as conservative). The released code in batches
     of M prompts as well: S* - E S, which is below 0 in every finite batch where the limit is 0."""
-    variants: dict[str, Subject] = {**context.subjects, "idealised": _within}
+    # The remark's own reading: sigma2 is the within variance, tau2 the raw variance of means.
+    variants: dict[str, Subject] = {**context.subjects, "idealised": lambda prior: preset("ebpo_within")}
     findings = []
     reference, size = world(context.reference), context.reference_size
     stream = simulate_stream(reference, size, context.design, context.threads)
@@ -156,11 +155,6 @@ def conservative(context: Context) -> list[Finding]:
 
 def leave_one_out(prior: Prior) -> Estimator:
     return preset("ebpo_debiased", leave_one_out=True)
-
-
-def _within(prior: Prior) -> Estimator:
-    """The remark's own reading: sigma2 is the within variance, tau2 the raw variance of means."""
-    return preset("ebpo_within")
 
 
 def estimator_name(variant: str) -> str:

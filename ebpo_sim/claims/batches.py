@@ -12,15 +12,14 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ebpo_sim.claims.base import UNTOLD, Case, Context
 from ebpo_sim.claims.family import world
 from ebpo_sim.counts.exact import count_distribution, rule
 from ebpo_sim.counts.streams import Mean, mean_with_error, stream_seed
+from ebpo_sim.numbers import Array
 from ebpo_sim.numbers.mixing import count_pmf
 
-Array = NDArray[np.float64]
 SIZES = (4, 16, 64, 256)  # prompts a batch
 BLOCKS = 16  # of draws, for the standard errors
 DRAWS = 16  # a block, at least; four times as many as long as a result is not told from equality

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import chdtri, gammaincinv, ndtri, stdtr
 
 from ebpo_sim.claims.history import slope_with_error
@@ -22,7 +21,6 @@ from ebpo_sim.estimators.shrinkage import Shrinkage
 from ebpo_sim.studies.entropy.study import double_ratio
 from ebpo_sim.worlds import parse_world
 
-Array = NDArray[np.float64]
 RUNS = 256  # a factor sqrt 2 in a standard error moves the mean square by 5 of its own standard deviations
 REPLICATES = 8
 FAMILY_WISE = 1e-3  # false fails of all four together

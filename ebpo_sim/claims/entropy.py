@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import cache
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ebpo_sim.claims import batches
 from ebpo_sim.claims.base import Case, Check, Context, Finding, Subject, claim
@@ -16,10 +15,10 @@ from ebpo_sim.counts.sampled_updates import one_step_changes
 from ebpo_sim.counts.streams import paired_ratio
 from ebpo_sim.counts.updates import Rates, natural_directions, proof_entropy_ratio, rates
 from ebpo_sim.estimators import Estimator, make
+from ebpo_sim.numbers import Array
 from ebpo_sim.numbers.mixing import Prior, count_pmf
 from ebpo_sim.studies.entropy.study import ARMS, double_ratio
 
-Array = NDArray[np.float64]
 VIEWS = {  # option: (optimiser, per unit of reward)
     "": ("natural", False),
     "per unit of reward": ("natural", True),

@@ -3,11 +3,11 @@ rows "higher entropy" of EBPO in findings.csv of `python -m ebpo_sim.training_st
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 import numpy as np
 
+from ebpo_sim import tables
 from ebpo_sim.claims.base import Case, Context, Finding, claim
 
 TABLE = Path(__file__).with_name("entropy_training.csv")
@@ -28,8 +28,7 @@ MEASURES = {
 )
 def entropy_kept(context: Context) -> list[Finding]:
     """E9: EBPO's entropy less GRPO's, nats a token, with its standard error: a tie is what that leaves open."""
-    with TABLE.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = [row for _, row in tables.rows(TABLE)]
     findings = []
     for regime in dict.fromkeys(r["regime"] for r in rows):
         for (finding, tuning), name in MEASURES.items():

@@ -17,19 +17,8 @@ from ebpo_sim.counts.streams import Design
 from ebpo_sim.estimators import Estimator, make
 from ebpo_sim.numbers.mixing import Prior
 from ebpo_sim.worlds import World, ratio_world
+from ebpo_sim.worlds.observed import STUDIED
 
-OBSERVED = (
-    "observed:Qwen2.5-1.5B",
-    "observed:Qwen2.5-7B",
-    "observed:Qwen2-1.5B",
-    "observed:Qwen2.5-Math-1.5B",
-    "observed:Qwen2-1.5B-Instruct",
-    "observed:Qwen2.5-Math-7B-Instruct",
-    "observed:Qwen2.5-Math-1.5B-Instruct/MATH",
-    "observed:CodeLlama-7b-Base/LiveCodeBench",
-    "observed:GPT-4-0613/LiveCodeBench",
-    "observed:Claude-2/LiveCodeBench",
-)
 REFERENCE = "observed:Qwen2.5-Math-1.5B-Instruct/MATH"
 
 
@@ -41,7 +30,7 @@ def search_worlds(quick: bool) -> tuple[str, ...]:
         worlds += [f"points:{a:g},{b:g}" for a, b in combinations(values, 2)]
     parameters = (1, 0.5, 0.1) if quick else (1, 0.5, 2, 0.1, 5)
     worlds += [f"beta:{a:g},{b:g}" for a, b in product(parameters, repeat=2)]
-    worlds += OBSERVED[1::3] if quick else OBSERVED
+    worlds += STUDIED[1::3] if quick else STUDIED
     certain = {"points:0,1"}
     return tuple(w for w in dict.fromkeys(worlds) if w not in certain)
 

@@ -17,10 +17,10 @@ from ebpo_sim.counts.streams import mean_with_error, paired_ratio, stream_seed, 
 from ebpo_sim.counts.updates import advantage_gap, raw_table
 from ebpo_sim.estimators import Estimator, baseline_table
 from ebpo_sim.groups import Groups, count_groups, group_rewards
+from ebpo_sim.numbers import Array
 from ebpo_sim.numbers.mixing import Prior
 from ebpo_sim.worlds import World
 
-Array = NDArray[np.float64]
 P_GRID = (0.01, 0.1, 0.3, 0.5, 0.7, 0.9, 0.99)
 
 
@@ -94,16 +94,13 @@ def consistent_gradient(context: Context) -> list[Finding]:
             worst = float(np.max(np.abs(factors - 1)))
             cases.append(Case(f"claims O2 --world {text} --group-size {group_size}: {variant}", -worst))
         table = raw_table(subject(rule(reference, size)), reference, size)
-        exact = _world_factor(table, rule(reference, 64))
+        prior = rule(reference, 64)
+        p = np.asarray(prior.nodes)
+        exact = float(np.asarray(prior.weights) @ (advantage_gap(table, p) * p * (1 - p)) / prior.within)
         check = _sampled_factor(context, table, exact)
         name = f"expected gradient / true gradient before scaling, {context.where}"
         findings.append(Finding(variant, cases, "", name, exact, check, LEAVE_ONE_OUT, strict=False))
     return findings
-
-
-def _world_factor(table: Array, prior: Prior) -> float:
-    p, weights = np.asarray(prior.nodes), np.asarray(prior.weights)
-    return float(weights @ (advantage_gap(table, p) * p * (1 - p)) / prior.within)
 
 
 def _sampled_factor(context: Context, table: Array, exact: float) -> Check:

@@ -8,22 +8,21 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ebpo_sim.claims.base import MARGIN, Case, Check, Context, Finding, claim
+from ebpo_sim.claims.base import MARGIN, Case, Check, Context, Finding, claim, presumed
 from ebpo_sim.claims.baseline_error import estimator_name
 from ebpo_sim.claims.family import world
 from ebpo_sim.counts.exact import rule
 from ebpo_sim.counts.streams import Design, Mean, simulate_stream, walk
 from ebpo_sim.estimators import Estimator, make
 from ebpo_sim.groups import Groups, count_groups
+from ebpo_sim.numbers import Array
 from ebpo_sim.numbers.mixing import count_pmf
 from ebpo_sim.studies.base import Settings
 from ebpo_sim.studies.clustering.simulation import Keep
 from ebpo_sim.studies.clustering.study import claim_rows
 from ebpo_sim.worlds.topics import parse_topics, prior_exact
 
-Array = NDArray[np.float64]
 NOT_CENTRED = "algorithm-1, not centred"
 AGES = (2, 4, 8, 16, 32, 64, 128)  # batches seen
 SEEN = 8  # in the simulated check
@@ -92,11 +91,9 @@ def drift_bias(estimator: Estimator, age: int) -> float:
     "True of a prior that is not centred away, under a policy that stands still; centring puts the own batch's "
     "mean in its place, a bias of S/(MG) a rollout for ever. A policy that learns drifts away from a prior that "
     "never forgets.",
-    (
-        ("algorithm-1, stationary", "fails"),
-        (f"{NOT_CENTRED}, stationary", "holds"),
-        (f"{NOT_CENTRED}, drift", "fails"),
-        ("ebpo_debiased, drift", "fails"),
+    presumed(
+        f"algorithm-1, stationary = fails; {NOT_CENTRED}, stationary = holds; {NOT_CENTRED}, drift = fails; "
+        "ebpo_debiased, drift = fails"
     ),
 )
 def decaying_bias(context: Context) -> list[Finding]:
@@ -181,11 +178,9 @@ def _blocked(context: Context, text: str, prompts: int, steps: int, column: str)
     "the tracker adapts instantly to the topic",
     "A running mean that never forgets gains almost nothing from topic order; the batch's mean, which centring "
     "puts in its place, and a lagged prior per topic gain it where topics last longer than in the paper's epoch.",
-    (
-        ("algorithm-1", "holds_if"),
-        (NOT_CENTRED, "fails"),
-        ("ebpo_debiased", "fails"),
-        ("ebpo_debiased, prior per topic", "holds_if"),
+    presumed(
+        f"algorithm-1 = holds_if; {NOT_CENTRED} = fails; ebpo_debiased = fails; "
+        "ebpo_debiased, prior per topic = holds_if"
     ),
 )
 def topic_order(context: Context) -> list[Finding]:

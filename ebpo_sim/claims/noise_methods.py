@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ebpo_sim import rungs
 from ebpo_sim.claims import noise_rules
@@ -17,9 +16,9 @@ from ebpo_sim.counts.exact import limit_risk, rule
 from ebpo_sim.counts.noise import MODELS
 from ebpo_sim.counts.sampled_noise import sampled_noise, scale_ratio
 from ebpo_sim.counts.streams import Mean, paired_ratio, stream_seed
+from ebpo_sim.numbers import Array
 from ebpo_sim.worlds import intra_class_correlation
 
-Array = NDArray[np.float64]
 SMALL = {  # where EBPO has less noise than GRPO and RLOO, by score model
     "equal": "GS(1+(G-2)ρ) < 2(1-ρ)(G-1+S)",
     "one_logit": "G = 2",

@@ -8,7 +8,6 @@ from itertools import permutations
 from typing import cast
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ebpo_sim.claims.base import Case, Check, Context, Finding, Word, claim
 from ebpo_sim.claims.family import cells, world
@@ -18,10 +17,10 @@ from ebpo_sim.counts.sampled_noise import sampled_noise
 from ebpo_sim.counts.streams import Mean, paired_ratio, stream_seed
 from ebpo_sim.counts.updates import raw_table
 from ebpo_sim.estimators import make
+from ebpo_sim.numbers import Array
 from ebpo_sim.studies.noise.study import TABLES, advantages
 from ebpo_sim.worlds import World
 
-Array = NDArray[np.float64]
 EXACT = 1e-9  # two exact numbers that agree this well are equal
 LEAVE_ONE_OUT = ("rloo", "james_stein", "ebpo_debiased:leave_one_out=True", "global_mean")
 UNBIASED: dict[str, Model] = {**MODELS, "equal": partial(equal, share=0.0)}  # all |s|^2 = 1, no direction in common

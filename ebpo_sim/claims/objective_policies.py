@@ -6,13 +6,12 @@ from functools import lru_cache
 from itertools import product
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ebpo_sim.claims.base import Case, Context, Finding
 from ebpo_sim.claims.objective_pushes import EXACT, least, one, pushed, shown
+from ebpo_sim.numbers import Array
 from ebpo_sim.objectives import TIS, Aggregation, Clip, IcePop, MinPRO, Tokens, make_objective
 
-Array = NDArray[np.float64]
 LENGTHS = (1, 2, 4, 16)
 
 

@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from itertools import product
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ebpo_sim.claims.base import Case, Context, Finding
 from ebpo_sim.estimators import make
 from ebpo_sim.groups import group_rewards
+from ebpo_sim.numbers import Array
 from ebpo_sim.objectives import GBPO, REAL, Clip, DisCO, Objective, Tokens, make_objective
 
-Array = NDArray[np.float64]
 EXACT = 1e-9
 RATIOS = tuple(np.round(np.geomspace(0.05, 9.0, 41), 4))
 

@@ -6,11 +6,10 @@ The checks are those of `objective_pushes` and `objective_policies`; every case 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import cast
 
 from ebpo_sim.claims import objective_policies as policies
 from ebpo_sim.claims import objective_pushes as pushes
-from ebpo_sim.claims.base import Claim, Context, Finding, Word, enter
+from ebpo_sim.claims.base import Claim, Context, Finding, enter, presumed
 
 PRESUMED = """
 J1: independent tokens = holds_if; one ratio for all tokens = fails; mean one = holds_if
@@ -31,13 +30,6 @@ J13: independent tokens = holds; one number for all tokens = holds_if; mean of a
 J14: vespo, 1.25 = holds; mhpo, 4.482 = holds; topr, 1 = holds; cispo, 1.2 = holds; clip, 1.2 = fails
 """  # the verdicts that the lines below speak of: variant = word
 Check = Callable[[Context], list[Finding]]
-
-
-def presumed(name: str) -> tuple[tuple[str, Word], ...]:
-    """(variant, word) of each of a claim's findings, in their order."""
-    line = " ".join(PRESUMED.partition(f"\n{name}: ")[2].partition("\nJ")[0].split())
-    pairs = (pair.rpartition(" = ") for pair in line.split("; "))
-    return tuple((variant, cast(Word, word)) for variant, _, word in pairs)
 
 
 def _claims() -> Iterator[Claim]:
@@ -73,7 +65,8 @@ def _claims() -> Iterator[Claim]:
          "All but PPO's clip, which has no bound for A < 0 (hence dual clip).", pushes.bounded),
     )  # fmt: skip
     for number, (source, statement, assumptions, means, check) in enumerate(rows, 1):
-        yield Claim(f"J{number}", source, statement, assumptions, means, check, presumed(f"J{number}"))
+        words = presumed(PRESUMED.partition(f"\nJ{number}: ")[2].partition("\nJ")[0])
+        yield Claim(f"J{number}", source, statement, assumptions, means, check, words)
 
 
 enter(*_claims())

@@ -10,18 +10,17 @@ from collections.abc import Iterator
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ebpo_sim.claims.base import Case, Check, Claim, Context, Finding, enter
+from ebpo_sim.claims.base import Case, Check, Context, Finding, claim, presumed
 from ebpo_sim.counts.streams import mean_with_error, stream_seed
 from ebpo_sim.estimators import make
 from ebpo_sim.groups import group_rewards
 from ebpo_sim.labels import REFERENCE
+from ebpo_sim.numbers import Array
 from ebpo_sim.studies.recorded import replay
 from ebpo_sim.studies.recorded.study import EARLY
 from ebpo_sim.worlds import recorded
 
-Array = NDArray[np.float64]
 RUN = "qwen2.5-math-1.5b-grpo"
 SIZES = (1, 2, 4)
 RETENTIONS = (0.2, 0.4, 0.6, 0.875)
@@ -99,6 +98,19 @@ def recorded_cases(claim: str, variant: str, name: str, sizes: tuple[int, ...]) 
     return cases
 
 
+@claim(
+    "M1",
+    "SPO, DBB (2509.13232, 2603.18444)",
+    "A prompt's own history has a lower error than its group's mean",
+    "drift between visits is small (how small is not stated)",
+    "Remember every prompt: one run of 46 visits leaves an eighth to a sixth of the group mean's error, its first "
+    "three revisits a third to three fifths. Past visits alone need a drift below half of the group's noise.",
+    presumed(
+        "recorded run, spo = holds; recorded run, dbb:retention=0.875 = holds; "
+        "jumping prompts, past visits, best retention, drift below p(1-p)/G = holds_if; "
+        "jumping prompts, this visit too, best retention = holds"
+    ),
+)
 def history(context: Context) -> list[Finding]:
     """M1: 1 - error / the group mean's."""
     sizes, findings = SIZES[-1:] if context.quick else SIZES, []
@@ -123,6 +135,19 @@ def history(context: Context) -> list[Finding]:
     return findings
 
 
+@claim(
+    "M2",
+    "PVPO, A*-PO (2508.21104, 2505.20686)",
+    "A value of the starting policy, frozen, has a lower error than the group's mean",
+    "the policy stays near its start (not stated)",
+    "An anchor pays while its drift is below the difference of two noises, p(1-p)/G - p(1-p)/n for n rollouts at "
+    "the start: never with as many rollouts as a group has.",
+    presumed(
+        "recorded run, 8 rollouts at the start, G = 1 = holds; "
+        "recorded run, 8 rollouts at the start, G = 4 = holds_if; "
+        "recorded run, as many rollouts at the start as a group has = fails"
+    ),
+)
 def anchors(context: Context) -> list[Finding]:
     """M2: 1 - error of the first visit's mean / the group mean's, by visit; of all recorded rollouts or of G of them.
     The condition: visits before the first at which the error itself, not its interval, is above."""
@@ -159,6 +184,15 @@ def anchor_cases(variant: str, group_size: int, offline: int) -> list[Case]:
     return cases
 
 
+@claim(
+    "M3",
+    "DBB (2603.18444)",
+    "DBB's error is lowest at a retention of about 0.4",
+    "drift of the paper's runs (not stated)",
+    "0.4 is right where a prompt moves by as much as a group's noise between visits; the recorded run moves by "
+    "a hundredth of it: forget far more slowly.",
+    presumed("random walk = holds_if; recorded run = fails"),
+)
 def forgetting(context: Context) -> list[Finding]:
     """M3: the least error of the other retentions over that of 0.4, less 1."""
     findings = []
@@ -182,46 +216,3 @@ def forgetting(context: Context) -> list[Finding]:
     named = f"error of the best of {', '.join(map(str, RETENTIONS))} / of 0.4, G=4"
     findings.append(Finding(variant, cases, "", named, 1 + cases[-1].effect))
     return findings
-
-
-enter(
-    Claim(
-        "M1",
-        "SPO, DBB (2509.13232, 2603.18444)",
-        "A prompt's own history has a lower error than its group's mean",
-        "drift between visits is small (how small is not stated)",
-        "Remember every prompt: one run of 46 visits leaves an eighth to a sixth of the group mean's error, its first "
-        "three revisits a third to three fifths. Past visits alone need a drift below half of the group's noise.",
-        history,
-        (
-            ("recorded run, spo", "holds"),
-            ("recorded run, dbb:retention=0.875", "holds"),
-            ("jumping prompts, past visits, best retention, drift below p(1-p)/G", "holds_if"),
-            ("jumping prompts, this visit too, best retention", "holds"),
-        ),
-    ),
-    Claim(
-        "M2",
-        "PVPO, A*-PO (2508.21104, 2505.20686)",
-        "A value of the starting policy, frozen, has a lower error than the group's mean",
-        "the policy stays near its start (not stated)",
-        "An anchor pays while its drift is below the difference of two noises, p(1-p)/G - p(1-p)/n for n rollouts at "
-        "the start: never with as many rollouts as a group has.",
-        anchors,
-        (
-            ("recorded run, 8 rollouts at the start, G = 1", "holds"),
-            ("recorded run, 8 rollouts at the start, G = 4", "holds_if"),
-            ("recorded run, as many rollouts at the start as a group has", "fails"),
-        ),
-    ),
-    Claim(
-        "M3",
-        "DBB (2603.18444)",
-        "DBB's error is lowest at a retention of about 0.4",
-        "drift of the paper's runs (not stated)",
-        "0.4 is right where a prompt moves by as much as a group's noise between visits; the recorded run moves by "
-        "a hundredth of it: forget far more slowly.",
-        forgetting,
-        (("random walk", "holds_if"), ("recorded run", "fails")),
-    ),
-)

@@ -3,20 +3,19 @@ tiny language model (score_norms.csv: the bins of llm/measured/score_norms that 
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ebpo_sim import tables
 from ebpo_sim.chains.policy import right_probabilities, step_distributions
 from ebpo_sim.chains.population import SkillChain, parse_population, success
-from ebpo_sim.claims.base import Case, Context, Finding, claim
+from ebpo_sim.claims.base import Case, Context, Finding, claim, presumed
+from ebpo_sim.claims.noise_rules import NAMES, each
 from ebpo_sim.counts.noise import ARMS, MODELS
+from ebpo_sim.numbers import Array
 
-Array = NDArray[np.float64]
 TABLE = Path(__file__).with_name("score_norms.csv")
-NAMES = {"equal": "equal norms", "one_logit": "one logit", "softmax": "softmax"}
 CONDITIONS = {"one_logit": ("p > 1/2", 0.5), "softmax": (f"p > 1/K, K = {ARMS}", 1 / ARMS)}
 RATES = np.arange(1, 20) / 20
 PROMPTS = 512  # of a world on the chains
@@ -40,12 +39,12 @@ def chain_norms(people: SkillChain) -> tuple[Array, Array, Array]:
     "Wrong answers carry larger scores than right ones",
     "squared norms in logits, means of an answer at a pass rate p",
     "Above chance with one right answer; not with equal norms, nor on the hard prompts of a trained model: measure.",
-    (
-        ("equal norms", "fails"), ("one logit", "holds_if"), ("softmax", "holds_if"),
-        ("chains at the start", "fails"), ("tiny language model, start", "holds"),
-        ("tiny language model, after 400 steps of GRPO", "fails"),
+    each("fails holds_if holds_if")
+    + presumed(
+        "chains at the start = fails; tiny language model, start = holds; "
+        "tiny language model, after 400 steps of GRPO = fails"
     ),
-)  # fmt: skip
+)
 def wrong_answers(context: Context) -> list[Finding]:
     """E8: c - a by pass rate; effect: its mean over the cases."""
     findings = []
@@ -66,8 +65,7 @@ def wrong_answers(context: Context) -> list[Finding]:
                 gap = float(np.mean(wrong_P[inside] - right_P[inside]))
                 cases.append(Case(f"claims E8: chains, {text}, p from {low:g} to {low + 0.2:g}", gap, x=low + 0.1))
     findings.append(_finding("chains at the start", cases))
-    with TABLE.open(encoding="utf-8", newline="") as file:
-        lines = list(csv.DictReader(file))
+    lines = [row for _, row in tables.rows(TABLE)]
     for policy in dict.fromkeys(x["policy"] for x in lines):
         name = f"tiny language model, {policy}"
         cases = [

@@ -12,13 +12,12 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.optimize import least_squares
 from scipy.special import stdtrit
 
 from ebpo_sim.errors import InputError
+from ebpo_sim.numbers import Array
 
-Array = NDArray[np.float64]
 Why = Literal["", "fewer than five points", "no gain", "ends before its midpoint", "asymptote within no bounds"]
 EXPONENTS = (0.2, 10.0)
 REACH = 100.0  # midpoints are sought up to so many times below and above the range of c

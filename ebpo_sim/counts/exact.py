@@ -10,15 +10,14 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ebpo_sim.errors import InputError
 from ebpo_sim.estimators import Estimator, baseline_table
 from ebpo_sim.groups import count_groups
+from ebpo_sim.numbers import Array
 from ebpo_sim.numbers.mixing import Prior, count_pmf
 from ebpo_sim.worlds import World
 
-Array = NDArray[np.float64]
 POPULATION = 1e13  # groups standing for "the long run": finite-sample corrections are of order 1/(N w)
 
 

@@ -17,12 +17,12 @@ from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from ebpo_sim.errors import InputError
+from ebpo_sim.numbers import Array
 from ebpo_sim.numbers.mixing import Prior, count_pmf
 
-Array = NDArray[np.float64]
 Weights = Literal["none", "score", "constant", "best"]
 SHARE = 0.01  # of |s|^2 that equally long scores have in common, by default
 ARMS = 8

@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 
 from ebpo_sim.counts.noise import Model
 from ebpo_sim.counts.streams import Mean, stream_seed
+from ebpo_sim.numbers import Array
 from ebpo_sim.worlds import World
-
-Array = NDArray[np.float64]
 
 
 class Sampled(NamedTuple):

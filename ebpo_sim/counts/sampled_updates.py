@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import log_softmax
 
 from ebpo_sim.counts.streams import Design, generators, stream_seed
@@ -18,10 +17,8 @@ from ebpo_sim.counts.updates import advantages_by_count, entropy, entropy_gradie
 from ebpo_sim.errors import InputError
 from ebpo_sim.estimators import Estimator
 from ebpo_sim.groups import count_groups, group_rewards
-from ebpo_sim.numbers import adam
+from ebpo_sim.numbers import Array, adam
 from ebpo_sim.worlds import World
-
-Array = NDArray[np.float64]
 
 
 def one_step_changes(

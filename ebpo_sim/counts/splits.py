@@ -19,9 +19,8 @@ from numpy.typing import NDArray
 from ebpo_sim.errors import InputError
 from ebpo_sim.estimators import Estimator, baseline_table
 from ebpo_sim.groups import count_groups
+from ebpo_sim.numbers import Array
 from ebpo_sim.worlds import Counts
-
-Array = NDArray[np.float64]
 
 
 class SplitRatio(NamedTuple):

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from ebpo_sim.errors import InputError
 from ebpo_sim.estimators import Estimator, baseline_table
 from ebpo_sim.groups import Groups, count_groups
+from ebpo_sim.numbers import Array
 from ebpo_sim.worlds import World
 
-Array = NDArray[np.float64]
 CHUNK = 1 << 16  # prompts drawn at a time: bounds memory, and fits the second-level cache
 
 

@@ -12,17 +12,16 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.special import xlogy
 
 from ebpo_sim.counts.exact import POPULATION, count_distribution, limit_state
 from ebpo_sim.errors import InputError
 from ebpo_sim.estimators import Estimator, baseline_table
 from ebpo_sim.groups import Groups, count_groups
+from ebpo_sim.numbers import Array
 from ebpo_sim.numbers.mixing import count_pmf
 from ebpo_sim.worlds import World
-
-Array = NDArray[np.float64]
 
 
 class Rates(NamedTuple):

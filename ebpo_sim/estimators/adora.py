@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ebpo_sim import typed
 from ebpo_sim.errors import InputError
 from ebpo_sim.estimators.transforms.base import Advantages, Memoryless
 from ebpo_sim.groups import Groups
@@ -28,8 +27,7 @@ class LengthGate(Memoryless):
 
     needs: ClassVar[frozenset[Need]] = frozenset({"lengths"})
 
-    def __post_init__(self) -> None:
-        typed.check_fields(self)
+    def check_settings(self) -> None:
         if self.weight < 0:
             raise InputError(f"weight must be >= 0, got {self.weight!r}")
 

@@ -18,7 +18,7 @@ COLDEST = 2e-3  # exp(1/temperature) must be a number
 
 
 @dataclass(frozen=True)
-class Anchor(PromptMemory):
+class Anchor(typed.Settings, PromptMemory):
     """b = the mean reward of the prompt's first visit, frozen (arXiv 2508.21104: V_ref); with a temperature
     temperature log mean exp(r/temperature) of that visit (arXiv 2505.20686: V*, there 1/2). Rewards 0 and 1.
 
@@ -32,8 +32,7 @@ class Anchor(PromptMemory):
     domain: ClassVar[Domain] = "binary"
     clock: ClassVar[Clock] = "first"
 
-    def __post_init__(self) -> None:
-        typed.check_fields(self)
+    def check_settings(self) -> None:
         if self.temperature is not None and not self.temperature >= COLDEST:
             raise InputError(f"temperature must be at least {COLDEST}, got {self.temperature!r}: A*-PO's is 0.5")
 

@@ -22,9 +22,9 @@ from ebpo_sim.errors import InputError
 from ebpo_sim.estimators.transforms import Advantages, Baseline, Evaluation, Subtract, Transform
 from ebpo_sim.estimators.transforms.base import Domain
 from ebpo_sim.groups import Groups, count_groups
+from ebpo_sim.numbers import Array
 from ebpo_sim.part import REMEDIES, Need
 
-Array = NDArray[np.float64]
 Order = Literal["update_then_score", "score_then_update"]
 CARRIED: tuple[Need, ...] = ("clusters", "prompt_ids", "score_norms", "answers", "components", "greedy_reward")
 BY_ROLLOUT: frozenset[Need] = frozenset({*CARRIED, "rollout_order"})  # what counts of rewards do not say

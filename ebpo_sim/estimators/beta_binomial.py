@@ -7,7 +7,6 @@ from typing import ClassVar
 
 import numpy as np
 
-from ebpo_sim import typed
 from ebpo_sim.estimators import components
 from ebpo_sim.estimators.components import Bank, BankMemory, Memory
 from ebpo_sim.estimators.transforms.base import Domain, Evaluation
@@ -32,8 +31,7 @@ class BetaBinomial(BankMemory):
 
     domain: ClassVar[Domain] = "unit"
 
-    def __post_init__(self) -> None:
-        typed.check_fields(self)
+    def check_settings(self) -> None:
         components.retention(self.memory)
 
     def evaluate(self, state: Bank, groups: Groups) -> Evaluation:

@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 import numpy as np
 from scipy.special import betaln, xlog1py, xlogy
 
-from ebpo_sim import typed
 from ebpo_sim.errors import InputError
 from ebpo_sim.estimators.transforms.base import Advantages, Domain, Memoryless
 from ebpo_sim.groups import Groups
@@ -28,8 +27,7 @@ class BetaDensity(Memoryless):
 
     domain: ClassVar[Domain] = "unit"
 
-    def __post_init__(self) -> None:
-        typed.check_fields(self)
+    def check_settings(self) -> None:
         if self.most <= 0:
             raise InputError(f"most must be > 0, got {self.most!r}: it bounds the weight")
 

@@ -13,14 +13,14 @@ from typing import Literal, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from ebpo_sim import typed
 from ebpo_sim.errors import InputError
 from ebpo_sim.groups import Groups
-from ebpo_sim.numbers import moments
+from ebpo_sim.numbers import Array, moments
 from ebpo_sim.numbers.moments import Moments, Real
 from ebpo_sim.part import Need
 
 T = TypeVar("T")
-Array = NDArray[np.float64]
 Memory = Literal["cumulative", "batch"] | float
 EVERY = ""  # the bank's key when clusters are not told apart
 REST = "\0rest"  # the key of all clusters that gave up their place
@@ -205,7 +205,7 @@ def rows(bank: Bank, groups: Groups, per_cluster: bool) -> Components:
     return Components(Moments(*f[0:4]), Moments(*f[4:8]), f[8], f[9], f[10])
 
 
-class BankMemory:
+class BankMemory(typed.Settings):
     """The memory half of a baseline whose state is a `Bank`; the dataclass that inherits has these two settings."""
 
     memory: Memory

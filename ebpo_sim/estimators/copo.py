@@ -6,16 +6,12 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ebpo_sim import typed
 from ebpo_sim.estimators.transforms.base import Advantages, Memoryless
 from ebpo_sim.estimators.transforms.spread import check_eps
 from ebpo_sim.groups import Groups
-from ebpo_sim.numbers import moments
+from ebpo_sim.numbers import Array, moments
 from ebpo_sim.part import Need
-
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -33,8 +29,7 @@ class ConsistencyMix(Memoryless):
 
     needs: ClassVar[frozenset[Need]] = frozenset({"answers"})
 
-    def __post_init__(self) -> None:
-        typed.check_fields(self)
+    def check_settings(self) -> None:
         check_eps(self.eps)
 
     def apply(self, state: Any, advantages: Advantages, groups: Groups) -> Advantages:

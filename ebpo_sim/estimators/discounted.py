@@ -25,7 +25,7 @@ def retention_of(divergence: float) -> float:
 
 
 @dataclass(frozen=True)
-class Discounted(PromptMemory):
+class Discounted(typed.Settings, PromptMemory):
     """b = alpha/(alpha + beta); at each visit alpha <- retention alpha + successes, beta <- retention beta + failures,
     from alpha = beta = prior. Rewards in [0, 1].
 
@@ -41,8 +41,7 @@ class Discounted(PromptMemory):
 
     domain: ClassVar[Domain] = "unit"
 
-    def __post_init__(self) -> None:
-        typed.check_fields(self)
+    def check_settings(self) -> None:
         check_retention(self.retention)
         if not self.prior > 0:
             raise InputError(f"prior must be above 0, got {self.prior!r}: 1 is the uniform one")

@@ -28,8 +28,7 @@ class Decoupled(Memoryless):
 
     needs: ClassVar[frozenset[Need]] = frozenset({"components"})
 
-    def __post_init__(self) -> None:
-        typed.check_fields(self)
+    def check_settings(self) -> None:
         check_eps(self.eps)
         self.weights_K(None)
 

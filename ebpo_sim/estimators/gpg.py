@@ -7,7 +7,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ebpo_sim import typed
 from ebpo_sim.estimators.transforms.base import Advantages, Memoryless
 from ebpo_sim.groups import Groups
 
@@ -20,9 +19,6 @@ class LiveShare(Memoryless):
     """
 
     counted: Literal["live", "nonzero"] = "live"
-
-    def __post_init__(self) -> None:
-        typed.check_fields(self)
 
     def apply(self, state: Any, advantages: Advantages, groups: Groups) -> Advantages:
         weight_PG = groups.weight_PG

@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ebpo_sim import typed
 from ebpo_sim.errors import InputError
 from ebpo_sim.estimators.transforms import Evaluation, StatelessBaseline
 from ebpo_sim.groups import Groups
+from ebpo_sim.numbers import Array
 
-Array = NDArray[np.float64]
 Singleton = Literal["zero", "raw", "error"]
 
 
@@ -38,7 +37,7 @@ def with_singletons(baseline_PG: Array, groups: Groups, singleton: Singleton) ->
 
 
 @dataclass(frozen=True)
-class GroupMean(StatelessBaseline):
+class GroupMean(typed.Settings, StatelessBaseline):
     """b = mean of the group's valid rewards, or of the others' (leave_one_out): unbiased for p, risk w/G or w/(G-1).
 
     The plain mean contains the scored reward and scales the expected gradient by 1 - 1/G; leave-one-out is
@@ -48,9 +47,6 @@ class GroupMean(StatelessBaseline):
 
     leave_one_out: bool = False
     singleton: Singleton = "zero"
-
-    def __post_init__(self) -> None:
-        typed.check_fields(self)
 
     def evaluate(self, state: Any, groups: Groups) -> Evaluation:
         baseline_PG = others_mean(groups) if self.leave_one_out else groups.mean_P[..., None]

@@ -6,20 +6,19 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ebpo_sim import typed
 from ebpo_sim.errors import InputError
 from ebpo_sim.estimators.transforms.base import Advantages, Domain
 from ebpo_sim.groups import Groups
+from ebpo_sim.numbers import Array
 from ebpo_sim.part import Need
 
-Array = NDArray[np.float64]
 Belief = dict[str, Array]  # sums, counts: (..., window) beliefs, the newest last; batch: (..., 2) rewards and rollouts
 
 
 @dataclass(frozen=True)
-class DifficultyWeight:
+class DifficultyWeight(typed.Settings):
     """values times scale exp(-sgn(value) sgn(d) |d|), d = group mean - C, C the belief in the policy's accuracy.
 
     After a batch of accuracy y: C <- (1 - e) C + e y, e = min(1, eta sigma), sigma the standard deviation (ddof 0) of
@@ -37,8 +36,7 @@ class DifficultyWeight:
     domain: ClassVar[Domain] = "unit"
     needs: ClassVar[frozenset[Need]] = frozenset()
 
-    def __post_init__(self) -> None:
-        typed.check_fields(self)
+    def check_settings(self) -> None:
         if self.window < 2 or self.eta < 0 or self.scale < 0 or not 0 <= self.start <= 1:
             raise InputError(
                 f"window must be at least 2, eta and scale >= 0, start in [0, 1], got {self.window}, {self.eta!r}, "

@@ -7,21 +7,22 @@ teach, then joins the two.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from operator import add
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ebpo_sim import typed
 from ebpo_sim.estimators import components, memory
 from ebpo_sim.estimators.components import EVERY, Memory, merge_keys
 from ebpo_sim.estimators.group_mean import others_mean
 from ebpo_sim.estimators.memory import LEAST_WEIGHT, Table
 from ebpo_sim.groups import Groups, Weights, rollout_weights
+from ebpo_sim.numbers import Array
 from ebpo_sim.numbers.moments import Real
 from ebpo_sim.part import OF_WEIGHTS, Need
 
-Array = NDArray[np.float64]
 BETWEEN = "\0"  # a prompt's key is its cluster, this, its id
 
 
@@ -50,17 +51,23 @@ Bank = dict[str, Seen]
 State = tuple[Table, Bank, Bank, dict[str, Array]]
 
 
-class HistoryMemory:
-    """The memory half of a baseline that knows prompts again; the dataclass that inherits has these settings.
+@dataclass(frozen=True)
+class HistoryMemory(typed.Settings):
+    """The memory half of a baseline that knows prompts again; prior_weight: rollouts that a prior counts for.
 
     memory: of the clusters' means and of what is learnt, history: of a prompt's own rewards; retentions a batch. The
     number of prompts is bounded as in `memory`. Prompts and clusters are told apart by their text.
     """
 
-    weights: Weights
-    memory: Memory
-    history: Memory
-    per_cluster: bool
+    weights: Weights = "none"
+    memory: Memory = "cumulative"
+    history: Memory = "cumulative"
+    per_cluster: bool = False
+    prior_weight: float = 2.0
+
+    def check_settings(self) -> None:
+        components.retention(self.memory)
+        components.retention(self.history)
 
     @property
     def needs(self) -> frozenset[Need]:

@@ -17,7 +17,7 @@ from ebpo_sim.numbers import moments
 
 
 @dataclass(frozen=True)
-class JamesStein:
+class JamesStein(typed.Settings):
     """b_ij = (1-lam_i) mean of the group's others + lam_i mean of the other prompts' means.
 
     lam_i = factor v/(v + s) with, over the OTHER n-1 prompts of the batch, v = mean of SS/(m(m-1)) and
@@ -31,9 +31,6 @@ class JamesStein:
     finite_sample_factor: bool = True
 
     domain: ClassVar[Domain] = "real"
-
-    def __post_init__(self) -> None:
-        typed.check_fields(self)
 
     def init(self) -> Components:
         return Components()

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ebpo_sim import typed
 from ebpo_sim.errors import InputError
@@ -14,13 +13,12 @@ from ebpo_sim.estimators.transforms import Evaluation, StatelessBaseline
 from ebpo_sim.estimators.transforms.base import Advantages, Memoryless
 from ebpo_sim.estimators.transforms.spread import check_eps
 from ebpo_sim.groups import Groups
+from ebpo_sim.numbers import Array
 from ebpo_sim.part import Need
-
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Filter:
+class Filter(typed.Settings):
     """A random walk seen with noise: predict P + drift, gain K = P/(P + noise), x <- x + K (r - x), P <- (1 - K) P.
 
     Every group starts at x = 0, P = 1. `estimate` and `variance` are those after the rollout itself.
@@ -29,8 +27,7 @@ class Filter:
     drift: float = 1e-5
     noise: float = 1e-2
 
-    def __post_init__(self) -> None:
-        typed.check_fields(self)
+    def check_settings(self) -> None:
         if self.drift < 0 or self.noise <= 0:
             raise InputError(f"drift must be >= 0 and noise > 0, got {self.drift!r} and {self.noise!r}: variances")
 
@@ -68,8 +65,7 @@ class FilteredSpread(Memoryless):
 
     needs: ClassVar[frozenset[Need]] = frozenset({"rollout_order"})
 
-    def __post_init__(self) -> None:
-        typed.check_fields(self)
+    def check_settings(self) -> None:
         check_eps(self.eps)
 
     def apply(self, state: Any, advantages: Advantages, groups: Groups) -> Advantages:

@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ebpo_sim import typed
 from ebpo_sim.estimators.transforms.base import Advantages, Domain, Memoryless
 from ebpo_sim.estimators.transforms.spread import check_eps
 from ebpo_sim.groups import Groups
@@ -30,8 +29,7 @@ class OverMean(Memoryless):
 
     domain: ClassVar[Domain] = "unit"
 
-    def __post_init__(self) -> None:
-        typed.check_fields(self)
+    def check_settings(self) -> None:
         check_eps(self.eps)
 
     def apply(self, state: Any, advantages: Advantages, groups: Groups) -> Advantages:

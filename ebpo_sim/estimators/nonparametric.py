@@ -7,7 +7,6 @@ from functools import lru_cache
 from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ebpo_sim import typed
 from ebpo_sim.errors import InputError
@@ -15,14 +14,14 @@ from ebpo_sim.estimators import components
 from ebpo_sim.estimators.components import Memory
 from ebpo_sim.estimators.transforms.base import Domain, Evaluation
 from ebpo_sim.groups import Groups, binary_groups
+from ebpo_sim.numbers import Array
 from ebpo_sim.numbers.mixing import Prior, arcsine_grid, beta_on_grid, count_pmf, fit_weights, posterior_mean
 
-Array = NDArray[np.float64]
 Histograms = dict[str, Array]  # group size -> how many groups had k = 0..size successes, (..., size+1)
 
 
 @dataclass(frozen=True)
-class PosteriorMean:
+class PosteriorMean(typed.Settings):
     """V = E[p | k of n], the Bayes-optimal baseline for binary rewards, not a line in k.
 
     prior: the true prior (oracle), or None: the mixing distribution is learnt from the running histograms of
@@ -41,8 +40,7 @@ class PosteriorMean:
 
     domain: ClassVar[Domain] = "binary"
 
-    def __post_init__(self) -> None:
-        typed.check_fields(self)
+    def check_settings(self) -> None:
         components.retention(self.memory)
         if not 3 <= self.grid <= 4097 or not 0 <= self.iterations <= 10_000:
             raise InputError(

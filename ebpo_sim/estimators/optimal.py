@@ -8,15 +8,12 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ebpo_sim import typed
 from ebpo_sim.errors import InputError
-from ebpo_sim.estimators import components
-from ebpo_sim.estimators.components import Memory
 from ebpo_sim.estimators.history import HistoryMemory, Seen, State
 from ebpo_sim.estimators.transforms.base import Domain, Evaluation
 from ebpo_sim.groups import Groups, Weights
+from ebpo_sim.numbers import Array
 
-Array = NDArray[np.float64]
 BINS = 10  # of the pass rate, equally wide
 
 
@@ -33,18 +30,12 @@ class Optimal(HistoryMemory):
     """
 
     weights: Weights = "score"
-    memory: Memory = "cumulative"
-    history: Memory = "cumulative"
-    per_cluster: bool = False
-    prior_weight: float = 2.0
     others: bool = False
 
     domain: ClassVar[Domain] = "binary"
 
-    def __post_init__(self) -> None:
-        typed.check_fields(self)
-        components.retention(self.memory)
-        components.retention(self.history)
+    def check_settings(self) -> None:
+        super().check_settings()
         if not self.prior_weight > 0:
             raise InputError(f"prior_weight must be above 0, got {self.prior_weight!r}: 2 is a prior of two rollouts")
 

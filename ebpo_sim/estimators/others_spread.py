@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from ebpo_sim import typed
 from ebpo_sim.estimators.transforms.base import Advantages, Memoryless
 from ebpo_sim.estimators.transforms.spread import check_eps
 from ebpo_sim.groups import Groups
@@ -23,8 +22,7 @@ class OthersSpread(Memoryless):
 
     eps: float = 1e-6
 
-    def __post_init__(self) -> None:
-        typed.check_fields(self)
+    def check_settings(self) -> None:
         check_eps(self.eps)
 
     def apply(self, state: Any, advantages: Advantages, groups: Groups) -> Advantages:

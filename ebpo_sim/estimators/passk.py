@@ -6,14 +6,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ebpo_sim import typed
 from ebpo_sim.errors import InputError
 from ebpo_sim.estimators.transforms.base import Advantages, Domain, Memoryless
 from ebpo_sim.groups import Groups
-
-Array = NDArray[np.float64]
+from ebpo_sim.numbers import Array
 
 
 @dataclass(frozen=True)
@@ -34,8 +31,7 @@ class PassAtK(Memoryless):
 
     domain: ClassVar[Domain] = "binary"
 
-    def __post_init__(self) -> None:
-        typed.check_fields(self)
+    def check_settings(self) -> None:
         if self.k < 1:
             raise InputError(f"k must be at least 1, got {self.k}: it is the number of answers of which one must pass")
 

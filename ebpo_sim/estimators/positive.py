@@ -14,13 +14,10 @@ from ebpo_sim.groups import Groups
 
 
 @dataclass(frozen=True)
-class Constant(StatelessBaseline):
+class Constant(typed.Settings, StatelessBaseline):
     """b = value, for every rollout of every group."""
 
     value: float = 0.0
-
-    def __post_init__(self) -> None:
-        typed.check_fields(self)
 
     def evaluate(self, state: Any, groups: Groups) -> Evaluation:
         value_P = np.full(groups.size_P.shape, self.value)

@@ -16,7 +16,7 @@ from ebpo_sim.part import Need
 
 
 @dataclass(frozen=True)
-class PriorFusion(StatelessBaseline):
+class PriorFusion(typed.Settings, StatelessBaseline):
     """b = w m + (1-w) V, w = D/(D + v), D = max(0, (m - V)^2 - v), v = 1/(4n) (arXiv 2603.10848, as a digest of it
     gives it, in rewards 0 and 1): m the mean of the group's n rewards, V the prior value.
 
@@ -31,8 +31,7 @@ class PriorFusion(StatelessBaseline):
 
     domain: ClassVar[Domain] = "binary"
 
-    def __post_init__(self) -> None:
-        typed.check_fields(self)
+    def check_settings(self) -> None:
         for name, value in (("value", self.value), *self.values):
             if type(value) not in (int, float) or not 0 <= value <= 1:
                 raise InputError(f"{name} must have a prior value in [0, 1], got {value!r}: it is a success rate")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Literal
 
@@ -164,21 +165,6 @@ def krpo(*, drift: float = 1e-5, noise: float = 1e-2, eps: float = 1e-8) -> Esti
     return Estimator("krpo", (Subtract(FilteredMean(tracked)), FilteredSpread(tracked, eps)))
 
 
-PRESETS: tuple[Callable[..., Estimator], ...] = (
-    grpo_leave_one_out,
-    lite_ppo,
-    grpo_whitened,
-    reinforce_pp,
-    gpg,
-    maxrl,
-    passk,
-    grpo_passk,
-    bnpo,
-    ha_dw,
-    remax,
-    adora,
-    copo,
-    gdpo,
-    riskpo,
-    krpo,
-)  # in the order in which they are shown
+PRESETS: tuple[Callable[..., Estimator], ...] = tuple(  # every public function above, in the order in which it is shown
+    f for name, f in vars().copy().items() if inspect.isfunction(f) and f.__module__ == __name__ and name[0] != "_"
+)

@@ -6,18 +6,14 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ebpo_sim import typed
 from ebpo_sim.errors import InputError
-from ebpo_sim.estimators import components
-from ebpo_sim.estimators.components import Memory
 from ebpo_sim.estimators.group_mean import others_mean
 from ebpo_sim.estimators.history import HistoryMemory, Seen, State
 from ebpo_sim.estimators.transforms.base import Domain, Evaluation
-from ebpo_sim.groups import Groups, Weights
+from ebpo_sim.groups import Groups
+from ebpo_sim.numbers import Array
 
-Array = NDArray[np.float64]
 FEATURES = 7
 MEAN = np.eye(FEATURES)[1]  # the coefficients of b = m
 
@@ -35,19 +31,12 @@ class Regression(HistoryMemory):
     advantage 0). Rewards in [0, 1].
     """
 
-    weights: Weights = "none"
-    memory: Memory = "cumulative"
-    history: Memory = "cumulative"
-    per_cluster: bool = False
-    prior_weight: float = 2.0
     ridge: float = 1.0
 
     domain: ClassVar[Domain] = "unit"
 
-    def __post_init__(self) -> None:
-        typed.check_fields(self)
-        components.retention(self.memory)
-        components.retention(self.history)
+    def check_settings(self) -> None:
+        super().check_settings()
         for name in ("prior_weight", "ridge"):
             if not getattr(self, name) > 0:
                 raise InputError(f"{name} must be above 0, got {getattr(self, name)!r}: 1 is worth one rollout")

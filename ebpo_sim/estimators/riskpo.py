@@ -6,16 +6,13 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ebpo_sim import typed
 from ebpo_sim.errors import InputError
 from ebpo_sim.estimators.transforms.base import Advantages, Memoryless
 from ebpo_sim.estimators.transforms.spread import check_eps
 from ebpo_sim.groups import Groups
+from ebpo_sim.numbers import Array
 from ebpo_sim.part import Need
-
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -41,8 +38,7 @@ class Bundles(Memoryless):
 
     needs: ClassVar[frozenset[Need]] = frozenset({"rollout_order"})
 
-    def __post_init__(self) -> None:
-        typed.check_fields(self)
+    def check_settings(self) -> None:
         check_eps(self.eps)
         if self.prompts < 1 or not 0 < self.low < self.high < 1:
             raise InputError(

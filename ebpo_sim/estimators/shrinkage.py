@@ -6,9 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ebpo_sim import typed
 from ebpo_sim.errors import InputError
 from ebpo_sim.estimators import components
 from ebpo_sim.estimators.components import Bank, BankMemory, Components, Memory
@@ -16,10 +14,9 @@ from ebpo_sim.estimators.group_mean import others_mean
 from ebpo_sim.estimators.transforms.base import Domain, Evaluation
 from ebpo_sim.estimators.transforms.spread import Ddof
 from ebpo_sim.groups import Groups
-from ebpo_sim.numbers import moments
+from ebpo_sim.numbers import Array, moments
 from ebpo_sim.numbers.mixing import Prior
 
-Array = NDArray[np.float64]
 Sigma2 = Literal["total", "within"]
 Tau2 = Literal["raw", "denoised"]
 PriorMean = Literal["rewards", "group_means"]
@@ -53,8 +50,7 @@ class Shrinkage(BankMemory):
 
     domain: ClassVar[Domain] = "real"
 
-    def __post_init__(self) -> None:
-        typed.check_fields(self)
+    def check_settings(self) -> None:
         if self.fixed_shrinkage is not None and not 0 <= self.fixed_shrinkage <= 1:
             raise InputError(f"fixed_shrinkage must lie in [0, 1], got {self.fixed_shrinkage!r}")
         components.retention(self.memory)

@@ -15,7 +15,7 @@ from ebpo_sim.part import OF_WEIGHTS, Need
 
 
 @dataclass(frozen=True)
-class WeightedGroupMean(StatelessBaseline):
+class WeightedGroupMean(typed.Settings, StatelessBaseline):
     """b = sum W r / sum W over the group, W the tokens of a rollout ("length") or its |grad log pi|^2 ("score").
 
     It contains the scored reward, so the expected gradient is not that of the mean reward, and small groups feel it.
@@ -25,9 +25,6 @@ class WeightedGroupMean(StatelessBaseline):
 
     weights: Weights = "length"
     singleton: Singleton = "zero"
-
-    def __post_init__(self) -> None:
-        typed.check_fields(self)
 
     @property
     def needs(self) -> frozenset[Need]:

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ebpo_sim import rungs
 from ebpo_sim.errors import InputError, unknown_name
@@ -27,6 +26,7 @@ from ebpo_sim.estimators import Estimator
 from ebpo_sim.groups import group_rewards
 from ebpo_sim.integrations.shared import check_columns, measure, method_of, read_state, require, write_state
 from ebpo_sim.methods.method import Method
+from ebpo_sim.numbers import Array
 
 REQUIREMENT = "trl>=1.14.2,<1.17"  # the methods tapped below are private to TRL: a version counts once it was tested
 require(__name__, REQUIREMENT)
@@ -38,8 +38,6 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR  # noqa: E402
 
 from ebpo_sim.integrations.trl_loss import PushedTrainer  # noqa: E402
 from ebpo_sim.integrations.trl_score_norms import score_norms  # noqa: E402
-
-Array = NDArray[np.float64]
 
 
 class MethodTrainer(PushedTrainer):

@@ -40,10 +40,10 @@ from ebpo_sim.estimators import Estimator, dump_state, make, names
 from ebpo_sim.groups import group_rewards
 from ebpo_sim.integrations.shared import COLUMNS, check_columns, measure, read_state, require, write_state
 from ebpo_sim.integrations.verl_files import PADDING, data_column, resumed_folder
+from ebpo_sim.numbers import Array
 
 REQUIREMENT = "verl>=0.9.1,<0.10"  # before it nothing saves the memory
 VERLS_OWN = ("grpo", "rloo", "opo", "optimal_token_baseline", "grpo_passk", "gpg", "remax", "gdpo")
-Array = NDArray[np.float64]
 REMEDY = f"Set trainer.checkpoint_callback_class={__name__}.StateCallback (v1 trainer)."
 log = logging.getLogger(__name__)
 

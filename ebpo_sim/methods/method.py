@@ -19,8 +19,7 @@ from ebpo_sim.estimators import Estimator
 from ebpo_sim.methods.recipes import RECIPES
 from ebpo_sim.methods.shaping import SHAPINGS, Shaped
 from ebpo_sim.numbers.mixing import Prior
-from ebpo_sim.objectives import AGGREGATIONS, Aggregation, Objective
-from ebpo_sim.objectives.registry import OBJECTIVES
+from ebpo_sim.objectives import AGGREGATIONS, OBJECTIVES, Aggregation, Objective
 from ebpo_sim.part import Need
 from ebpo_sim.rungs import Rung
 from ebpo_sim.sampling import ALLOCATIONS, SELECTIONS, Allocation, Everything, Selection

@@ -18,7 +18,7 @@ from ebpo_sim.registry import Registry
 
 
 @dataclass(frozen=True)
-class Overlong:
+class Overlong(typed.Settings):
     """Reward plus factor times clip((longest - cache - L)/cache, -1, 0), L the answer's tokens.
 
     0 up to longest - cache tokens, then a line down to -factor at longest. longest 20480, cache 4096 in the paper; verl
@@ -32,8 +32,7 @@ class Overlong:
 
     needs: ClassVar[frozenset[Need]] = frozenset({"lengths", "log_probs"})  # counts know no answer's length
 
-    def __post_init__(self) -> None:
-        typed.check_fields(self)
+    def check_settings(self) -> None:
         if not 1 <= self.cache <= self.longest or self.factor < 0:
             raise InputError(
                 f"overlong needs 1 <= cache <= longest and factor at least 0, got {self.cache}, {self.longest} and "

@@ -12,10 +12,9 @@ from ebpo_sim.estimators import Info
 from ebpo_sim.groups import Groups, masked
 from ebpo_sim.host import Host
 from ebpo_sim.methods.method import Method
+from ebpo_sim.numbers import Array
 from ebpo_sim.part import Draw
 from ebpo_sim.sampling import Allocation, Ask, Everything, Plan, Pool, check_plan
-
-Array = NDArray[np.float64]
 
 FLOAT64 = Host(None, np.dtype(np.float64))
 

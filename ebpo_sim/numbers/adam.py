@@ -8,11 +8,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from ebpo_sim.errors import InputError
-
-Array = NDArray[np.float64]
+from ebpo_sim.numbers import Array
 
 
 class Adam(NamedTuple):

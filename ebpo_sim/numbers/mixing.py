@@ -9,12 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.special import betainc, gammaln, xlog1py, xlogy
 
 from ebpo_sim.errors import InputError
-
-Array = NDArray[np.float64]
+from ebpo_sim.numbers import Array
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ Rule = Literal["token_mean", "sequence_mean", "constant_length", "sequence_sum",
 
 
 @dataclass(frozen=True)
-class Aggregation:
+class Aggregation(typed.Settings):
     """alpha of every token of a row of L tokens, among the N rows over which the mean is taken (a mini-batch):
 
     token_mean 1/sum L (DAPO, verl's default); sequence_mean 1/(N L) (GRPO); constant_length 1/(N length) (Dr. GRPO);
@@ -29,8 +29,7 @@ class Aggregation:
     length: int | None = None
     power: float = 1.0
 
-    def __post_init__(self) -> None:
-        typed.check_fields(self)
+    def check_settings(self) -> None:
         if self.rule == "constant_length" and (self.length is None or self.length < 1):
             raise InputError(
                 f"constant_length needs length, at least 1 token, got {self.length}: the longest answer is usual"

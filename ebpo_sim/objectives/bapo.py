@@ -5,15 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from ebpo_sim import typed
 from ebpo_sim.errors import InputError
-from ebpo_sim.objectives.base import Push, Scope, Tokens, between, check_limit, library, log_ratio
+from ebpo_sim.objectives.base import Formula, Push, Scope, Tokens, between, check_bounds, library, log_ratio
 from ebpo_sim.objectives.clip import Clip
-from ebpo_sim.part import Draw, Stateless
+from ebpo_sim.part import Draw
 
 
 @dataclass(frozen=True)
-class BAPO(Stateless):
+class BAPO(Formula):
     """Clip with the ratio within [low, high], the first pair on the way from (low_from, high_from) for which
 
     sum over A > 0 of |J| >= share * sum of |J|, J = old min(r A, clip(r, low, high) A), or the last, (low_to, high_to).
@@ -38,9 +37,8 @@ class BAPO(Stateless):
     scope: ClassVar[Scope] = "batch"
     zero_at_zero: ClassVar[bool] = True  # they add nothing to either sum
 
-    def __post_init__(self) -> None:
-        typed.check_fields(self)
-        check_limit("bapo", self.limit)
+    def check_settings(self) -> None:
+        check_bounds("bapo", self.limit)
         if not 0 <= self.share <= 1:
             raise InputError(f"bapo share must lie in [0, 1], got {self.share}: 0.4 is usual")
         if not 0 < self.low_from <= self.low_to <= 1 <= self.high_from <= self.high_to <= 100:

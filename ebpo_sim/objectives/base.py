@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 import numpy as np
 
 from ebpo_sim.errors import InputError
-from ebpo_sim.part import REMEDIES, Draw, Need
+from ebpo_sim.part import REMEDIES, Draw, Need, Part, Stateless
 
 Scope = Literal["token", "sequence", "group", "batch"]
 
@@ -60,7 +60,7 @@ class Push(NamedTuple):
     counts: Mapping[str, Any] = {}
 
 
-class Objective(Protocol):
+class Objective(Part, Protocol):
     """A frozen dataclass of settings. scope: what the coefficient of one token depends on. zero_at_zero: an advantage
     of 0 gives push 0, so such rows may be left out exactly. A state is for objectives that adapt; () where none does,
     else after each mini-batch merge(forget(state), observe(its tokens)); a mini-batch may be observed in parts.
@@ -72,17 +72,19 @@ class Objective(Protocol):
     @property
     def zero_at_zero(self) -> bool: ...
 
-    def init(self) -> Any: ...
-    def observe(self, seen: Tokens) -> Any: ...
-    def forget(self, state: Any) -> Any: ...
-    def merge(self, a: Any, b: Any) -> Any: ...
-
     def push(self, state: Any, tokens: Tokens, draw: Draw | None = None) -> Push:
         """The coefficients at `tokens`; never differentiated through."""
 
     def value(self, state: Any, tokens: Tokens, held: Tokens) -> Any:
         """(N, T) of which the push is the derivative in log_prob_NT at tokens = held; whatever the objective detaches
         (masks, capped weights) is taken at `held`."""
+
+
+class Formula(Stateless):
+    """An objective without memory; of single tokens, and one that pushes no token of advantage 0, unless it says so."""
+
+    scope: ClassVar[Scope] = "token"
+    zero_at_zero: ClassVar[bool] = True
 
 
 def library(x: Any) -> Any:
@@ -112,16 +114,13 @@ def widths(low: float | None, high: float | None) -> tuple[float, float]:
     return (0.0 if low is None else 1 - low), (float("inf") if high is None else 1 + high)
 
 
-def check_widths(who: str, low: float | None, high: float | None) -> None:
-    """Raises InputError unless low lies in [0, 1) and high is at least 0, where there is one."""
+def check_bounds(who: str, limit: float, low: float | None = None, high: float | None = None) -> None:
+    """Raises InputError unless low lies in [0, 1) and high is at least 0, where there is one, and for nats that exp
+    cannot take."""
     if low is not None and not 0 <= low < 1:
         raise InputError(f"{who} low must lie in [0, 1), got {low}: 0.2 is usual, none for no lower bound")
     if high is not None and high < 0:
         raise InputError(f"{who} high must be at least 0, got {high}: 0.2 is usual, none for no upper bound")
-
-
-def check_limit(who: str, limit: float) -> None:
-    """Raises InputError for nats that exp cannot take."""
     if not 0 < limit <= 700:
         raise InputError(f"{who} limit must lie in (0, 700] nats, got {limit}: 20 is usual")
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
-from ebpo_sim import typed
-from ebpo_sim.objectives.base import Push, Scope, Tokens, between, check_limit, check_widths, library, log_ratio, widths
-from ebpo_sim.part import Draw, Stateless
+from ebpo_sim.objectives.base import Push, Tokens, between, check_bounds, library, log_ratio, widths
+from ebpo_sim.objectives.rows import Scored
+from ebpo_sim.part import Draw
 
 
 @dataclass(frozen=True)
-class CISPO(Stateless):
+class CISPO(Scored):
     """J = sg(clip(r, 1 - low, 1 + high)) A log pi, r = exp(log pi - log old); push = clip(r, 1 - low, 1 + high) A.
 
     low, high: half-widths, None for no bound on that side; both 0: REINFORCE without a ratio; both None: with one,
@@ -26,26 +26,12 @@ class CISPO(Stateless):
     high: float | None = 0.2
     limit: float = 20.0
 
-    scope: ClassVar[Scope] = "token"
-    zero_at_zero: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        typed.check_fields(self)
-        check_widths("cispo", self.low, self.high)
-        check_limit("cispo", self.limit)
+    def check_settings(self) -> None:
+        check_bounds("cispo", self.limit, self.low, self.high)
 
     def push(self, state: Any, tokens: Tokens, draw: Draw | None = None) -> Push:
-        weight, changed = self._weight(tokens)
-        push = library(weight).where(tokens.mask_NT, weight * tokens.advantage_NT, 0.0)
-        return Push(push, counts={"clipped": changed.sum()})
-
-    def _weight(self, tokens: Tokens) -> tuple[Any, Any]:
-        """(the weight of every token, where a bound changed it)."""
-        ratio = library(tokens.log_prob_NT).exp(log_ratio(tokens, self.limit)[0])
+        xp = library(tokens.log_prob_NT)
+        ratio = xp.exp(log_ratio(tokens, self.limit)[0])
         weight = between(ratio, *widths(self.low, self.high))
-        return weight, (weight != ratio) & tokens.mask_NT
-
-    def value(self, state: Any, tokens: Tokens, held: Tokens) -> Any:
-        weight, _ = self._weight(held)
-        log_prob = library(weight).where(tokens.mask_NT, tokens.log_prob_NT, 0.0)
-        return weight * tokens.advantage_NT * log_prob
+        push = xp.where(tokens.mask_NT, weight * tokens.advantage_NT, 0.0)
+        return Push(push, counts={"clipped": ((weight != ratio) & tokens.mask_NT).sum()})

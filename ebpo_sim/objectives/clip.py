@@ -5,16 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from math import log
-from typing import Any, ClassVar
+from typing import Any
 
-from ebpo_sim import typed
 from ebpo_sim.errors import InputError
-from ebpo_sim.objectives.base import Push, Scope, Tokens, between, check_limit, check_widths, library, log_ratio, widths
-from ebpo_sim.part import Draw, Stateless
+from ebpo_sim.objectives.base import Formula, Push, Tokens, between, check_bounds, library, log_ratio, widths
+from ebpo_sim.part import Draw
 
 
 @dataclass(frozen=True)
-class Clip(Stateless):
+class Clip(Formula):
     """J = min(r A, clip(r, 1 - low, 1 + high) A), r = exp(log pi - log old); with `dual` and A < 0, at least dual A.
 
     push = r A, and 0 where the clip holds it: A > 0 and r > 1 + high, A < 0 and r < 1 - low, or A < 0 and r > dual.
@@ -29,13 +28,8 @@ class Clip(Stateless):
     dual: float | None = None
     limit: float = 20.0
 
-    scope: ClassVar[Scope] = "token"
-    zero_at_zero: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        typed.check_fields(self)
-        check_widths("clip", self.low, self.high)
-        check_limit("clip", self.limit)
+    def check_settings(self) -> None:
+        check_bounds("clip", self.limit, self.low, self.high)
         if self.dual is not None and self.dual <= 1:
             raise InputError(f"clip dual must be above 1, got {self.dual}: 3 is usual, none for no dual clip")
 

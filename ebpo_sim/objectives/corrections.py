@@ -6,16 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from ebpo_sim import typed
 from ebpo_sim.errors import InputError
-from ebpo_sim.objectives.base import Objective, Push, Scope, Tokens, between, check_limit, library, require
-from ebpo_sim.part import Draw, Need, Stateless
+from ebpo_sim.objectives.base import Formula, Objective, Push, Scope, Tokens, between, check_bounds, library, require
+from ebpo_sim.part import Draw, Need
 
 Level = Literal["token", "sequence"]
 
 
 @dataclass(frozen=True)
-class TIS(Stateless):
+class TIS(Formula):
     """Truncated: weight min(w, high), w = exp(log old - log sampler) of a token, or of the whole answer.
 
     The correction pushes nothing itself: it multiplies the advantages that the method's other objectives see, and so
@@ -32,11 +31,9 @@ class TIS(Stateless):
     needs: ClassVar[frozenset[Need]] = frozenset({"behaviour"})
     low: ClassVar[float] = 0.0
     scope: ClassVar[Scope] = "sequence"
-    zero_at_zero: ClassVar[bool] = True
 
-    def __post_init__(self) -> None:
-        typed.check_fields(self)
-        check_limit("tis", self.limit)
+    def check_settings(self) -> None:
+        check_bounds("tis", self.limit)
         if not 0 <= self.low <= 1 <= self.high <= 1e6:
             raise InputError(f"{type(self).__name__.lower()} needs low in [0, 1] and high in [1, 1e6], got {self.high}")
 

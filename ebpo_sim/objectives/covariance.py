@@ -7,11 +7,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ebpo_sim import typed
 from ebpo_sim.errors import InputError
-from ebpo_sim.objectives.base import Push, Scope, Tokens, check_limit, check_widths, library, log_ratio
+from ebpo_sim.objectives.base import Formula, Push, Scope, Tokens, check_bounds, library, log_ratio
 from ebpo_sim.objectives.clip import Clip
-from ebpo_sim.part import Draw, Stateless
+from ebpo_sim.part import Draw
 
 
 def covariance(tokens: Tokens) -> Any:
@@ -37,7 +36,7 @@ def _flat(x_NT: Any) -> Any:
 
 
 @dataclass(frozen=True)
-class ClipCov(Stateless):
+class ClipCov(Formula):
     """Clip, but for max(1, floor(share * tokens)) tokens that push nothing, drawn among the unclipped ones whose
     `covariance` lies between `least` and `most`.
 
@@ -56,10 +55,8 @@ class ClipCov(Stateless):
     scope: ClassVar[Scope] = "batch"
     zero_at_zero: ClassVar[bool] = False  # a row counts in the means
 
-    def __post_init__(self) -> None:
-        typed.check_fields(self)
-        check_widths("clip_cov", self.low, self.high)
-        check_limit("clip_cov", self.limit)
+    def check_settings(self) -> None:
+        check_bounds("clip_cov", self.limit, self.low, self.high)
         if not 0 < self.share <= 1 or self.least > self.most:
             raise InputError(
                 f"clip_cov needs share in (0, 1] and least <= most, got {self.share}, {self.least}, {self.most}: "
@@ -89,7 +86,7 @@ class ClipCov(Stateless):
 
 
 @dataclass(frozen=True)
-class KLCov(Stateless):
+class KLCov(Formula):
     """J = r A - coef |log r| at the max(1, floor(share * tokens)) tokens of the largest `covariance`, r A elsewhere,
     r = exp(log pi - log old).
 
@@ -105,9 +102,8 @@ class KLCov(Stateless):
     scope: ClassVar[Scope] = "batch"
     zero_at_zero: ClassVar[bool] = False
 
-    def __post_init__(self) -> None:
-        typed.check_fields(self)
-        check_limit("kl_cov", self.limit)
+    def check_settings(self) -> None:
+        check_bounds("kl_cov", self.limit)
         if not 0 < self.share <= 1 or not 0 <= self.coef <= 1e6:
             raise InputError(
                 f"kl_cov needs share in (0, 1] and coef at least 0, got {self.share} and {self.coef}: "

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from ebpo_sim import typed
 from ebpo_sim.errors import InputError
-from ebpo_sim.objectives.base import Push, Scope, Tokens, between, check_limit, library, log_ratio
+from ebpo_sim.objectives.base import Push, Scope, Tokens, between, check_bounds, library, log_ratio
 from ebpo_sim.objectives.rows import Members, Scored, row_log_ratio, row_mean, side_N
 from ebpo_sim.part import Draw
 
@@ -34,9 +33,8 @@ class DisCO(Scored):
     scope: ClassVar[Scope] = "batch"
     zero_at_zero: ClassVar[bool] = False
 
-    def __post_init__(self) -> None:
-        typed.check_fields(self)
-        check_limit("disco", self.limit)
+    def check_settings(self) -> None:
+        check_bounds("disco", self.limit)
         if not 1e-3 <= self.tau <= 1e12:
             raise InputError(f"disco tau must lie in [0.001, 1e12], got {self.tau}: 10 is usual, 1 for ratios")
         if self.delta < 0 or not 0 <= self.beta <= 1e9:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
-from ebpo_sim import typed
 from ebpo_sim.errors import InputError
-from ebpo_sim.objectives.base import Push, Scope, Tokens, between, check_limit, library, log_ratio
-from ebpo_sim.part import Draw, Stateless
+from ebpo_sim.objectives.base import Formula, Push, Tokens, between, check_bounds, library, log_ratio
+from ebpo_sim.part import Draw
 
 
 @dataclass(frozen=True)
-class DPPO(Stateless):
+class DPPO(Formula):
     """J = sg(M) r A, r = exp(log pi - log old), M = 0 where A (r - 1) > 0 and |pi - old| > divergence, else 1.
 
     |pi - old| on the sampled token is the total variation of "this token or another", at most that of the whole
@@ -28,12 +27,8 @@ class DPPO(Stateless):
     cap: float | None = None
     limit: float = 20.0
 
-    scope: ClassVar[Scope] = "token"
-    zero_at_zero: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        typed.check_fields(self)
-        check_limit("dppo", self.limit)
+    def check_settings(self) -> None:
+        check_bounds("dppo", self.limit)
         if not 0 <= self.divergence <= 1:
             raise InputError(
                 f"dppo divergence must lie in [0, 1], got {self.divergence}: 0.15 is usual, 1 drops nothing"

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from ebpo_sim.objectives.base import Push, Scope, Tokens, library, require
-from ebpo_sim.part import Draw, Need, Stateless
+from ebpo_sim.objectives.base import Formula, Push, Tokens, library, require
+from ebpo_sim.part import Draw, Need
 
 
 @dataclass(frozen=True)
-class EntropyBonus(Stateless):
+class EntropyBonus(Formula):
     """J = coef H(pi(. | prefix)) at every token, nats, differentiated exactly: push 0 on log pi, coef on H.
 
     coef < 0 takes entropy away. Source: Williams and Peng 1991; PPO arXiv 1707.06347 eq. 9.
@@ -19,7 +19,6 @@ class EntropyBonus(Stateless):
     coef: float = 0.001
 
     needs: ClassVar[frozenset[Need]] = frozenset({"entropy"})
-    scope: ClassVar[Scope] = "token"
     zero_at_zero: ClassVar[bool] = False
 
     def push(self, state: Any, tokens: Tokens, draw: Draw | None = None) -> Push:

@@ -20,7 +20,7 @@ class Control(NamedTuple):
 
 
 @dataclass(frozen=True)
-class EntropyTarget:
+class EntropyTarget(typed.Settings):
     """J = c H at every token, H the entropy of the policy there in nats; push 0 on log pi, c on H.
 
     After each mini-batch c moves by step, up where its mean H was below `target`, else down, within [0, most], and is
@@ -37,8 +37,7 @@ class EntropyTarget:
     scope: ClassVar[Scope] = "token"
     zero_at_zero: ClassVar[bool] = False
 
-    def __post_init__(self) -> None:
-        typed.check_fields(self)
+    def check_settings(self) -> None:
         if min(self.target, self.step, self.most) < 0:
             raise InputError(
                 f"entropy_target target, step and most must be at least 0, got {self.target}, {self.step}, {self.most}"

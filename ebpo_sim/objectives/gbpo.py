@@ -5,15 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from ebpo_sim import typed
 from ebpo_sim.errors import InputError
-from ebpo_sim.objectives.base import Push, Scope, Tokens, check_limit, check_widths, library, log_ratio
+from ebpo_sim.objectives.base import Formula, Push, Scope, Tokens, check_bounds, library, log_ratio
 from ebpo_sim.objectives.rows import Members
-from ebpo_sim.part import Draw, Stateless
+from ebpo_sim.part import Draw
 
 
 @dataclass(frozen=True)
-class GBPO(Stateless):
+class GBPO(Formula):
     """J = -|r - target| |A|, target = 1 - low + (low + high) sigmoid((A - median of the group's A)/tau).
 
     push = r |A| towards the target, r = exp(log pi - log old). A is meant to be (reward - mean)/std, so that
@@ -31,10 +30,8 @@ class GBPO(Stateless):
     scope: ClassVar[Scope] = "group"
     zero_at_zero: ClassVar[bool] = False  # a row counts in its group's median
 
-    def __post_init__(self) -> None:
-        typed.check_fields(self)
-        check_widths("gbpo", self.low, self.high)
-        check_limit("gbpo", self.limit)
+    def check_settings(self) -> None:
+        check_bounds("gbpo", self.limit, self.low, self.high)
         if not 1e-6 <= self.tau <= 1e6:
             raise InputError(f"gbpo tau must lie in [1e-6, 1e6], got {self.tau}: 1 is usual")
 

@@ -5,15 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from ebpo_sim import typed
 from ebpo_sim.errors import InputError
-from ebpo_sim.objectives.base import Push, Scope, Tokens, between, check_limit, library, log_ratio
+from ebpo_sim.objectives.base import Formula, Push, Scope, Tokens, between, check_bounds, library, log_ratio
 from ebpo_sim.objectives.rows import row_mean
-from ebpo_sim.part import Draw, Stateless
+from ebpo_sim.part import Draw
 
 
 @dataclass(frozen=True)
-class GMPO(Stateless):
+class GMPO(Formula):
     """J = s A, s = exp(mean over the answer's tokens of c), c = log r held at most at `high` where A > 0, at least at
     -`low` where A < 0, log r = log pi - log old.
 
@@ -28,11 +27,9 @@ class GMPO(Stateless):
     limit: float = 20.0
 
     scope: ClassVar[Scope] = "sequence"
-    zero_at_zero: ClassVar[bool] = True
 
-    def __post_init__(self) -> None:
-        typed.check_fields(self)
-        check_limit("gmpo", self.limit)
+    def check_settings(self) -> None:
+        check_bounds("gmpo", self.limit)
         for name in ("low", "high"):
             if getattr(self, name) < 0:
                 raise InputError(f"gmpo {name} must be at least 0 nats, got {getattr(self, name)}: 0.4 is usual")

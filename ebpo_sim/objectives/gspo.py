@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from ebpo_sim import typed
-from ebpo_sim.objectives.base import Push, Scope, Tokens, between, check_limit, check_widths, library, widths
+from ebpo_sim.objectives.base import Formula, Push, Scope, Tokens, between, check_bounds, library, widths
 from ebpo_sim.objectives.rows import row_log_ratio
-from ebpo_sim.part import Draw, Stateless
+from ebpo_sim.part import Draw
 
 
 @dataclass(frozen=True)
-class GSPO(Stateless):
+class GSPO(Formula):
     """J = min(s A, clip(s, 1 - low, 1 + high) A) at every token, s = (pi(answer)/old(answer))^(1/tokens).
 
     push = s A, and 0 where the clip holds it. With one advantage an answer the gradient is that of the sequence form,
@@ -28,12 +27,9 @@ class GSPO(Stateless):
     limit: float = 20.0
 
     scope: ClassVar[Scope] = "sequence"
-    zero_at_zero: ClassVar[bool] = True
 
-    def __post_init__(self) -> None:
-        typed.check_fields(self)
-        check_widths("gspo", self.low, self.high)
-        check_limit("gspo", self.limit)
+    def check_settings(self) -> None:
+        check_bounds("gspo", self.limit, self.low, self.high)
 
     def push(self, state: Any, tokens: Tokens, draw: Draw | None = None) -> Push:
         xp = library(tokens.log_prob_NT)

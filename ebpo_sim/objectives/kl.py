@@ -5,16 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from ebpo_sim import typed
 from ebpo_sim.errors import InputError
-from ebpo_sim.objectives.base import Push, Scope, Tokens, between, library, require
-from ebpo_sim.part import Draw, Need, Stateless
+from ebpo_sim.objectives.base import Formula, Push, Tokens, between, library, require
+from ebpo_sim.part import Draw, Need
 
 Kind = Literal["k1", "k2", "k3"]
 
 
 @dataclass(frozen=True)
-class KL(Stateless):
+class KL(Formula):
     """J = -coef k(d), d = log reference - log pi; the estimates of KL(pi, reference) from one sampled token:
 
     k1 = -d, push -coef (its expected gradient is 0: a penalty in name only); k2 = d^2/2, push coef d (the gradient
@@ -29,11 +28,9 @@ class KL(Stateless):
     limit: float = 20.0
 
     needs: ClassVar[frozenset[Need]] = frozenset({"reference"})
-    scope: ClassVar[Scope] = "token"
     zero_at_zero: ClassVar[bool] = False
 
-    def __post_init__(self) -> None:
-        typed.check_fields(self)
+    def check_settings(self) -> None:
         if self.coef < 0:
             raise InputError(f"kl coef must be at least 0, got {self.coef}: 0 leaves the divergence out")
         if (self.clamp is not None and self.clamp <= 0) or not 0 < self.limit <= 700:

@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from ebpo_sim import typed
 from ebpo_sim.errors import InputError
-from ebpo_sim.objectives.base import Push, Scope, Tokens, check_limit, library, log_ratio
-from ebpo_sim.part import Draw, Stateless
+from ebpo_sim.objectives.base import Formula, Push, Tokens, check_bounds, library, log_ratio
+from ebpo_sim.part import Draw
 
 
 @dataclass(frozen=True)
-class KLOld(Stateless):
+class KLOld(Formula):
     """J = -coef (r log r - r + 1), r = exp(log pi - log old); push = -coef r log r.
 
     Over answers of the old policy E[r log r - r + 1] = KL(pi, old), and its gradient is the true one; it is 0 at r = 1,
@@ -24,12 +23,10 @@ class KLOld(Stateless):
     coef: float = 1.0
     limit: float = 20.0
 
-    scope: ClassVar[Scope] = "token"
     zero_at_zero: ClassVar[bool] = False
 
-    def __post_init__(self) -> None:
-        typed.check_fields(self)
-        check_limit("kl_old", self.limit)
+    def check_settings(self) -> None:
+        check_bounds("kl_old", self.limit)
         if not 0 <= self.coef <= 1e6:
             raise InputError(f"kl_old coef must lie in [0, 1e6], got {self.coef}: 1 is usual")
 

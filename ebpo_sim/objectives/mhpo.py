@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
-from ebpo_sim import typed
 from ebpo_sim.errors import InputError
-from ebpo_sim.objectives.base import Push, Scope, Tokens, check_limit, library, log_ratio, sech_squared
-from ebpo_sim.part import Draw, Stateless
+from ebpo_sim.objectives.base import Formula, Push, Tokens, check_bounds, library, log_ratio, sech_squared
+from ebpo_sim.part import Draw
 
 
 @dataclass(frozen=True)
-class MHPO(Stateless):
+class MHPO(Formula):
     """J = exp(psi - sg(zeta)) A, psi = bound tanh(log r / bound), log r = log pi - log old, with the hazard
 
     zeta = (softplus(psi)/up_scale)^up_power + (softplus(-psi)/down_scale)^down_power.
@@ -29,12 +28,8 @@ class MHPO(Stateless):
     down_scale: float = 0.8
     limit: float = 20.0
 
-    scope: ClassVar[Scope] = "token"
-    zero_at_zero: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        typed.check_fields(self)
-        check_limit("mhpo", self.limit)
+    def check_settings(self) -> None:
+        check_bounds("mhpo", self.limit)
         for name in ("bound", "up_scale", "down_scale"):
             if getattr(self, name) < 1e-3:
                 raise InputError(f"mhpo {name} must be at least 0.001, got {getattr(self, name)}: about 1 is usual")

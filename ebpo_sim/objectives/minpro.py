@@ -7,8 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ebpo_sim import typed
-from ebpo_sim.objectives.base import Push, Scope, Tokens, between, check_limit, check_widths, library, log_ratio, widths
+from ebpo_sim.objectives.base import Push, Scope, Tokens, between, check_bounds, library, log_ratio, widths
 from ebpo_sim.objectives.rows import Scored
 from ebpo_sim.part import Draw
 
@@ -28,12 +27,9 @@ class MinPRO(Scored):
     limit: float = 20.0
 
     scope: ClassVar[Scope] = "sequence"
-    zero_at_zero: ClassVar[bool] = True
 
-    def __post_init__(self) -> None:
-        typed.check_fields(self)
-        check_widths("minpro", self.low, self.high)
-        check_limit("minpro", self.limit)
+    def check_settings(self) -> None:
+        check_bounds("minpro", self.limit, self.low, self.high)
 
     def push(self, state: Any, tokens: Tokens, draw: Draw | None = None) -> Push:
         xp = library(tokens.log_prob_NT)

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
-from ebpo_sim import typed
 from ebpo_sim.errors import InputError
-from ebpo_sim.objectives.base import Push, Scope, Tokens, library, log_ratio
-from ebpo_sim.part import Draw, Stateless
+from ebpo_sim.objectives.base import Formula, Push, Tokens, library, log_ratio
+from ebpo_sim.part import Draw
 
 
 @dataclass(frozen=True)
-class R2VPOFixed(Stateless):
+class R2VPOFixed(Formula):
     """J = r A - penalty (r - 1)^2, r = exp(log pi - log old); push = r (A - 2 penalty (r - 1)).
 
     0 at r = 1 + A/(2 penalty), and towards it on both sides. penalty 0: the unclipped Clip. The paper bounds
@@ -24,17 +23,14 @@ class R2VPOFixed(Stateless):
     penalty: float = 0.04
     limit: float = 20.0
 
-    scope: ClassVar[Scope] = "token"
-
-    def __post_init__(self) -> None:
-        typed.check_fields(self)
+    def check_settings(self) -> None:
         if not 0 <= self.penalty <= 1e6:
             raise InputError(f"r2vpo penalty must lie in [0, 1e6], got {self.penalty}: 0.04 is usual, 0 for none")
         if not 0 < self.limit <= 300:  # the ratio is squared
             raise InputError(f"r2vpo limit must lie in (0, 300] nats, got {self.limit}: 20 is usual")
 
     @property
-    def zero_at_zero(self) -> bool:
+    def zero_at_zero(self) -> bool:  # type: ignore[override]
         """An answer of advantage 0 is pulled back too."""
         return self.penalty == 0
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from ebpo_sim import typed
 from ebpo_sim.errors import InputError
-from ebpo_sim.objectives.base import Push, Scope, Tokens, check_limit, library
+from ebpo_sim.objectives.base import Push, Scope, Tokens, check_bounds, library
 from ebpo_sim.objectives.rows import Members, Scored, row_log_ratio, side_N
 from ebpo_sim.part import Draw
 
@@ -29,9 +28,8 @@ class REAL(Scored):
     scope: ClassVar[Scope] = "group"
     zero_at_zero: ClassVar[bool] = False  # a row counts among those of its group
 
-    def __post_init__(self) -> None:
-        typed.check_fields(self)
-        check_limit("real", self.limit)
+    def check_settings(self) -> None:
+        check_bounds("real", self.limit)
         if not 1e-3 <= self.tau <= 1e6:
             raise InputError(f"real tau must lie in [0.001, 1e6], got {self.tau}: 0.5 is usual")
 

@@ -6,11 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from ebpo_sim.objectives.base import Tokens, library, log_ratio
-from ebpo_sim.part import Stateless
+from ebpo_sim.objectives.base import Formula, Tokens, library, log_ratio
 
 
-class Scored(Stateless):
+class Scored(Formula):
     """An objective that is its own push, held, times log pi: J = sg(push) log pi."""
 
     push: Any

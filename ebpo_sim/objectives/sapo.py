@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
-from ebpo_sim import typed
 from ebpo_sim.errors import InputError
-from ebpo_sim.objectives.base import Push, Scope, Tokens, check_limit, library, log_ratio, sech_squared
-from ebpo_sim.part import Draw, Stateless
+from ebpo_sim.objectives.base import Formula, Push, Tokens, check_bounds, library, log_ratio, sech_squared
+from ebpo_sim.part import Draw
 
 
 @dataclass(frozen=True)
-class SAPO(Stateless):
+class SAPO(Formula):
     """J = (4/tau) sigmoid(tau (r - 1)) A, r = exp(log pi - log old), tau = positive where A > 0, else negative.
 
     push = r sech^2(tau (r - 1)/2) A: A at r = 1 whatever tau, largest at r > 1, never exactly 0 before rounding is.
@@ -24,12 +23,8 @@ class SAPO(Stateless):
     negative: float = 1.05
     limit: float = 20.0
 
-    scope: ClassVar[Scope] = "token"
-    zero_at_zero: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        typed.check_fields(self)
-        check_limit("sapo", self.limit)
+    def check_settings(self) -> None:
+        check_bounds("sapo", self.limit)
         for name, tau in (("positive", self.positive), ("negative", self.negative)):
             if not 1e-6 <= tau <= 100:
                 raise InputError(f"sapo {name} must lie in [1e-6, 100], got {tau}: about 1 is usual")

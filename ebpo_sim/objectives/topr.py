@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from ebpo_sim import typed
 from ebpo_sim.errors import InputError
-from ebpo_sim.objectives.base import Push, Scope, Tokens, between, check_limit, library
+from ebpo_sim.objectives.base import Push, Scope, Tokens, between, check_bounds, library
 from ebpo_sim.objectives.rows import Scored, row_log_ratio
 from ebpo_sim.part import Draw
 
@@ -25,11 +24,9 @@ class TOPR(Scored):
     limit: float = 20.0
 
     scope: ClassVar[Scope] = "sequence"
-    zero_at_zero: ClassVar[bool] = True
 
-    def __post_init__(self) -> None:
-        typed.check_fields(self)
-        check_limit("topr", self.limit)
+    def check_settings(self) -> None:
+        check_bounds("topr", self.limit)
         if not 0 < self.cap <= 1e6:
             raise InputError(f"topr cap must lie in (0, 1e6], got {self.cap}: 1 is usual")
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from ebpo_sim import typed
 from ebpo_sim.errors import InputError
-from ebpo_sim.objectives.base import Push, Scope, Tokens, between, check_limit, library
+from ebpo_sim.objectives.base import Push, Scope, Tokens, between, check_bounds, library
 from ebpo_sim.objectives.rows import Scored, row_log_ratio
 from ebpo_sim.part import Draw
 
@@ -31,11 +30,9 @@ class VESPO(Scored):
     limit: float = 20.0
 
     scope: ClassVar[Scope] = "sequence"
-    zero_at_zero: ClassVar[bool] = True
 
-    def __post_init__(self) -> None:
-        typed.check_fields(self)
-        check_limit("vespo", self.limit)
+    def check_settings(self) -> None:
+        check_bounds("vespo", self.limit)
         for name in ("up_power", "down_power", "up_rate", "down_rate"):
             if not 1e-4 <= getattr(self, name) <= 100:
                 raise InputError(f"vespo {name} must lie in [0.0001, 100], got {getattr(self, name)}: 2 is usual")

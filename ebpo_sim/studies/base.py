@@ -90,10 +90,6 @@ class Cost(NamedTuple):
     seconds: float
 
 
-def one_table(settings: Settings, found: Rows) -> dict[str, Rows]:
-    return {"table.csv": found}
-
-
 class Study(NamedTuple):
     """A study is its settings, full and quick, and five functions.
 
@@ -113,7 +109,7 @@ class Study(NamedTuple):
     score: Callable[[Settings, Rows], dict[str, Any]]
     show: Callable[[Settings, Rows, Mapping[str, Any]], str]
     plot: Callable[..., dict[str, Figure]]
-    tables: Callable[[Settings, Any], dict[str, Rows]] = one_table
+    tables: Callable[[Settings, Any], dict[str, Rows]] = lambda settings, found: {"table.csv": found}
 
 
 def settings_from(args: Options, base: Settings) -> Settings:

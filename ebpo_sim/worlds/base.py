@@ -7,14 +7,13 @@ from functools import cached_property, lru_cache
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.linalg import eigh_tridiagonal
 from scipy.special import expit, log_expit, roots_jacobi
 
 from ebpo_sim.errors import InputError
+from ebpo_sim.numbers import Array
 from ebpo_sim.numbers.mixing import Prior
 
-Array = NDArray[np.float64]
 SHARP = 300.0  # a + b of a Beta from which SciPy's Jacobi rule overflows at some degrees
 
 

@@ -14,12 +14,11 @@ from functools import cached_property, lru_cache
 from typing import Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ebpo_sim.errors import InputError
+from ebpo_sim.numbers import Array
 from ebpo_sim.numbers.mixing import Prior, arcsine_grid, beta_on_grid, count_pmf, fit_weights
 
-Array = NDArray[np.float64]
 GRID = 401  # points of p; 401 on the arcsine scale resolve the binomial noise of 10^5 rollouts near 0 and 1
 ITERATIONS = 2000
 MOST_ROLLOUTS = 10**6  # beyond, a binomial is narrower than the grid, and its likelihood is 0 at every point

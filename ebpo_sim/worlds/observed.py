@@ -22,6 +22,19 @@ SOURCES = {
     ),
 }
 
+STUDIED = (  # the worlds of the main study and of the claims, by intra-class correlation
+    "observed:Qwen2.5-1.5B",
+    "observed:Qwen2.5-7B",
+    "observed:Qwen2-1.5B",
+    "observed:Qwen2.5-Math-1.5B",
+    "observed:Qwen2-1.5B-Instruct",
+    "observed:Qwen2.5-Math-7B-Instruct",
+    "observed:Qwen2.5-Math-1.5B-Instruct/MATH",
+    "observed:CodeLlama-7b-Base/LiveCodeBench",
+    "observed:GPT-4-0613/LiveCodeBench",
+    "observed:Claude-2/LiveCodeBench",
+)
+
 
 @lru_cache(maxsize=1)
 def _table() -> dict[tuple[str, str, str], tuple[tuple[int, int, int], ...]]:

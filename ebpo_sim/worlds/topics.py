@@ -16,16 +16,16 @@ from functools import cached_property
 from typing import Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from ebpo_sim.errors import InputError, unknown_name
 from ebpo_sim.estimators.components import Memory, retention
+from ebpo_sim.numbers import Array
 from ebpo_sim.sampling import orders
 from ebpo_sim.worlds.base import Beta, Points, World
 from ebpo_sim.worlds.counts import deconvolve
 from ebpo_sim.worlds.observed import observed_counts
 
-Array = NDArray[np.float64]
 Update = Literal["update_then_score", "score_then_update"]
 ORDERS = tuple(order for order in orders.ORDERS if order != "uniform")  # those with epochs
 DIFFICULTIES = ("easy", "hard", "medium")  # alphabetical, so that "blocked" is not one of the sorted orders

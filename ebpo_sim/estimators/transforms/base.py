@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ebpo_sim.groups import Groups
-from ebpo_sim.part import Need, Stateless
+from ebpo_sim.numbers import Array
+from ebpo_sim.part import Need, Part, Stateless
 
-Array = NDArray[np.float64]
 Domain = Literal["real", "unit", "binary"]
 
 
@@ -38,7 +38,7 @@ class Advantages(NamedTuple):
     evaluation: Evaluation | None = None
 
 
-class Transform(Protocol):
+class Transform(Part, Protocol):
     """A frozen dataclass of settings with pure functions; the state is mergeable, `()` where there is none.
 
     domain: the rewards it is defined for. needs: what a batch must carry for it.
@@ -49,18 +49,6 @@ class Transform(Protocol):
 
     @property
     def needs(self) -> frozenset[Need]: ...
-
-    def init(self) -> Any:
-        """The empty state, the identity of `merge`."""
-
-    def observe(self, groups: Groups) -> Any:
-        """Sufficient statistics of one batch alone."""
-
-    def forget(self, state: Any) -> Any:
-        """The state as the next batch finds it."""
-
-    def merge(self, a: Any, b: Any) -> Any:
-        """Both states' evidence: commutative, associative up to rounding."""
 
     def apply(self, state: Any, advantages: Advantages, groups: Groups) -> Advantages:
         """The next advantages, given the state; never changes it."""

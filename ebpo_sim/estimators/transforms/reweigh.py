@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from ebpo_sim import typed
 from ebpo_sim.errors import InputError
 from ebpo_sim.estimators.transforms.base import Advantages, Memoryless
 from ebpo_sim.groups import Groups
@@ -24,8 +23,7 @@ class Reweigh(Memoryless):
     positive: float = 1.0
     negative: float = 1.0
 
-    def __post_init__(self) -> None:
-        typed.check_fields(self)
+    def check_settings(self) -> None:
         if self.positive < 0 or self.negative < 0:
             raise InputError(f"positive and negative must be >= 0, got {self.positive!r} and {self.negative!r}")
 

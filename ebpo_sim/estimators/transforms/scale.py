@@ -7,10 +7,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ebpo_sim import typed
 from ebpo_sim.estimators.transforms.base import Advantages, Memoryless, divided
-from ebpo_sim.estimators.transforms.spread import Array, Ddof, Eps, check_eps, divisor, moments
+from ebpo_sim.estimators.transforms.spread import Ddof, Eps, check_eps, divisor, moments
 from ebpo_sim.groups import Groups
+from ebpo_sim.numbers import Array
 
 By = Literal["group", "batch", "batch_rewards", "prior"]
 
@@ -33,8 +33,7 @@ class Scale(Memoryless):
     eps_place: Eps = "outside"
     singleton_std: float | None = None
 
-    def __post_init__(self) -> None:
-        typed.check_fields(self)
+    def check_settings(self) -> None:
         check_eps(self.eps)
 
     def apply(self, state: Any, advantages: Advantages, groups: Groups) -> Advantages:

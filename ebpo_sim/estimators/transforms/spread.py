@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ebpo_sim.errors import InputError
 from ebpo_sim.groups import Groups
+from ebpo_sim.numbers import Array
 
-Array = NDArray[np.float64]
 Ddof = Literal[0, 1]
 Eps = Literal["outside", "inside"]
 Weights = Literal["rollouts", "tokens"]

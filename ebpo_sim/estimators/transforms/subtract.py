@@ -9,28 +9,16 @@ import numpy as np
 
 from ebpo_sim.estimators.transforms.base import Advantages, Domain, Evaluation
 from ebpo_sim.groups import Groups
-from ebpo_sim.part import Need, NoMemory
+from ebpo_sim.part import Need, NoMemory, Part
 
 
-class Baseline(Protocol):
+class Baseline(Part, Protocol):
     """A baseline and the memory it learns from. All methods are pure; `memory` is part of the settings.
 
     domain: rewards it is defined for: any real, [0, 1] ("unit") or {0, 1} ("binary").
     """
 
     domain: ClassVar[Domain]
-
-    def init(self) -> Any:
-        """The empty state, the identity of `merge`."""
-
-    def observe(self, groups: Groups) -> Any:
-        """Sufficient statistics of one batch alone."""
-
-    def forget(self, state: Any) -> Any:
-        """The state as the next batch finds it."""
-
-    def merge(self, a: Any, b: Any) -> Any:
-        """Both states' evidence: commutative, associative up to rounding."""
 
     def evaluate(self, state: Any, groups: Groups) -> Evaluation:
         """The baseline of every rollout, given the state; never changes it."""

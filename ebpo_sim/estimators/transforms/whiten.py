@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ebpo_sim import typed
 from ebpo_sim.estimators.transforms.base import Advantages, Memoryless, divided
 from ebpo_sim.estimators.transforms.spread import Ddof, Eps, Weights, check_eps, divisor, moments, weights_of
 from ebpo_sim.groups import Groups
@@ -24,8 +23,7 @@ class Whiten(Memoryless):
     eps_place: Eps = "outside"
     weights: Weights = "rollouts"
 
-    def __post_init__(self) -> None:
-        typed.check_fields(self)
+    def check_settings(self) -> None:
         check_eps(self.eps)
 
     @property

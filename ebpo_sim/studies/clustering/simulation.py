@@ -21,9 +21,8 @@ from ebpo_sim.estimators.beta_binomial import BetaBinomial
 from ebpo_sim.estimators.components import Memory
 from ebpo_sim.estimators.shrinkage import Shrinkage
 from ebpo_sim.groups import Groups, binary_groups
+from ebpo_sim.numbers import Array
 from ebpo_sim.worlds.topics import ORDERS, Topics, Tracking, composition
-
-Array = NDArray[np.float64]
 
 
 class Keep(NamedTuple):

@@ -21,13 +21,13 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import stdtrit
 
 from ebpo_sim import report
 from ebpo_sim.counts.streams import Design, Mean, mean_with_error
 from ebpo_sim.errors import InputError
 from ebpo_sim.estimators import Estimator
+from ebpo_sim.numbers import Array
 from ebpo_sim.studies import costs
 from ebpo_sim.studies.base import FAMILY_WISE, Rows, Settings, Study, agreement, agreement_text, run
 from ebpo_sim.studies.clustering.plots import plot
@@ -44,7 +44,6 @@ from ebpo_sim.studies.clustering.simulation import (
 from ebpo_sim.worlds.observed import observed_source
 from ebpo_sim.worlds.topics import Topics, own_batch_exact, parse_topics, prior_exact
 
-Array = NDArray[np.float64]
 SMALL = 0.02  # of P2's gain: a difference below it is not called one
 
 

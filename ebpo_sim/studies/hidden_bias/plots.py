@@ -7,8 +7,8 @@ from typing import Any
 
 from ebpo_sim.bias import overshoot
 from ebpo_sim.plots import Figure, curve, panels
+from ebpo_sim.studies.base import Rows
 
-Rows = list[dict[str, Any]]
 COLOURS = ("tab:blue", "tab:red", "tab:green", "tab:orange", "tab:purple")
 
 

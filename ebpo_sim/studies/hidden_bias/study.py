@@ -24,9 +24,9 @@ from ebpo_sim.bias import adamw, control, overshoot, prefix
 from ebpo_sim.bias.check_overshoot import measured_ratios
 from ebpo_sim.bias.predictions import check_predictions
 from ebpo_sim.numbers.adam import Adam
+from ebpo_sim.studies.base import Rows
 from ebpo_sim.studies.hidden_bias.plots import plots
 
-Rows = list[dict[str, Any]]
 TINY = 1e-12  # stands for eps -> 0
 REWARDS = (1, 1, 1, 0, 0, 0, 0, 0)
 BETAS = ((0.9, 0.95), (0.9, 0.999), (0.95, 0.9))
@@ -150,15 +150,12 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     columns: report.Columns = (
         "id", ("prediction", "series"), ("predicted", lambda r: f"{r['predicted']:.6g}"),
         ("computed", lambda r: f"{r['computed']:.6g}"),
-        ("tolerance", lambda r: f"{r['tolerance']:.0e}"), ("verdict", verdict),
+        ("tolerance", lambda r: f"{r['tolerance']:.0e}"),
+        ("verdict", lambda r: "holds" if r["holds"] else "FAILS"),
     )  # fmt: skip
     return report.columns_table(
         (r for r in rows if r["part"] == "prediction"), columns, ("tolerance", "computed", "predicted")
     )
-
-
-def verdict(row: report.Row) -> str:
-    return "holds" if row["holds"] else "FAILS"
 
 
 def main(argv: Sequence[str]) -> None:

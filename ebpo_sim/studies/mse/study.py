@@ -18,6 +18,7 @@ from ebpo_sim.studies.base import Rows, Settings, Study, agreement, run
 from ebpo_sim.studies.mse.plots import FIGURE, plot
 from ebpo_sim.studies.mse.simulate import simulate
 from ebpo_sim.studies.mse.text import show
+from ebpo_sim.worlds.observed import STUDIED
 
 SETTINGS = Settings(
     worlds=(
@@ -25,17 +26,9 @@ SETTINGS = Settings(
         "beta:2,3",
         "beta:0.5,0.7",
         "beta:0.1,0.1",
-        "observed:Qwen2.5-1.5B",
-        "observed:Qwen2.5-7B",
-        "observed:Qwen2-1.5B",
-        "observed:Qwen2.5-Math-1.5B",
-        "observed:Qwen2-1.5B-Instruct",
+        *STUDIED[:5],
         "observed:Qwen2.5-1.5B-Instruct",
-        "observed:Qwen2.5-Math-7B-Instruct",
-        "observed:Qwen2.5-Math-1.5B-Instruct/MATH",
-        "observed:CodeLlama-7b-Base/LiveCodeBench",
-        "observed:GPT-4-0613/LiveCodeBench",
-        "observed:Claude-2/LiveCodeBench",
+        *STUDIED[5:],
     ),
     group_sizes=(2, 4, 8, 16, 32),
     estimators=rungs.standing(rungs.COUNTS),

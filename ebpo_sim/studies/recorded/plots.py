@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from ebpo_sim.labels import colours, label
 from ebpo_sim.numbers.formulas import conservative_icc, critical_icc
+from ebpo_sim.plots import Figure, panels
+from ebpo_sim.studies.base import Rows
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-Rows = list[dict[str, Any]]
 WINDOW = 5  # visits in a point of a line
 
 
 def plot(rows: Rows) -> dict[str, Figure]:
     """The first world: error ratios by G; by visit at the G nearest 4; drift by lag; ICC and silent groups by visit."""
-    from matplotlib.figure import Figure
-
     here = [r for r in rows if r["world"] == rows[0]["world"]]
-    figure = Figure(figsize=(17, 4.6), layout="constrained")
-    by_size, by_visit, drift, shape = figure.subplots(1, 4)
+    figure, (by_size, by_visit, drift, shape) = panels(17, 4.6, 4)
     ratios = [r for r in here if r["quantity"] == "error ratio"]
     names, sizes = (list(dict.fromkeys(r[k] for r in ratios)) for k in ("estimator", "group_size"))
     colour, size = colours(names), min(sizes, key=lambda g: (abs(g - 4), g))

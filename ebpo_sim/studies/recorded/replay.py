@@ -16,10 +16,10 @@ from ebpo_sim import rungs
 from ebpo_sim.errors import InputError
 from ebpo_sim.estimators import Estimator
 from ebpo_sim.groups import group_rewards
+from ebpo_sim.numbers import Array
 from ebpo_sim.rungs import Rung
 from ebpo_sim.worlds import Recorded
 
-Array = NDArray[np.float64]
 RUNG = Rung("recorded", "success counts by prompt and visit", frozenset({"binary_rewards", "prompt_ids"}))
 RESAMPLES = 2000
 

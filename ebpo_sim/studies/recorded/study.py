@@ -20,12 +20,12 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ebpo_sim import report
 from ebpo_sim.counts.streams import Design
 from ebpo_sim.errors import InputError
 from ebpo_sim.labels import REFERENCE, label
+from ebpo_sim.numbers import Array
 from ebpo_sim.numbers.formulas import conservative_icc, critical_icc
 from ebpo_sim.studies.base import Cost, Rows, Settings, Study, run
 from ebpo_sim.studies.costs import PROGRAM
@@ -33,7 +33,6 @@ from ebpo_sim.studies.recorded import replay
 from ebpo_sim.studies.recorded.plots import plot
 from ebpo_sim.worlds import Recorded, recorded, recorded_names, recorded_source, variance_components
 
-Array = NDArray[np.float64]
 EARLY = 3  # scored visits of the short view: in a large data set a prompt is met a few times
 STEP, ELEMENT = 3e-3, 1e-7  # s a rule takes for a batch, and for each of its rollouts
 SETTINGS = Settings(
