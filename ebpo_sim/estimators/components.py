@@ -117,17 +117,16 @@ def remove_group(state: Components, groups: Groups) -> Components:
 def within_variance(state: Components) -> Real:
     """Pooled within-group variance sum SS / sum (size - 1), unbiased for w. Where no group has two rollouts it
     cannot be told from the between variance, and the variance of all rewards stands in (shrinkage then 1)."""
-    df = np.asarray(state.within_df)
+    df = state.within_df
     if np.all(df > 0):
-        return state.within_ss / state.within_df
-    pooled = state.within_ss / np.where(df > 0, df, 1.0)
-    return np.where(df > 0, pooled, moments.variance(state.rewards, 1))[()]
+        return state.within_ss / df
+    return moments.choose(df > 0, state.within_ss / moments.choose(df > 0, df, 1.0), moments.variance(state.rewards, 1))
 
 
 def mean_noise(state: Components) -> Real:
     """w * mean(1/size): the average sampling variance of a group mean."""
-    count = np.asarray(state.means.n)
-    return within_variance(state) * (state.inverse_sizes / np.where(count > 0, count, 1.0))
+    count = state.means.n
+    return within_variance(state) * (state.inverse_sizes / moments.choose(count > 0, count, 1.0))
 
 
 def between_variance(state: Components) -> Real:
@@ -191,7 +190,7 @@ def forget_bank(bank: Bank, keep: float) -> Bank:
 
 
 def rows(bank: Bank, groups: Groups, per_cluster: bool) -> Components:
-    """The components that apply to each group, fields (..., P) or (..., 1).
+    """The components that apply to each group, fields (..., P) or (..., 1); plain numbers where all share one.
 
     A cluster that the bank has not seen takes all clusters together; an empty bank gives empty components.
     """
@@ -199,7 +198,7 @@ def rows(bank: Bank, groups: Groups, per_cluster: bool) -> Components:
     chosen = [bank.get(c, everything) for c in required_clusters(groups)] if per_cluster else [everything]
     flat = [(*c.rewards, *c.means, c.within_ss, c.within_df, c.inverse_sizes) for c in chosen]
     if len(flat) == 1:
-        f = [np.asarray(field)[..., None] for field in flat[0]]
+        f = [field[..., None] if isinstance(field, np.ndarray) else field for field in flat[0]]
     else:
         f = [np.stack(np.broadcast_arrays(*map(np.asarray, field)), axis=-1) for field in zip(*flat, strict=True)]
     return Components(Moments(*f[0:4]), Moments(*f[4:8]), f[8], f[9], f[10])

@@ -5,7 +5,7 @@ A field is a float or an array: leading axes are independent replicates, so one 
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -28,6 +28,11 @@ class Moments(NamedTuple):
     m2: Real = 0.0
 
 
+def choose(condition: Any, yes: Any, no: Any) -> Any:
+    """np.where, and the plain choice between two numbers, which is twenty times sooner."""
+    return np.where(condition, yes, no) if isinstance(condition, np.ndarray) else yes if condition else no
+
+
 def of(xs: ArrayLike, multiplicity: ArrayLike = 1.0) -> Moments:
     """The moments of the observations along the last axis, the i-th
     `multiplicity[i] >= 0` times, in two passes."""
@@ -35,18 +40,18 @@ def of(xs: ArrayLike, multiplicity: ArrayLike = 1.0) -> Moments:
     if x.shape != c.shape:
         x, c = np.broadcast_arrays(x, c)
     count, held = c.sum(axis=-1), c > 0
-    safe = np.where(count > 0, count, 1.0)
+    safe = choose(count > 0, count, 1.0)
     every = held.all()  # then nothing need be left out
     low = (x if every else np.where(held, x, np.inf)).min(axis=-1, initial=np.inf)
     high = (x if every else np.where(held, x, -np.inf)).max(axis=-1, initial=-np.inf)
     # Equal observations have exactly their value as mean and no spread: a rounding error is not a variance.
-    mean = np.where(low == high, low, (c * x).sum(axis=-1) / safe)
+    mean = choose(low == high, low, (c * x).sum(axis=-1) / safe)
     deviation = x - mean[..., None]
     if not every:
         deviation = np.where(held, deviation, 0.0)
     # The second term removes what the rounding of `mean` added (Chan, Golub and LeVeque's corrected two-pass).
     m2 = (c * deviation**2).sum(axis=-1) - (c * deviation).sum(axis=-1) ** 2 / safe
-    return Moments(count, count, mean[()], np.maximum(m2, 0.0))
+    return Moments(count, count, mean, np.maximum(m2, 0.0))
 
 
 def merge(a: Moments, b: Moments) -> Moments:
@@ -55,13 +60,13 @@ def merge(a: Moments, b: Moments) -> Moments:
     Commutative to the last bit; the empty stream is the identity; parts of size 0 and 1 are ordinary parts.
     """
     count = a.n + b.n
-    safe = np.where(np.asarray(count) > 0, count, 1.0)
-    either = np.where(np.asarray(a.n) == 0, b.mean, a.mean)
-    whole = (np.asarray(a.n) > 0) & (np.asarray(b.n) > 0) & (np.asarray(a.mean) != b.mean)
-    mean = np.where(whole, (a.n * a.mean + b.n * b.mean) / safe, either)
+    safe = choose(count > 0, count, 1.0)
+    either = choose(a.n == 0, b.mean, a.mean)
+    whole = (a.n > 0) & (b.n > 0) & (a.mean != b.mean)
+    mean = choose(whole, (a.n * a.mean + b.n * b.mean) / safe, either)
     delta = b.mean - a.mean
     m2 = a.m2 + b.m2 + delta * delta * (a.n * b.n / safe)
-    return Moments(count, a.n_sq + b.n_sq, mean[()], m2[()] if isinstance(m2, np.ndarray) else m2)
+    return Moments(count, a.n_sq + b.n_sq, mean, m2)
 
 
 def remove_one(state: Moments, x: Real) -> Moments:
@@ -96,7 +101,7 @@ def variance(state: Moments, ddof: int) -> Real:
     """
     if ddof not in (0, 1):
         raise InputError(f"ddof must be 0 or 1, got {ddof!r}")
-    count = np.asarray(state.n)
-    divisor = count - ddof * state.n_sq / np.where(count > 0, count, 1.0)
+    count = state.n
+    divisor = count - ddof * state.n_sq / choose(count > 0, count, 1.0)
     positive = divisor > 1e-12 * count
-    return np.where(positive, state.m2 / np.where(positive, divisor, 1.0), 0.0)[()]
+    return choose(positive, state.m2 / choose(positive, divisor, 1.0), 0.0)  # type: ignore[no-any-return]
