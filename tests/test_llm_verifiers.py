@@ -99,7 +99,10 @@ def alive(pid: int) -> bool:
     """Whether a process runs; one that ended and waits to be collected does not."""
     stat = Path(f"/proc/{pid}/stat")
     if Path("/proc/self/stat").exists():
-        return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
+        try:
+            return stat.read_text().rpartition(")")[2].split()[0] != "Z"
+        except OSError:  # gone, before it was opened or while it was read
+            return False
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
