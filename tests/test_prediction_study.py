@@ -32,8 +32,10 @@ TINY = Settings(
 
 
 def curve(*pass1: float) -> list[dict[str, float]]:
-    """Records every second step, eight rollouts a step, of which a quarter is trained on."""
-    return [{"step": 2 * t, "pass1": p, "rollouts": 16.0 * t, "rows": 4.0 * t} for t, p in enumerate(pass1)]
+    """Records every second step, eight rollouts a step, of which a quarter is trained on; pass@1 costs entropy."""
+    return [
+        {"step": 2 * t, "pass1": p, "rollouts": 16.0 * t, "rows": 4.0 * t, "entropy": 2 - p} for t, p in enumerate(pass1)
+    ]
 
 
 def noise(**given: float | None) -> dict[str, float | None]:
@@ -42,7 +44,7 @@ def noise(**given: float | None) -> dict[str, float | None]:
 
 def test_a_target_is_met_between_records() -> None:
     """Guards steps, rollouts and rows to a target: linear between records, the first crossing, None where never met."""
-    assert reached(curve(0.2, 0.3, 0.5, 0.4, 0.6), 0.4) == {"step": 3.0, "rollouts": 24.0, "rows": 6.0}
+    assert reached(curve(0.2, 0.3, 0.5, 0.4, 0.6), 0.4) == {"step": 3.0, "rollouts": 24.0, "rows": 6.0, "entropy": 1.6}
     assert reached(curve(0.2, 0.3), 0.4) is None
 
 

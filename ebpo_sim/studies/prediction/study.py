@@ -72,7 +72,7 @@ class Options:
 
     quick: bool = cli.option(False, "a small version of everything, for a first look")
     world: tuple[str, ...] = cli.option((), "starting pass rates (repeatable), as in training_study", metavar="WORLD")
-    estimator: tuple[str, ...] = cli.option((), "method, beside grpo (repeatable)", metavar="NAME")
+    estimator: tuple[str, ...] = cli.option((), "method, beside grpo alone (repeatable)", metavar="NAME")
     group_size: tuple[int, ...] = cli.option(
         (), "rollouts per prompt (repeatable)", check=cli.check_group_size, metavar="G"
     )
@@ -220,7 +220,9 @@ def settings_from(args: Options) -> Settings:
         "worlds": args.world, "estimators": args.estimator, "group_sizes": tuple(sorted(args.group_size)),
         "regimes": args.regime, "setups": args.setup, "seeds": args.seeds,
     }  # fmt: skip
-    return replace(QUICK if args.quick else SETTINGS, seed=args.seed, **{k: v for k, v in given.items() if v})
+    alone = {"central": (), "setup_estimators": ()} if args.estimator else {}
+    settings = replace(QUICK if args.quick else SETTINGS, seed=args.seed, **alone)
+    return replace(settings, **{k: v for k, v in given.items() if v})
 
 
 def main(argv: Sequence[str]) -> None:
