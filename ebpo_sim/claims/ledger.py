@@ -13,6 +13,7 @@ from ebpo_sim.claims import (  # noqa: F401 - each module brings its claims
     entropy,
     entropy_training,
     failure,
+    finer_cells,
     gradient,
     history,
     noise_methods,

@@ -103,10 +103,6 @@ def measured_rows(settings: Settings, found: Found, starts: Cells) -> Rows:
                 quantity = f"ratio of {'steps' if name == 'step' else name}"
                 told = {"target": target, "verdict": word, "seeds": len(costs.keys() & other.keys())}
                 rows.append(ratio_row(arm, cell, quantity, found_ratio, **told))
-            if arm != REFERENCE:
-                lost = whole and all(x[LOST] > 0 for x in (*costs.values(), *other.values()))
-                found_ratio = mean_of(log_ratios(costs, other, LOST)) if lost else None
-                rows.append(ratio_row(arm, cell, f"{LOST}, ratio", found_ratio, target=target))
     return rows
 
 
