@@ -88,7 +88,8 @@ def test_the_verdicts_are_those_of_the_texts() -> None:
     effects = {f.variant: f.effect for findings in found.values() for f in findings}
     for variant, share in {
         "topics, trained": 0.004, "tenths of the pass rate, at the start": 0.03,
-        "tenths of the pass rate, trained": 0.07, "prompts, at the start": 0.05, "prompts, trained": 0.16, "by position, trained": 0.013,
-        "prefix right or wrong, at the start": 0.02, "prefix right or wrong, trained": 0.06,
+        "tenths of the pass rate, trained": 0.06, "prompts, at the start": 0.05, "prompts, trained": 0.15,
+        "by position, trained": 0.02, "prefix right or wrong, at the start": 0.02,
+        "prefix right or wrong, trained": 0.05,
     }.items():  # fmt: skip
         assert effects[variant] == pytest.approx(share, abs=0.005), variant

@@ -50,10 +50,11 @@ def evidence(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def run_rows(found: Found) -> Rows:
-    """A row a method, cell, target and seed: its cost in every currency and in entropy, empty where it was missed."""
+    """A row a method, cell, target and seed: its cost in every currency (rollouts: drawn until then, N a step) and in
+    entropy, empty where it was missed."""
     rows: Rows = []
     for (arm, cell, _), mine in found.items():
-        place = {"estimator": arm, **cell._asdict(), "learning_rate": mine.rate}
+        place = {"estimator": arm, **cell._asdict(), "N": cell.rollouts, "learning_rate": mine.rate}
         for target in TARGETS:
             costs = spent(mine, target)
             rows += [
