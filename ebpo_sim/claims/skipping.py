@@ -16,9 +16,10 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
+
 from ebpo_sim.claims.base import Case, Claim, Context, Finding, Word, enter
 from ebpo_sim.claims.training import finding
-from ebpo_sim.compare.differences import mean_of
 from ebpo_sim.labels import REFERENCE
 
 TABLE = Path(__file__).with_name("skipping.csv")
@@ -47,13 +48,13 @@ def cases(regime: str, mine: str, other: str, column: str, effect: Callable[[flo
         pairs = [(found[mine][seed], found[other][seed]) for seed in found[mine]]
         logs = [math.log(a / b) for a, b in pairs if a and b and min(a, b) > 0]
         if where == regime and len(logs) >= LEAST:
-            mean = mean_of(logs)
             asked = " ".join(f"--estimator '{name}'" for name in (mine, other) if name != REFERENCE)
             command = (
                 f"prediction_study --world {world} --regime {regime} --setup adam --group-size {size} --seeds 8 "
                 f"{asked}: runs.csv, {column}"
             )
-            yield Case(command, effect(mean.value), True, float(size), mean.se or 0.0)
+            se = float(np.std(logs, ddof=1)) / len(logs) ** 0.5
+            yield Case(command, effect(float(np.mean(logs))), True, float(size), se)
 
 
 def _found(
