@@ -34,7 +34,8 @@ TINY = Settings(
 def curve(*pass1: float) -> list[dict[str, float]]:
     """Records every second step, eight rollouts a step, of which a quarter is trained on; pass@1 costs entropy."""
     return [
-        {"step": 2 * t, "pass1": p, "rollouts": 16.0 * t, "rows": 4.0 * t, "entropy": 2 - p} for t, p in enumerate(pass1)
+        {"step": 2 * t, "pass1": p, "rollouts": 16.0 * t, "rows": 4.0 * t, "entropy": 2 - p}
+        for t, p in enumerate(pass1)
     ]
 
 
@@ -217,6 +218,14 @@ def test_a_study_to_the_end(tmp_path: Path) -> None:
     wide = Settings(**{**TINY.__dict__, "estimators": ("rloo", "ebpo"), "setups": ("adam", "sgd", "adam_stale")})
     rows, _ = study.simulate(wide, tmp_path, to_the_end=True)
     by = {(r["setup"], r["estimator"], r["quantity"], r["target"]): r for r in rows}
+    with (tmp_path / "runs.csv").open(encoding="utf-8") as file:
+        runs = list(csv.DictReader(file))
+    assert len(runs) == 3 * 3 * 2 * wide.seeds
+    near = [r for r in runs if (r["setup"], r["target"]) == ("adam", "near")]
+    mine, grpo = ([math.log(float(r["rows"])) for r in near if r["estimator"] == name] for name in ("ebpo", "grpo"))
+    assert by["adam", "ebpo", "ratio of rows", "near"]["value"] == pytest.approx(
+        math.exp(np.subtract(mine, grpo).mean())
+    )
     for name in ("pass1", "pass8", "pass16", "entropy"):
         ends = {
             arm: by["adam", arm, f"{name} at the end", None]["value"]
