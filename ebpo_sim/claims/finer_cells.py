@@ -95,7 +95,7 @@ def saved(of: Weights, cells: Cells, than: Cells, prefix: bool = False) -> float
 @lru_cache(maxsize=64)
 def policies(text: str) -> dict[str, Weights]:
     """A world's policies by their name in ASCENT."""
-    people, found = parse_population(text, PROMPTS, 0, 4), {}
+    people, found = parse_population(text, PROMPTS, 0, 4), dict[str, Weights]()
     theta_SK = people.start_SK.copy()
     for step in range(max(ASCENT.values()) + 1):
         found |= {name: weights(theta_SK, people.prompts) for name, at in ASCENT.items() if at == step}

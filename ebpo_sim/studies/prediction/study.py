@@ -222,9 +222,8 @@ def settings_from(args: Options) -> Settings:
         "worlds": args.world, "estimators": args.estimator, "group_sizes": tuple(sorted(args.group_size)),
         "regimes": args.regime, "setups": args.setup, "seeds": args.seeds,
     }  # fmt: skip
-    alone = {"central": (), "setup_estimators": ()} if args.estimator else {}
-    settings = replace(QUICK if args.quick else SETTINGS, seed=args.seed, **alone)
-    return replace(settings, **{k: v for k, v in given.items() if v})
+    settings = replace(QUICK if args.quick else SETTINGS, seed=args.seed, **{k: v for k, v in given.items() if v})
+    return replace(settings, central=(), setup_estimators=()) if args.estimator else settings
 
 
 def main(argv: Sequence[str]) -> None:
