@@ -23,13 +23,13 @@ class KeepRows(Stateless):
     share: in (0, 1], tau is where the mean of q is this; rows without advantage are never kept, so a batch with fewer
     others keeps all of those. cost_ratio: at least 0, the cost of training on a row over that of sampling it; tau is
     where (mean of A^2 W/q) (1 + cost_ratio mean of q), noise times cost, is least. noise: at least 1, tau is where the
-    sum of A^2 W/q is that many times the sum of A^2 W, with the least expected number of rows of all q that leave no
-    more; so the share follows the policy. For a batch of N rows, s_i the score and g the update of all rows,
+    sum of A^2 W/q is that many times the sum of A^2 W; no q of the rows leaves as little with fewer of them on average,
+    and the share follows the policy. Of N rows drawn one by one, s_i the score, W_i = |s_i|^2, g the update of all,
 
-        E|g_kept - g|^2 = sum of A_i^2 |s_i|^2 (1/q_i - 1) / N^2 = (noise - 1) sum of A_i^2 |s_i|^2 / N^2,
+        E|g_kept - g|^2 = sum of A_i^2 W_i (1/q_i - 1) / N^2 = (noise - 1) sum of A_i^2 W_i / N^2.
 
-    since draws are independent. Where the rows' A s differ without correlation, N Var(g) = E A^2 |s|^2 - |E g|^2, so nu
-    becomes nu + (noise - 1)(1 + nu); where rows of a group point one way Var(g) is larger, and nu grows by less.
+    Where the rows' A s differ without correlation, N Var(g) = E A^2 |s|^2 - |E g|^2, so the noise scale nu becomes nu +
+    (noise - 1)(1 + nu); where rows of a group point one way Var(g) is larger, and nu grows by less.
     Give one of the three; none is cost_ratio=1. weights: W is 1, the row's tokens, or |grad log pi|^2, for which the
     noise of a given share is least. Draws are by place in the batch, the same for the same `draw`.
     """
