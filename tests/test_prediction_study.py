@@ -110,7 +110,8 @@ def test_ratios_are_paired_and_need_all_seeds() -> None:
     rows = {(r["estimator"], r["quantity"], r["target"]): r for r in measured_rows(TINY, found, starts)}
     assert rows["ebpo", "ratio of steps", "far"]["value"] == pytest.approx(math.sqrt(0.5))
     assert rows["ebpo", "steps", "far"]["value"] == 6 and rows["grpo", "steps", "near"]["value"] == 4
-    assert spent(found["grpo", CELL, "own"], "far")[0]["seconds 4:1"] == 4 * 64 + 16
+    far = spent(found["grpo", CELL, "own"], "far")[0]
+    assert far["seconds 4:1"] == 4 * 64 + 16 and far["entropy lost"] == pytest.approx(0.5 - 0.1)
     assert rows["rloo", "ratio of steps", "near"]["value"] == pytest.approx(0.5)
     missed = rows["rloo", "ratio of steps", "far"]
     assert (missed["value"], missed["seeds"], missed["verdict"]) == (None, 1, "not studied")
