@@ -26,6 +26,10 @@ def test_the_rows_are_whole_and_decide() -> None:
         verdict = finding.verdict
         assert verdict.above == sum(c.effect > 0 and c.sign > 0 for c in finding.cases)
         assert verdict.above + verdict.equal + verdict.below == 6 and verdict.word == "fails"
+        assert abs(finding.effect - sum(c.effect for c in finding.cases) / 6) < 1e-15
+    shown = sorted((c.effect, c.se) for f in found for c in f.cases)
+    wanted = [r for r in rows if (r["finding"], r["tuning"]) in MEASURES]
+    assert shown == sorted((float(r["value"]), float(r["se"])) for r in wanted) and len(wanted) == 54
 
 
 def test_the_commands_are_read() -> None:

@@ -43,6 +43,14 @@ def test_the_verdicts_and_their_conditions() -> None:
     assert meaning(claim, findings) == claim.meaning
     for finding in findings[:3]:
         assert all((case.sign > 0) == (case.expected and finding.variant != "equal norms") for case in finding.cases)
+    assert all(f.effect == pytest.approx(np.mean([c.effect for c in f.cases])) for f in findings)
+    with TABLE.open(encoding="utf-8", newline="") as file:
+        wanted = [
+            (float(r["wrong"]) - float(r["right"]), np.sqrt(float(r["wrong_se"]) ** 2 + float(r["right_se"]) ** 2))
+            for r in csv.DictReader(file)
+        ]
+    found = [(case.effect, case.se) for finding in findings[4:] for case in finding.cases]
+    np.testing.assert_allclose(sorted(found), sorted(wanted), rtol=1e-12)
 
 
 def test_the_table_is_that_of_the_measurements() -> None:

@@ -70,12 +70,86 @@ def test_the_cost_is_least(rows: list[tuple[float, int]], ratio: float) -> None:
     assert found <= min(product(np.minimum(1, size / tau)) for tau in [*grid, *size[live]]) * (1 + 1e-9)
 
 
+def left(q: np.ndarray, size: np.ndarray) -> float:
+    """The sum of size^2/q of what may be kept."""
+    live = size > 0
+    return float(np.sum(size[live] ** 2 / q[live]))
+
+
+@given(ROWS, st.floats(1, 20))
+def test_the_noise_is_met_with_the_fewest_rows(rows: list[tuple[float, int]], noise: float) -> None:
+    """The sum of A^2 W/q is `noise` times that of all rows, as long as one is skipped at all; no other threshold that
+    leaves as little keeps fewer rows, nor do single rows moved by a tenth; 1 keeps every row with an advantage."""
+    size = np.array([a * np.sqrt(n) for a, n in rows])
+    if not size.any():
+        return
+    q = q_of(KeepRows(noise=noise, weights="length"), rows)
+    wanted = noise * np.sum(size**2)
+    assert left(q, size) == pytest.approx(wanted, rel=1e-9) and np.array_equal(q > 0, size > 0)
+    for tau in [*np.geomspace(size[size > 0].min() / 2, 20 * size.max(), 200), *size[size > 0]]:
+        other = np.minimum(1, size / tau)
+        assert left(other, size) > wanted * (1 - 1e-9) or other.sum() >= q.sum() * (1 - 1e-9)
+    for i in np.flatnonzero((size > 0) & (q < 0.9)):
+        for j in np.flatnonzero((size > 0) & (np.arange(len(q)) != i)):
+            other = q.copy()  # one row more often, another less, for the same sum of q
+            other[i], other[j] = 1.1 * q[i], q[j] - 0.1 * q[i]
+            assert other[j] <= 0 or left(other, size) >= wanted * (1 - 1e-9)
+    every = q_of(KeepRows(noise=1.0, weights="length"), rows)
+    np.testing.assert_allclose(every, (size > 0) * 1.0, rtol=1e-12)
+
+
+@given(ROWS, st.sampled_from([{"noise": 1.5}, {"share": 0.4}, {"cost_ratio": 2.0}]))
+def test_whole_groups_are_never_better(rows: list[tuple[float, int]], how: dict[str, float]) -> None:
+    """Rows of a group have one q, of its root mean square; at a bound on the noise it takes more rows on average, at a
+    share it leaves more noise, and so more noise times cost, than rows one by one: the latter are the best of all q."""
+    groups, advantage_PG = laid(rows)
+    size_PG = np.where(groups.mask_PG, np.abs(advantage_PG) * np.sqrt(groups.length_PG), 0.0)  # type: ignore[arg-type]
+    single, whole = (
+        KeepRows(**how, weights="length", level=level).probabilities(groups, advantage_PG)  # type: ignore[arg-type]
+        for level in ("rows", "groups")
+    )
+    assert np.array_equal(whole > 0, size_PG > 0)
+    for q_G, size_G in zip(whole, size_PG, strict=True):
+        assert np.ptp(q_G[size_G > 0]) < 1e-12 if size_G.any() else not q_G.any()
+    if not size_PG.any():
+        return
+    count = groups.mask_PG.sum()
+    noise = [left(q, size_PG) for q in (single, whole)]
+    if "noise" in how:
+        assert noise[1] == pytest.approx(1.5 * np.sum(size_PG**2), rel=1e-9)
+        assert single.sum() <= whole.sum() * (1 + 1e-9)
+    elif "share" in how:
+        assert single.sum() == pytest.approx(whole.sum(), rel=1e-9) and noise[0] <= noise[1] * (1 + 1e-9)
+    else:
+        cost = [x * (1 + 2 * q.sum() / count) for x, q in zip(noise, (single, whole), strict=True)]
+        assert cost[0] <= cost[1] * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("level", ["rows", "groups"])
+def test_what_skipping_adds_is_as_stated(level: str) -> None:
+    """For orthogonal scores E|g_kept - g|^2 = (noise - 1) sum A^2 W / N^2: the mean over 3,000 draws, within 5 standard
+    errors (false-fail 6e-7); groups are drawn as a whole, and rows are not."""
+    rng = np.random.default_rng(6)
+    rows = [(float(a), int(n)) for a, n in zip(rng.uniform(0.1, 2, 20), rng.integers(1, 5, 20), strict=True)]
+    groups, advantage_PG = laid(rows)
+    part = KeepRows(noise=1.6, weights="length", level=level)  # type: ignore[arg-type]
+    square_PG = advantage_PG**2 * groups.length_PG  # |A s|^2, scores orthogonal
+    weights = np.array([
+        part.weigh((), groups, advantage_PG, Draw(2, "selection", step)).weight_PG for step in range(3000)
+    ])  # fmt: skip
+    added = ((weights - 1) ** 2 * square_PG).sum(axis=(1, 2))
+    assert abs(added.mean() - 0.6 * square_PG.sum()) < 5 * added.std(ddof=1) / np.sqrt(3000)
+    drawn = weights > 0
+    assert (drawn.any(axis=2) != drawn.all(axis=2)).any() == (level == "rows")
+
+
 @given(ROWS, st.randoms(use_true_random=False), st.floats(1e-6, 1e6))
 def test_order_and_units_do_not_matter(rows: list[tuple[float, int]], random: object, unit: float) -> None:
     """Permuted rows have permuted probabilities, and the unit of advantages cancels."""
     order = list(range(len(rows)))
     random.shuffle(order)  # type: ignore[attr-defined]
-    for part in (KeepRows(share=0.4, weights="length"), KeepRows(cost_ratio=2.0, weights="length")):
+    for how in ({"share": 0.4}, {"cost_ratio": 2.0}, {"noise": 1.3}):
+        part = KeepRows(**how, weights="length")  # type: ignore[arg-type]
         plain = q_of(part, rows)
         np.testing.assert_allclose(q_of(part, [rows[i] for i in order]), plain[order], rtol=1e-9)
         np.testing.assert_allclose(q_of(part, [(unit * a, n) for a, n in rows]), plain, rtol=1e-6)
@@ -109,6 +183,9 @@ def test_weights_are_unbiased() -> None:
         ("keep_rows:share=1.1", "share must lie in"),
         ("keep_rows:cost_ratio=-1", "cost_ratio must be at least 0"),
         ("keep_rows:share=0.5,cost_ratio=1", "exclude each other"),
+        ("keep_rows:noise=0.9", "noise must be at least 1"),
+        ("keep_rows:share=0.5,noise=2", "share=0.5 and noise=2.0 exclude each other"),
+        ("keep_rows:level=tokens", "rows or groups"),
         ("keep_rows:weights=norm", "none, length or score"),
     ],
 )

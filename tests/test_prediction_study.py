@@ -32,8 +32,11 @@ TINY = Settings(
 
 
 def curve(*pass1: float) -> list[dict[str, float]]:
-    """Records every second step, eight rollouts a step, of which a quarter is trained on."""
-    return [{"step": 2 * t, "pass1": p, "rollouts": 16.0 * t, "rows": 4.0 * t} for t, p in enumerate(pass1)]
+    """Records every second step, eight rollouts a step, of which a quarter is trained on; pass@1 costs entropy."""
+    return [
+        {"step": 2 * t, "pass1": p, "rollouts": 16.0 * t, "rows": 4.0 * t, "entropy": 2 - p}
+        for t, p in enumerate(pass1)
+    ]
 
 
 def noise(**given: float | None) -> dict[str, float | None]:
@@ -42,7 +45,8 @@ def noise(**given: float | None) -> dict[str, float | None]:
 
 def test_a_target_is_met_between_records() -> None:
     """Guards steps, rollouts and rows to a target: linear between records, the first crossing, None where never met."""
-    assert reached(curve(0.2, 0.3, 0.5, 0.4, 0.6), 0.4) == {"step": 3.0, "rollouts": 24.0, "rows": 6.0}
+    expected = {"step": 3.0, "rollouts": 24.0, "rows": 6.0, "entropy": 2 - 0.4}
+    assert reached(curve(0.2, 0.3, 0.5, 0.4, 0.6), 0.4) == pytest.approx(expected, rel=1e-12)
     assert reached(curve(0.2, 0.3), 0.4) is None
 
 
@@ -106,7 +110,8 @@ def test_ratios_are_paired_and_need_all_seeds() -> None:
     rows = {(r["estimator"], r["quantity"], r["target"]): r for r in measured_rows(TINY, found, starts)}
     assert rows["ebpo", "ratio of steps", "far"]["value"] == pytest.approx(math.sqrt(0.5))
     assert rows["ebpo", "steps", "far"]["value"] == 6 and rows["grpo", "steps", "near"]["value"] == 4
-    assert spent(found["grpo", CELL, "own"], "far")[0]["seconds 4:1"] == 4 * 64 + 16
+    far = spent(found["grpo", CELL, "own"], "far")[0]
+    assert far["seconds 4:1"] == 4 * 64 + 16 and far["entropy lost"] == pytest.approx(0.5 - 0.1)
     assert rows["rloo", "ratio of steps", "near"]["value"] == pytest.approx(0.5)
     missed = rows["rloo", "ratio of steps", "far"]
     assert (missed["value"], missed["seeds"], missed["verdict"]) == (None, 1, "not studied")
@@ -214,6 +219,14 @@ def test_a_study_to_the_end(tmp_path: Path) -> None:
     wide = Settings(**{**TINY.__dict__, "estimators": ("rloo", "ebpo"), "setups": ("adam", "sgd", "adam_stale")})
     rows, _ = study.simulate(wide, tmp_path, to_the_end=True)
     by = {(r["setup"], r["estimator"], r["quantity"], r["target"]): r for r in rows}
+    with (tmp_path / "runs.csv").open(encoding="utf-8") as file:
+        runs = list(csv.DictReader(file))
+    assert len(runs) == 3 * 3 * 2 * wide.seeds
+    near = [r for r in runs if (r["setup"], r["target"]) == ("adam", "near")]
+    mine, grpo = ([math.log(float(r["rows"])) for r in near if r["estimator"] == name] for name in ("ebpo", "grpo"))
+    assert by["adam", "ebpo", "ratio of rows", "near"]["value"] == pytest.approx(
+        math.exp(np.subtract(mine, grpo).mean())
+    )
     for name in ("pass1", "pass8", "pass16", "entropy"):
         ends = {
             arm: by["adam", arm, f"{name} at the end", None]["value"]

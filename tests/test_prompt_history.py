@@ -38,6 +38,10 @@ def test_optimal_by_hand() -> None:
     # both prompts had p = 1/2, where a = (4 + 2)/3 and c = (12 + 6)/3; elsewhere the means of all bins, 2 and 6
     p = np.array([(1 + 2) / 4, 1 / 4, 1 / 2])
     np.testing.assert_allclose(told(estimator, after(estimator, first), now)[:, 0], 2 * p / (2 * p + 6 * (1 - p)))
+    # five right and four wrong rollouts of equal norms, 1 and 2: their means, however many there are of each
+    uneven = np.array([[1.0, 1.0, 1.0], [1.0, 1.0, 0.0], [0.0, 0.0, 0.0]])
+    seen = after(estimator, full(uneven, prompt_ids=["u", "v", "w"], score_norms=2 - uneven))
+    np.testing.assert_allclose(told(estimator, seen, now)[2, 0], 5 / 9 / (5 / 9 + 2 * 4 / 9), rtol=1e-14)
     plain = make("optimal:weights=none")
     np.testing.assert_allclose(told(plain, after(plain, first), now)[:, 0], p, rtol=1e-14)
     others = make("optimal:weights=none,others=true")

@@ -13,6 +13,7 @@ from ebpo_sim.claims import (  # noqa: F401 - each module brings its claims
     entropy,
     entropy_training,
     failure,
+    finer_cells,
     gradient,
     history,
     noise_methods,
@@ -20,6 +21,7 @@ from ebpo_sim.claims import (  # noqa: F401 - each module brings its claims
     objectives,
     recorded,
     score_norms,
+    skipping,
     training,
 )
 from ebpo_sim.claims.base import CLAIMS, Claim, Context, Finding, meaning, to_row

@@ -158,8 +158,8 @@ def seed_of(job: Job) -> int:
 
 @dataclass(frozen=True)
 class Ladder(Runner):
-    """Runs until the far target is met; a record is the curve of pass@1, rollouts drawn and rows trained so far, and of
-    pass@8, pass@16 and the tokens' mean entropy (nats), all held out, in a run without a target."""
+    """Runs until the far target is met; a record is the curve of pass@1, the tokens' mean entropy (nats), both held
+    out, rollouts drawn and rows trained so far; in a run without a target also of pass@8 and pass@16."""
 
     settings: Settings
 
@@ -176,12 +176,11 @@ class Ladder(Runner):
         while True:
             drawn, trained = (state.window[WINDOW.index(name)] for name in ("rollouts", "trained_rows"))
             p_P = success(state.theta_SK, people.validation)
-            row = {"step": state.steps, "pass1": float(p_P.mean())}
+            entropy = per_token(token_entropy(state.theta_SK, people.validation), people.validation)
+            row = {"step": state.steps, "pass1": float(p_P.mean()), "entropy": entropy}
             curve.append(row | {"rollouts": float(drawn), "rows": float(trained)})
             if job.cell.far == NO_TARGET:
                 curve[-1] |= {f"pass{k}": float(np.mean(1 - (1 - p_P) ** k)) for k in (8, 16)}
-                entropy_PL = token_entropy(state.theta_SK, people.validation)
-                curve[-1]["entropy"] = per_token(entropy_PL, people.validation)
             if reached(curve, job.cell.far) or state.steps == run.steps:
                 return {"curve": curve, "far": job.cell.far}
             try:
@@ -200,10 +199,11 @@ class Ladder(Runner):
 
 
 def reached(curve: Sequence[Mapping[str, float]], level: float) -> dict[str, float] | None:
-    """Step, rollouts and rows at which pass@1 first is at `level`, linear between records; None where it never is."""
+    """Step, rollouts, rows and what else a record holds where pass@1 first is at `level`, linear between records; None
+    where it never is."""
     after = next((i for i, row in enumerate(curve) if i and row["pass1"] >= level), None)
     if after is None:
         return None
     a, b = curve[after - 1], curve[after]
     part = (level - a["pass1"]) / (b["pass1"] - a["pass1"])
-    return {name: a[name] + part * (b[name] - a[name]) for name in ("step", "rollouts", "rows")}
+    return {name: a[name] + part * (b[name] - a[name]) for name in a if name != "pass1"}

@@ -10,7 +10,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ebpo_sim.studies.prediction.cells import TARGETS
 from ebpo_sim.studies.prediction.ends import EQUAL
+from ebpo_sim.studies.prediction.outcomes import CURRENCIES, LOST, Found, Rows, spent
 
 PLACE = ("estimator", "world", "regime", "setup", "group_size", "rollouts", "near", "far")
 COLUMNS = {  # (quantity up to ", less", target) to the column
@@ -45,6 +47,26 @@ def evidence(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             if name in UNCERTAIN:
                 line[f"{name}_se"] = _short(r["se"])
     return list(lines.values())
+
+
+def run_rows(found: Found) -> Rows:
+    """A row a method, cell, target and seed: its cost in every currency (rollouts: drawn until then, N a step) and in
+    entropy, empty where it was missed."""
+    rows: Rows = []
+    for (arm, cell, _), mine in found.items():
+        place = {"estimator": arm, **cell._asdict(), "N": cell.rollouts, "learning_rate": mine.rate}
+        for target in TARGETS:
+            costs = spent(mine, target)
+            rows += [
+                {
+                    **place,
+                    "target": target,
+                    "seed": seed,
+                    **{n: costs.get(seed, {}).get(n) for n in (*CURRENCIES, LOST)},
+                }
+                for seed in mine.curves
+            ]
+    return rows
 
 
 def _short(value: float) -> float:

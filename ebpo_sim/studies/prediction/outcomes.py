@@ -26,6 +26,7 @@ Found = Mapping[tuple[str, Any, Any], Series]
 MARGIN = math.log(1.2)  # of a ratio: what an interval must be able to show
 COSTS = {"seconds 1:1": (1, 1), "seconds 4:1": (4, 1), "seconds 1:4": (1, 4)}  # sampling : training, a rollout : a row
 CURRENCIES = ("step", "rollouts", "rows", *COSTS)
+LOST = "entropy lost"  # a token's, in nats, from the start to the target
 REDRAWS = 1000  # of the bootstrap
 FIT = ("slope", "slope_low", "slope_high", "rank", "rank_low", "rank_high", "same_side", "residual")
 NOISE = ("nu", "cosine", "silent", "rows", "adam", "entropy", "error")
@@ -72,7 +73,9 @@ def spent(series: Series, target: str) -> dict[int, dict[str, float]]:
     """seed -> what the target cost in every currency, of the seeds that met it."""
     met = {seed: reached(curve, series.place[target]) for seed, curve in series.curves.items()}
     return {
-        seed: x | {name: a * x["rollouts"] + b * x["rows"] for name, (a, b) in COSTS.items()}
+        seed: x
+        | {name: a * x["rollouts"] + b * x["rows"] for name, (a, b) in COSTS.items()}
+        | {LOST: series.curves[seed][0]["entropy"] - x["entropy"]}
         for seed, x in met.items()
         if x
     }

@@ -12,6 +12,7 @@ targets: near and far, 40 and 70 % of what GRPO at G = 4 gains in a calibration 
 setups: adam (on-policy, constant rate) for all worlds and group sizes; sgd, adam_decay (linear, to 0) and adam_stale
 (four mini-batches a step) in the first world at the group size nearest to 4
 evidence.csv is what the ledger's claims E1 to E7 rest on: its committed copy is ebpo_sim/claims/training.csv
+runs.csv: what each seed's targets cost
 The full study takes about a quarter of an hour on two cores, --quick under one minute; finished
 pieces are kept and gone on from.
 """
@@ -34,7 +35,7 @@ from ebpo_sim.studies.prediction.dominance import WORTH, dominance
 from ebpo_sim.studies.prediction.dominance import table as dominance_table
 from ebpo_sim.studies.prediction.ends import MEASURES, SCORE, end_rows, ends, equal_rows
 from ebpo_sim.studies.prediction.ends import table as ends_table
-from ebpo_sim.studies.prediction.evidence import evidence
+from ebpo_sim.studies.prediction.evidence import evidence, run_rows
 from ebpo_sim.studies.prediction.language_model import compared
 from ebpo_sim.studies.prediction.outcomes import Found, Point, averages, fits, measured_rows, noise_rows, points, spent
 from ebpo_sim.studies.prediction.plots import plot
@@ -72,7 +73,7 @@ class Options:
 
     quick: bool = cli.option(False, "a small version of everything, for a first look")
     world: tuple[str, ...] = cli.option((), "starting pass rates (repeatable), as in training_study", metavar="WORLD")
-    estimator: tuple[str, ...] = cli.option((), "method, beside grpo (repeatable)", metavar="NAME")
+    estimator: tuple[str, ...] = cli.option((), "method, beside grpo alone (repeatable)", metavar="NAME")
     group_size: tuple[int, ...] = cli.option(
         (), "rollouts per prompt (repeatable)", check=cli.check_group_size, metavar="G"
     )
@@ -107,6 +108,7 @@ def simulate(
     done, failed = finish(asked, ladder, folder, threads)
     refuse_failed(failed)
     found = series(asked, ladder, done)
+    report.write_csv(out / "runs.csv", run_rows(found))
     later = midway(settings, asked, _met(found), folder, threads)
     rows += noise_rows(later, "midway") + measured_rows(settings, found, starts)
     if to_the_end:
@@ -220,7 +222,8 @@ def settings_from(args: Options) -> Settings:
         "worlds": args.world, "estimators": args.estimator, "group_sizes": tuple(sorted(args.group_size)),
         "regimes": args.regime, "setups": args.setup, "seeds": args.seeds,
     }  # fmt: skip
-    return replace(QUICK if args.quick else SETTINGS, seed=args.seed, **{k: v for k, v in given.items() if v})
+    settings = replace(QUICK if args.quick else SETTINGS, seed=args.seed, **{k: v for k, v in given.items() if v})
+    return replace(settings, central=(), setup_estimators=()) if args.estimator else settings
 
 
 def main(argv: Sequence[str]) -> None:
