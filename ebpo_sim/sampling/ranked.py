@@ -17,7 +17,7 @@ from ebpo_sim.part import Draw
 from ebpo_sim.sampling.base import Array, Ask, Plan, Pool
 from ebpo_sim.sampling.recall import Weighing
 
-HALVINGS = 60  # of the interval in which the typical tau lies
+HALVINGS = 40  # of the interval in which the typical tau lies
 
 
 class Ranked(ABC):
