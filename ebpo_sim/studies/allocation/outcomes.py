@@ -1,19 +1,42 @@
-"""Ratios of what a target cost, method / GRPO with shuffled epochs, paired by seed and corrected by Holm."""
+"""Runs to a target with memories that know the start, and ratios of what it cost, method / GRPO with shuffled epochs,
+paired by seed and corrected by Holm."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
+from ebpo_sim import cache
+from ebpo_sim.chains.noise import warmed
+from ebpo_sim.chains.population import SkillChain
+from ebpo_sim.chains.rung import State, TrainingConfig, start
 from ebpo_sim.compare.differences import Difference, holm, mean_of
+from ebpo_sim.compare.plan import Job
 from ebpo_sim.compare.verdicts import in_regime, judge
 from ebpo_sim.labels import REFERENCE
-from ebpo_sim.studies.prediction.cells import REGIMES, TARGETS, Cell
+from ebpo_sim.studies.prediction.cells import REGIMES, TARGETS, Cell, Ladder
 from ebpo_sim.studies.prediction.outcomes import COSTS, MARGIN, Found, log_ratios, spent
 
 Rows = list[dict[str, Any]]
 CURRENCIES = ("step", "rollouts", "rows", *COSTS)
 QUANTITIES = {name: f"ratio of {'steps' if name == 'step' else name}" for name in CURRENCIES}
+
+
+@dataclass(frozen=True)
+class Warm(Ladder):
+    """The ladder's runs, an allocation's memory having seen `epochs` times as many rollouts of the starting policy as
+    the population has prompts of a group: what a run of many epochs knows, where these are over within a few. They are
+    neither trained on nor counted."""
+
+    epochs: int = 0
+
+    def key(self, job: Job) -> str:
+        return cache.key(__name__, super().key(job), self.epochs)
+
+    def begin(self, people: SkillChain, run: TrainingConfig) -> State:
+        state, batches = start(people, run), -(-self.epochs * len(people.prompts.length_P) // run.prompts)
+        return state._replace(method=warmed(people, run, people.start_SK, batches))
 
 
 def row(estimator: str, quantity: str, value: float | None, **more: Any) -> dict[str, Any]:

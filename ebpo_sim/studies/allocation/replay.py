@@ -15,36 +15,34 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ebpo_sim import rungs
-from ebpo_sim.groups import group_rewards
+from ebpo_sim.groups import Groups, group_rewards
 from ebpo_sim.labels import REFERENCE
 from ebpo_sim.methods.method import Method, parse_method
 from ebpo_sim.methods.step import start
 from ebpo_sim.part import Draw
-from ebpo_sim.sampling import Ask, Order, Pool, check_plan
+from ebpo_sim.sampling import Ask, Order, Plan, Pool, check_plan
 from ebpo_sim.studies.prediction.outcomes import COSTS
 from ebpo_sim.studies.recorded.replay import Interval, resampled
 from ebpo_sim.worlds import Recorded
 
 Array = NDArray[np.float64]
 LEFT_OUT = 0.1  # of its fair weight: below it a prompt counts as left out
+# rollouts, groups: drawn. silent: groups whose rewards are all equal. rows: rollouts of groups that are trained on and
+# not silent. signal: their squared deviations from their group's mean, (n - 1) p (1 - p) a group in expectation
 SUMS = ("rollouts", "groups", "silent", "rows", "signal")
 EVERY = 5  # at each how many-th visit the objective is looked at
 
 
 class Drawn(NamedTuple):
-    """Sums over visits and replicates, by prompt. rollouts, groups: drawn. silent: groups whose rewards are all equal.
-    rows: rollouts of groups that are trained on and not silent. signal: their squared deviations from the mean of their
-    group, (n - 1) p (1 - p) a group in expectation. effective, left_out: means over visits of 1/mean(omega^2) and of
-    the share of prompts with omega below LEFT_OUT, omega the weights of the objective that is climbed
-    (`sampling.recall`); None for an allocation that does not tell."""
+    """sums_SP: over visits and replicates by prompt, in the order of SUMS. effective, left_out: means over visits of
+    1/mean(omega^2) and of the share of prompts with omega below LEFT_OUT, omega the weights of the objective that is
+    climbed (`sampling.recall`); None for an allocation that does not tell. kish: (sum n w)^2/(sum n sum n w^2), the
+    share of the rollouts n that is left by their weights w."""
 
-    rollouts_P: Array
-    groups_P: Array
-    silent_P: Array
-    rows_P: Array
-    signal_P: Array
+    sums_SP: Array
     effective: float | None
     left_out: float | None
+    kish: float
 
 
 def method_of(text: str, rollouts: int) -> Method:
@@ -58,46 +56,53 @@ def drawn(run: Recorded, text: str, group_size: int, prompts: int, visits: int, 
     """One batch of `prompts` groups a visit, the first `burn_in` visits learnt from but not counted, one replicate a
     seed. Selections leave out whole groups."""
     method, count = method_of(text, run.rollouts), len(run.prompts)
-    part, selection = method.allocation, method.selection
-    assert part is not None
+    part: Any = method.allocation
     pool = Pool(count, None, run.successes_PV[:, 0] / run.rollouts)
-    sums, shape = np.zeros((5, count)), []
+    sums_SP, shape, weights = np.zeros((len(SUMS), count)), list[tuple[float, float]](), np.zeros(3)
     for seed in seeds:
         state, rng = start(method).allocation, np.random.default_rng([seed, group_size])
         for visit in range(visits):
-            ask, right_P = Ask(visit, visits, prompts, group_size), run.successes_PV[:, visit]
-            kept, learnt = 0, None
+            ask, learnt = Ask(visit, visits, prompts, group_size), part.init()
             if visit >= burn_in and visit % EVERY == 0 and hasattr(part, "objective"):
                 omega_P = part.objective(state, pool, ask)
-                shape.append((1 / np.mean(omega_P**2), np.mean(omega_P < LEFT_OUT)))
-            for attempt in range(selection.batches):
+                shape.append((1 / float(np.mean(omega_P**2)), float(np.mean(omega_P < LEFT_OUT))))
+            kept = 0
+            for attempt in range(method.selection.batches):
                 draw = Draw(seed, "allocation", visit)
                 plan = check_plan(part.plan(state, pool, ask._replace(attempt=attempt), draw), pool, text)
-                k_P = rng.hypergeometric(right_P[plan.prompt_P], run.rollouts - right_P[plan.prompt_P], plan.size_P)
-                row_N = np.repeat(np.arange(len(k_P)), plan.size_P)
-                place_N = np.arange(len(row_N)) - np.repeat(np.cumsum(plan.size_P) - plan.size_P, plan.size_P)
-                rewards_N = (place_N < k_P[row_N]).astype(np.float64)
-                groups = group_rewards(rewards_N, row_N, prompt_ids=plan.prompt_P[row_N])
-                stays_P = selection.weigh((), groups, None, draw).keep_PG.any(axis=-1)
-                if selection.batches > 1:
+                groups = recorded_groups(run, visit, plan, rng)
+                stays_P = method.selection.weigh((), groups, None, draw).keep_PG.any(axis=-1)
+                if method.selection.batches > 1:
                     stays_P &= kept + np.cumsum(stays_P) <= prompts
                 kept += int(stays_P.sum())
+                learnt = part.merge(learnt, part.observe(groups))
                 if visit >= burn_in:
-                    live_P = stays_P & ~groups.degenerate_P
-                    terms = (
-                        groups.size_P, np.ones(len(k_P)), groups.degenerate_P, groups.size_P * live_P,
-                        groups.within_ss_P * live_P,
-                    )  # fmt: skip
-                    for total_P, term_P in zip(sums, terms, strict=True):
-                        np.add.at(total_P, plan.prompt_P, term_P)
-                if state != ():
-                    seen = part.observe(groups)
-                    learnt = seen if learnt is None else part.merge(learnt, seen)
+                    np.add.at(sums_SP.T, plan.prompt_P, _terms(groups, stays_P).T)
+                    w_P = np.ones(len(stays_P)) if plan.weight_P is None else plan.weight_P
+                    weights += [plan.size_P.sum(), plan.size_P @ w_P, plan.size_P @ w_P**2]
                 if kept >= prompts:
                     break
-            state = state if learnt is None else part.merge(part.forget(state), learnt)
-    effective, left_out = np.mean(shape, axis=0).tolist() if shape else (None, None)
-    return Drawn(*sums, effective, left_out)
+            state = part.merge(part.forget(state), learnt)
+    told = np.mean(shape, axis=0).tolist() if shape else (None, None)
+    return Drawn(sums_SP, *told, float(weights[1] ** 2 / (weights[0] * weights[2])))
+
+
+def recorded_groups(run: Recorded, visit: int, plan: Plan, rng: np.random.Generator) -> Groups:
+    """Rollouts of this visit, drawn for the plan without replacement."""
+    right_P = run.successes_PV[plan.prompt_P, visit]
+    k_P = rng.hypergeometric(right_P, run.rollouts - right_P, plan.size_P)
+    row_N = np.repeat(np.arange(len(k_P)), plan.size_P)
+    place_N = np.arange(len(row_N)) - np.repeat(np.cumsum(plan.size_P) - plan.size_P, plan.size_P)
+    return group_rewards((place_N < k_P[row_N]) * 1.0, row_N, prompt_ids=plan.prompt_P[row_N])
+
+
+def _terms(groups: Groups, stays_P: NDArray[np.bool_]) -> Array:
+    """SUMS of each group."""
+    live_P = stays_P & ~groups.degenerate_P
+    ones_P = np.ones(len(live_P))
+    return np.array([
+        groups.size_P, ones_P, groups.degenerate_P, groups.size_P * live_P, groups.within_ss_P * live_P
+    ])  # fmt: skip
 
 
 def rows_of(run: Recorded, found: Sequence[tuple[str, Drawn]], seed: int) -> list[dict[str, Any]]:
@@ -105,7 +110,7 @@ def rows_of(run: Recorded, found: Sequence[tuple[str, Drawn]], seed: int) -> lis
     weights_BP = np.vstack([np.ones(len(run.prompts)), resampled(len(run.prompts), seed)])
     rows, spent = [], dict[str, Array]()
     for text, x in found:
-        total = {name: weights_BP @ getattr(x, f"{name}_P") for name in SUMS}
+        total = dict(zip(SUMS, x.sums_SP @ weights_BP.T, strict=True))
         values = {
             "silent groups": total["silent"] / total["groups"],
             "signal per rollout": total["signal"] / total["rollouts"],
@@ -122,7 +127,8 @@ def rows_of(run: Recorded, found: Sequence[tuple[str, Drawn]], seed: int) -> lis
         rows += [
             {"estimator": text, "quantity": name, **interval(drawn_B)._asdict()} for name, drawn_B in values.items()
         ]
-        for name, value in (("effective share of prompts", x.effective), ("prompts left out", x.left_out)):
+        shape = {"effective share of prompts": x.effective, "prompts left out": x.left_out}
+        for name, value in (shape | {"effective share of rollouts": x.kish}).items():
             rows.append({"estimator": text, "quantity": name, "value": value, "low": None, "high": None})
     return rows
 

@@ -9,7 +9,9 @@ than a tenth of their fair weight. Intervals: 95 %, bootstrap over prompts. Grou
 Part 2, training on skill chains from three starts whose steps are nearly free of noise (plateau), balanced or mostly
 noise (noisy): rollouts, trained rows and modelled seconds to pass@1 targets, method / GRPO with shuffled epochs, each
 at its own best rate of one grid by tuning seeds of their own; paired seeds, Holm over methods, regimes and group sizes.
-near and far: 40 and 70 % of what GRPO at G = 4 gains in a calibration run.
+near and far: 40 and 70 % of what GRPO at G = 4 gains in a calibration run. Such runs last at most a few epochs of their
+1,024 prompts, so memories start from four epochs of rollouts of the starting policy, neither trained on nor counted: in
+favour of rules that need to know.
 
 More signal per rollout is no faster training by itself: the objective is another one, and where steps are nearly free
 of noise there is little to save. A method that drops silent groups has fewer, but pays for those it drew.
@@ -32,10 +34,10 @@ from ebpo_sim.compare.plan import middle, series
 from ebpo_sim.errors import InputError
 from ebpo_sim.labels import REFERENCE
 from ebpo_sim.studies.allocation import replay
-from ebpo_sim.studies.allocation.outcomes import QUANTITIES, Rows, row, training_rows
+from ebpo_sim.studies.allocation.outcomes import QUANTITIES, Rows, Warm, row, training_rows
 from ebpo_sim.studies.allocation.plots import plot
 from ebpo_sim.studies.base import Cost
-from ebpo_sim.studies.prediction.cells import CELLS, REGIMES, Ladder
+from ebpo_sim.studies.prediction.cells import CELLS, REGIMES
 from ebpo_sim.studies.prediction.cells import Settings as Training
 from ebpo_sim.studies.prediction.cells import plan as plan_of
 from ebpo_sim.studies.prediction.predict import calibrated
@@ -51,7 +53,7 @@ RULES = (
 @dataclass(frozen=True)
 class Settings:
     """run, prompts, visits, burn_in, replicates: of the replay. training: of the chains; its methods and group sizes
-    are those of the replay too, as far as the run has enough rollouts."""
+    are those of the replay too, as far as the run has enough rollouts. epochs: of `Warm`."""
 
     run: str
     training: Training
@@ -59,13 +61,14 @@ class Settings:
     visits: int = 64
     burn_in: int = 4
     replicates: int = 4
+    epochs: int = 4
 
 
 SETTINGS = Settings(
     "qwen2.5-math-1.5b-grpo",
     Training(
         worlds=("observed:Qwen2.5-7B",), estimators=RULES, group_sizes=(4, 8), regimes=tuple(REGIMES),
-        setups=("adam",), population=512, validation=1024, seeds=8, thin=1,
+        setups=("adam",), population=1024, validation=512, seeds=8, thin=1,
     ),
 )  # fmt: skip
 QUICK = replace(
@@ -109,7 +112,7 @@ def check(settings: Settings) -> Recorded:
 
 
 def replay_rows(settings: Settings, run: Recorded, advance: Any = lambda: None) -> Rows:
-    """Part 1: every method at each group size that was recorded."""
+    """Part 1: every method at each group size that was recorded; where groups could not be unequal, not that one."""
     rows: Rows = []
     seed, visits = settings.training.seed, min(settings.visits, run.successes_PV.shape[1])
     prompts, seeds = min(settings.prompts, len(run.prompts)), range(seed, seed + settings.replicates)
@@ -118,9 +121,10 @@ def replay_rows(settings: Settings, run: Recorded, advance: Any = lambda: None) 
             asked = (size, prompts, visits, settings.burn_in, seeds)
             found = []
             for name in settings.training.arms:
-                found.append((name, replay.drawn(run, name, *asked)))
+                if getattr(replay.method_of(name, run.rollouts).allocation, "most", size + 1) > size:
+                    found.append((name, replay.drawn(run, name, *asked)))
                 advance()
-            place = {"part": "replay", "world": f"recorded:{settings.run}", "group_size": size}
+            place: dict[str, Any] = {"part": "replay", "world": f"recorded:{settings.run}", "group_size": size}
             rows += [row(**r, **place) for r in replay.rows_of(run, found, seed)]
     return rows
 
@@ -131,7 +135,8 @@ def simulate(settings: Settings, out: Path, threads: int = 1, home: Path | None 
     with report.progress(len(training.arms) * len(training.group_sizes), "replays") as bar:
         rows = replay_rows(settings, run, bar.update)
     folder = (home or out) / CELLS
-    asked, ladder = plan_of(training, calibrated(training, folder, threads)), Ladder(training)
+    asked = plan_of(training, calibrated(training, folder, threads))
+    ladder = Warm(training, settings.epochs)
     done, failed = finish(asked, ladder, folder, threads)
     refuse_failed(failed)
     return rows + training_rows(series(asked, ladder, done), training.seeds)
@@ -186,14 +191,15 @@ def show(settings: Settings, rows: Rows) -> str:
     }
     shown = ("silent groups", f"signal per rollout / {REFERENCE}'s", f"signal per seconds 1:1 / {REFERENCE}'s",
              f"signal per seconds 4:1 / {REFERENCE}'s", f"signal per seconds 1:4 / {REFERENCE}'s",
-             "effective share of prompts", "prompts left out")  # fmt: skip
+             "effective share of prompts", "prompts left out", "effective share of rollouts")  # fmt: skip
     first = [
         (str(size), name, *(_interval(by.get((*place, name, q, None), {"value": None})) for q in shown))
         for place in dict.fromkeys(k[:4] for k in by if k[0] == "replay")
         for size in place[3:]
         for name in training.arms
     ]
-    headers = ("G", "method", "silent", "signal / rollout", "/ second 1:1", "4:1", "1:4", "effective share", "left out")
+    headers = ("G", "method", "silent", "signal / rollout", "/ second 1:1", "4:1", "1:4", "effective share", "left out",
+               "of rollouts")  # fmt: skip
     second = []
     for place in dict.fromkeys(k[:4] for k in by if k[0] == "training"):
         for name in training.arms[1:]:
