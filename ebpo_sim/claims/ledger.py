@@ -9,6 +9,7 @@ import numpy as np
 
 from ebpo_sim.claims import (  # noqa: F401 - each module brings its claims
     advantages,
+    allocation,
     baseline_error,
     entropy,
     entropy_training,
