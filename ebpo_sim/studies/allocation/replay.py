@@ -71,9 +71,9 @@ def drawn(run: Recorded, text: str, group_size: int, prompts: int, visits: int, 
                 draw = Draw(seed, "allocation", visit)
                 plan = check_plan(part.plan(state, pool, ask._replace(attempt=attempt), draw), pool, text)
                 groups = recorded_groups(run, visit, plan, rng)
-                stays_P = method.selection.weigh((), groups, None, draw).keep_PG.any(axis=-1)
+                stays_P = np.asarray(method.selection.weigh((), groups, None, draw).keep_PG.any(axis=-1))
                 if method.selection.batches > 1:
-                    stays_P &= kept + np.cumsum(stays_P) <= prompts
+                    stays_P = stays_P & (kept + np.cumsum(stays_P) <= prompts)
                 kept += int(stays_P.sum())
                 learnt = part.merge(learnt, part.observe(groups))
                 if visit >= burn_in:
@@ -83,8 +83,8 @@ def drawn(run: Recorded, text: str, group_size: int, prompts: int, visits: int, 
                 if kept >= prompts:
                     break
             state = part.merge(part.forget(state), learnt)
-    told = np.mean(shape, axis=0).tolist() if shape else (None, None)
-    return Drawn(sums_SP, *told, float(weights[1] ** 2 / (weights[0] * weights[2])))
+    effective, left_out = np.mean(shape, axis=0).tolist() if shape else (None, None)
+    return Drawn(sums_SP, effective, left_out, float(weights[1] ** 2 / (weights[0] * weights[2])))
 
 
 def recorded_groups(run: Recorded, visit: int, plan: Plan, rng: np.random.Generator) -> Groups:
