@@ -50,7 +50,7 @@ def _shares(axis: Axes, rows: Rows, arms: Sequence[str]) -> None:
             kish = mine["effective share of rollouts"]["value"]
             value, low, high = (kish * gain[k] for k in ("value", "low", "high"))
             axis.errorbar([share["value"]], [value], [[value - low], [high - value]], fmt="o", ms=4, color="#222222")
-            right = share["value"] > 0.7
+            right = share["value"] > 0.9 or (share["value"] > 0.7 and arms.index(arm) < 5)
             axis.annotate(_name(arm), (share["value"], value), (-6 if right else 6, 0), textcoords="offset points",
                           fontsize=7, va="center", ha="right" if right else "left")  # fmt: skip
     axis.axhline(1, color="black", lw=0.8)
