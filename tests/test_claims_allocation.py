@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ebpo_sim import cli
-from ebpo_sim.claims import allocation, claims, default_context
+from ebpo_sim.claims import allocation, claims, default_context, silent_groups
 from ebpo_sim.sampling import Knapsack, MoPPS, Pool
 from ebpo_sim.studies.allocation import study
 
@@ -35,22 +35,22 @@ def test_what_dropping_silent_groups_does_to_noise(group_size: int) -> None:
     assert live < 1 and kept == pytest.approx(live * nu - (1 - live), rel=1e-12)
     m = 16
     expected = (1 + kept / m) * m / live / ((1 + nu / m) * m)
-    assert allocation.dynamic_cost(live, nu / m, m, 1, 0, True) == pytest.approx(expected, rel=1e-12)
+    assert silent_groups.dynamic_cost(live, nu / m, m, 1, 0, True) == pytest.approx(expected, rel=1e-12)
     assert expected == pytest.approx(1 + (m - 1) * (1 / live - 1) / (m + nu), rel=1e-12)
-    assert allocation.dynamic_cost(live, nu / m, m, 3, 5, True) == pytest.approx(expected, rel=1e-12)
-    x = allocation.dynamic_cost(live, nu / m, m, 1, 2, False)
+    assert silent_groups.dynamic_cost(live, nu / m, m, 3, 5, True) == pytest.approx(expected, rel=1e-12)
+    x = silent_groups.dynamic_cost(live, nu / m, m, 1, 2, False)
     assert x == pytest.approx((1 + kept / m) * (1 / live + 2) / ((1 + nu / m) * 3), rel=1e-12)
 
 
 def test_what_is_lost_by_hand() -> None:
     """Guards M5: a prompt at 1/2 in groups of two is silent half of the time; two kinds, one certain."""
-    assert allocation.still_lost("points:0.5", 2) == pytest.approx(1 - 0.5**allocation.VISITS)
-    assert allocation.still_lost("points:0,0.5", 2) == pytest.approx(1 - 0.5**allocation.VISITS)
-    whole, se = allocation.lost_signal(8, 99, "any")
+    assert silent_groups.still_lost("points:0.5", 2) == pytest.approx(1 - 0.5**silent_groups.VISITS)
+    assert silent_groups.still_lost("points:0,0.5", 2) == pytest.approx(1 - 0.5**silent_groups.VISITS)
+    whole, se = silent_groups.lost_signal(8, 99, "any")
     assert whole == 0 and se == 0
-    losses = [allocation.lost_signal(8, streak, "any")[0] for streak in (1, 2, 4)]
+    losses = [silent_groups.lost_signal(8, streak, "any")[0] for streak in (1, 2, 4)]
     assert 1 > losses[0] > losses[1] > losses[2] > 0
-    assert all(allocation.lost_signal(8, 1, kind)[0] < losses[0] for kind in ("passed", "failed"))
+    assert all(silent_groups.lost_signal(8, 1, kind)[0] < losses[0] for kind in ("passed", "failed"))
 
 
 def test_knapsack_and_mopps_by_hand() -> None:

@@ -21,6 +21,7 @@ from ebpo_sim.claims import (  # noqa: F401 - each module brings its claims
     objectives,
     recorded,
     score_norms,
+    silent_groups,
     training,
 )
 from ebpo_sim.claims.base import CLAIMS, Claim, Context, Finding, meaning, to_row
