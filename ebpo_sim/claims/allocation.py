@@ -142,12 +142,12 @@ def mopps(context: Context) -> list[Finding]:
         variant = f"recorded run, signal, against {name}"
         case = Case(f"claims M7: {variant}", value - 1, x=4, se=se)
         findings.append(Finding(variant, [case], "", f"signal per rollout / of {name}, G = 4", value))
-    cases = []
+    variant, cases = "climbs the mean pass rate", list[Case]()
     for p in (0.5, 0.6, 0.7, 0.8, 0.9):
         away = abs(2 * first_of_two(p) - 1)
-        cases.append(Case(f"claims M7: objective, rates 0.5 and {p:g}, {SEEN} rollouts each", -away, p == 0.5, p))
+        cases.append(Case(f"claims M7: {variant}", -away, p == 0.5, p))
     named = f"|omega - 1| of rates 0.5 and 0.9, {SEEN} rollouts each"
-    findings.append(Finding("climbs the mean pass rate", cases, "equal rates", named, -cases[-1].effect, strict=False))
+    findings.append(Finding(variant, cases, "equal rates", named, -cases[-1].effect, strict=False))
     for variant, other in (("", ""), (", against dynamic sampling", DYNAMIC)):
         for finding in trained(MOPPS, other):
             again = (finding.variant + variant, finding.cases, "", finding.effect_name, finding.effect)

@@ -5,6 +5,7 @@ Exact from the shares of silent groups, replayed on the recorded run, and traine
 from __future__ import annotations
 
 from functools import lru_cache
+from itertools import product
 
 import numpy as np
 
@@ -54,7 +55,7 @@ def dynamic_pays(context: Context) -> list[Finding]:
                 if live < 1:
                     effect = 1 - dynamic_cost(live, noise, GROUPS, a, b, skipped)
                     expected = skipped or noise > (a - (a + b * live) / GROUPS) / (b * live)
-                    command = f"claims M4 --world {text} --group-size {size}: {variant}, nu/N = {noise:g}"
+                    command = f"claims M4 --world {text} --group-size {size}: {variant}, M = {GROUPS}, nu/N = {noise:g}"
                     cases.append(Case(command, effect, expected, live))
         rows = "L" if b == 1 else f"{b}L"
         condition = "" if skipped else f"ν/N > ({a} - ({a} + {rows})/M)/{rows}, L of M groups alive"
@@ -92,22 +93,22 @@ def still_lost(text: str, group_size: int) -> float:
 
 
 def leaving_out(context: Context) -> list[Finding]:
-    """M5: 0.01 - share of the signal that is lost."""
+    """M5: 0.01 - share of the signal that is lost; on the recorded run by the silent visits in a row."""
+    still = "a policy that stands still"
     cases = [
-        Case(f"claims M5 --world {text} --group-size {size}: policy that stands still", LOSS - still_lost(text, size),
+        Case(f"claims M5 --world {text} --group-size {size}: {still}", LOSS - still_lost(text, size),
              x=size)
         for size in context.group_sizes for text in context.worlds
     ]  # fmt: skip
     lost = still_lost(context.reference, context.reference_size)
     named = f"signal lost within {VISITS} visits, {context.where}"
-    findings = [Finding("a policy that stands still", cases, "", named, lost)]
-    for kind in ("any", "passed", "failed"):
-        variant, cases = f"recorded run, {kind if kind != 'any' else 'silent'}", []
-        for size in (4, 8):
-            for streak in (1, 2, 4, 8):
-                lost, se = lost_signal(size, streak, kind)
-                cases.append(Case(f"claims M5: {variant}, G = {size}, {streak} in a row", LOSS - lost, x=streak, se=se))
-        findings.append(Finding(variant, cases, "", "signal lost, G = 4, after one", LOSS - cases[0].effect))
+    findings = [Finding(still, cases, "", named, lost)]
+    for kind, size in product(("any", "passed", "failed"), (4, 8)):
+        variant, cases = f"recorded run, {kind if kind != 'any' else 'silent'}, G = {size}", []
+        for streak in (1, 2, 4, 8):
+            lost, se = lost_signal(size, streak, kind)
+            cases.append(Case(f"claims M5: {variant}", LOSS - lost, x=streak, se=se))
+        findings.append(Finding(variant, cases, "", "signal lost after one silent visit", LOSS - cases[0].effect))
     return findings
 
 
@@ -129,6 +130,6 @@ enter(
         "the signal of a prompt is p(1-p)",
         "No: a silent group is often chance, and prompts move. Skip with a chance that grows, and come back.",
         leaving_out,
-        (("a policy that stands still", "fails"), ("recorded run, silent", "fails")),
+        (("a policy that stands still", "fails"), ("recorded run, silent, G = 4", "fails")),
     ),
 )
