@@ -174,6 +174,12 @@ enter(
         "pass rates of the last epoch; 20 to 40 % is the abstract's",
         "Of rollouts, often; of groups, hardly: it takes from some prompts what it gives to others.",
         knapsack,
+        (
+            ("rates known, groups alive", "fails"),
+            ("rates known, rollouts in live groups", "fails"),
+            ("recorded run, groups alive", "fails"),
+            ("recorded run, rollouts in live groups", "holds"),
+        ),
     ),
     Claim(
         "M7",
