@@ -14,6 +14,7 @@ from ebpo_sim.estimators import Info
 from ebpo_sim.groups import Groups, group_rewards
 from ebpo_sim.methods.step import State, decide
 from ebpo_sim.part import Draw
+from ebpo_sim.sampling import Plan, weights_of
 from llm import rollouts
 from llm.curriculum import Curriculum
 from llm.rollouts import Rollouts
@@ -50,10 +51,9 @@ def seed_for(seed: int, purpose: str, step: int) -> int:
 
 
 def sample(
-    run: Run, curriculum: Curriculum, step: int, attempt: int
+    run: Run, curriculum: Curriculum, planned: Plan, step: int, attempt: int
 ) -> tuple[Rollouts, list[Problem], NDArray[np.int64]]:
     """One generation batch: (answers, the problem of each, its group)."""
-    planned = curriculum.plan(run.state, step, attempt)
     problems = [curriculum.problems[i] for i in planned.prompt_P]
     seed = seed_for(run.settings.seed, f"sample {attempt}" if attempt else "sample", step)
     group_N = np.repeat(np.arange(len(problems)), planned.size_P)
@@ -71,9 +71,10 @@ def answers(run: Run, curriculum: Curriculum, step: int, note: Callable[[str], N
     texts: list[str | None] = []
     rewards: list[float] = []
     weighted = "score_norms" in run.method.needs()
-    group_N = np.zeros(0, dtype=np.int64)
+    group_N, plans = np.zeros(0, dtype=np.int64), list[Plan]()
     for attempt in range(run.method.selection.batches):
-        rolled, each, fresh_N = sample(run, curriculum, step, attempt)
+        plans.append(curriculum.plan(run.state, step, attempt))
+        rolled, each, fresh_N = sample(run, curriculum, plans[-1], step, attempt)
         note("sample")
         said = rollouts.answers(rolled, run.engine.tokenizer)
         rewards += run.verifier.scores(said, each)
@@ -87,7 +88,8 @@ def answers(run: Run, curriculum: Curriculum, step: int, note: Callable[[str], N
             score_norms=torch.cat([part.score_norm_N for part in parts]) if weighted else None,
             answers=[compared(text or "") for text in texts] if "answers" in run.method.needs() else None,
         )  # fmt: skip
-        decision = decide(run.method, run.state, groups, curriculum.ask(step), run.settings.seed)
+        asked, seed = curriculum.ask(step), run.settings.seed
+        decision = decide(run.method, run.state, groups, asked, seed, weights_of(plans))
         note("estimator")
         if decision.groups >= curriculum.prompts:
             break

@@ -47,7 +47,8 @@ class Curriculum:
         """The problems as allocations see them: topics by number, in order of appearance."""
         number = {topic: i for i, topic in enumerate(dict.fromkeys(p.cell.topic for p in self.problems))}
         cluster_P = np.array([number[p.cell.topic] for p in self.problems])
-        return Pool(len(self.problems), cluster_P, None if self.rates is None else np.array(self.rates))
+        rate_P = None if self.rates is None else np.array(self.rates)
+        return Pool(len(self.problems), cluster_P, rate_P, tuple(p.id for p in self.problems))
 
     def ask(self, step: int) -> Ask:
         """What is planned for a step, counted from 0."""

@@ -51,7 +51,7 @@ MAY_IMPORT = {  # room -> the rooms it may import; what is not listed may not
     "registry": {"errors", "typed"},
     "estimators": PLAIN,
     "objectives": PLAIN | {"registry"},
-    "sampling": PLAIN | {"registry"},
+    "sampling": PLAIN | {"registry", "estimators"},
     "html": set(),
     "report": {"errors"},
     "budget": {"errors"},
@@ -83,7 +83,7 @@ MAY_IMPORT = {  # room -> the rooms it may import; what is not listed may not
     "check": PLAIN | PARTS | {"cli", "report", "plugins"},
     **{f"{name}_study": {"cli", "studies"}
        for name in ("mse", "entropy", "failure", "clustering", "hidden_bias", "training", "prediction", "noise",
-                    "recorded")},
+                    "recorded", "allocation")},
 }  # fmt: skip
 
 

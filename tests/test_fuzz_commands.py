@@ -25,6 +25,7 @@ from ebpo_sim.bench import engine as bench
 from ebpo_sim.claims import __main__ as claims
 from ebpo_sim.diagnose import __main__ as diagnose
 from ebpo_sim.diagnose import coverage
+from ebpo_sim.studies.allocation import study as allocation_study
 from ebpo_sim.studies.clustering import study as clustering_study
 from ebpo_sim.studies.entropy import study as entropy_study
 from ebpo_sim.studies.failure import study as failure_study
@@ -134,6 +135,8 @@ COMMANDS = {
     "training_study": Command(training_study.main, ("--quick",), TRAINING, ((training_study, "simulate"),)),
     "prediction_study": Command(prediction_study.main, ("--quick",), TRAINING,
                                 ((prediction_study, "simulate"),)),
+    "allocation_study": Command(allocation_study.main, ("--quick",), TRAINING,
+                                ((allocation_study, "simulate"),)),
     "claims": Command(claims.main, ("--quick",),
                       {**FEW, "T2": st.just("T2"), "X": NUMBER, "--world": WORLD, "--group-size": NUMBER},
                       ((claims, "run_ledger"),)),

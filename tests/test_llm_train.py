@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -295,6 +296,24 @@ def test_dynamic_sampling_and_unequal_groups(cache: Path, tmp_path: Path) -> Non
     assert [
         sum(r["prompt_id"] == p for r in rows) for p in dict.fromkeys(r["prompt_id"] for r in rows)
     ] == sizes.tolist()
+
+
+def test_allocations_know_problems_by_their_ids(cache: Path) -> None:
+    """Guards the pool of this rung: the memory finds those problems again that were answered, and no others, and sizes
+    of what it has learnt are planned and weighed."""
+    settings = replace(TINY, estimator="rloo + least_variance")
+    problems, held = task(settings)
+    run = prepare(settings, cache, problems, held)
+    curriculum = curriculum_of(settings, problems, method=run.method)
+    part: Any = run.method.allocation
+    batch = answers(run, curriculum, 0)
+    visits_P = part.of_pool(batch.state.allocation, curriculum.pool).visits_P
+    assert curriculum.pool.ids is not None
+    known = {i for i, visits in zip(curriculum.pool.ids, visits_P, strict=True) if visits}
+    assert known == {p.id for p in batch.problems} and len(known) == 8
+    plan = curriculum.plan(batch.state, 0)
+    assert plan.size_P.sum() == 32 and plan.weight_P is not None
+    np.testing.assert_allclose(plan.weight_P * plan.size_P, 4)
 
 
 def test_estimators_are_given_the_samplers_score_norms(cache: Path) -> None:

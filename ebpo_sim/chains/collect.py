@@ -14,7 +14,7 @@ from ebpo_sim.groups import Groups, over
 from ebpo_sim.methods.method import Method
 from ebpo_sim.methods.step import State, decide, plan
 from ebpo_sim.numbers import Array
-from ebpo_sim.sampling import Allocation, Ask, Order, Plan, Pool
+from ebpo_sim.sampling import Allocation, Ask, Order, Plan, Pool, weights_of
 
 
 class Collected(NamedTuple):
@@ -42,17 +42,17 @@ def collect(
 ) -> Collected:  # fmt: skip
     """Plan, draw, decide; again with other prompts while the selection asks for more."""
     allocation: Allocation = method.allocation or Order()
-    needs, rolled, planned_P = method.needs(), None, None
+    needs, rolled, plans = method.needs(), None, list[Plan]()
     for attempt in range(method.selection.batches):
-        planned = plan(allocation, state, pool, ask._replace(attempt=attempt), seed)
-        planned_P = planned.prompt_P if planned_P is None else planned_P
-        fresh = draw(theta_SK, prompts, planned, rng)
+        plans.append(plan(allocation, state, pool, ask._replace(attempt=attempt), seed))
+        fresh = draw(theta_SK, prompts, plans[-1], rng)
         rolled = fresh if rolled is None else join(rolled, fresh)
         groups = groups_of(rolled, needs)
-        decision = decide(method, state, groups, ask, seed)
+        decision = decide(method, state, groups, ask, seed, weights_of(plans))
         if decision.groups >= ask.prompts:
             break
-    assert rolled is not None and planned_P is not None
+    assert rolled is not None
+    planned_P = plans[0].prompt_P
     silent_P = ~over(np.logical_or, decision.advantage_PG != 0)
     silent = np.count_nonzero(silent_P) / len(silent_P)
     keep_PG, advantage_PG = decision.keep_PG, decision.advantage_PG

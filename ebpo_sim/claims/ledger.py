@@ -9,6 +9,7 @@ import numpy as np
 
 from ebpo_sim.claims import (  # noqa: F401 - each module brings its claims
     advantages,
+    allocation,
     baseline_error,
     entropy,
     entropy_training,
@@ -22,6 +23,7 @@ from ebpo_sim.claims import (  # noqa: F401 - each module brings its claims
     recorded,
     score_norms,
     skipping,
+    silent_groups,
     training,
 )
 from ebpo_sim.claims.base import CLAIMS, Claim, Context, Finding, meaning, to_row

@@ -30,8 +30,8 @@ class State(NamedTuple):
 
 class Decision(NamedTuple):
     """keep_PG, advantage_PG: in the padded layout of the groups, advantages 0 where nothing is kept and times the
-    selection's weights. groups: how many have a kept rollout. info: the estimator's, None where nothing was kept.
-    state: of the next step."""
+    allocation's and the selection's weights. groups: how many have a kept rollout. info: the estimator's, None where
+    nothing was kept. state: of the next step."""
 
     keep_PG: NDArray[np.bool_]
     advantage_PG: Array
@@ -52,8 +52,10 @@ def plan(allocation: Allocation, state: State, pool: Pool, ask: Ask, seed: int) 
     return check_plan(allocation.plan(state.allocation, pool, ask, draw), pool, type(allocation).__name__)
 
 
-def decide(method: Method, state: State, groups: Groups, ask: Ask, seed: int) -> Decision:
-    """Select, score and learn from all groups drawn for this step so far.
+def decide(
+    method: Method, state: State, groups: Groups, ask: Ask, seed: int, weight_P: Array | None = None
+) -> Decision:
+    """Select, score and learn from all groups drawn for this step so far; weight_P: their plans', None for 1.
 
     A selection that draws more keeps the first Ask.prompts of the groups it would keep. Memories of allocation and
     selection learn from every group, the estimator's from the groups it is shown.
@@ -63,6 +65,7 @@ def decide(method: Method, state: State, groups: Groups, ask: Ask, seed: int) ->
         groups = replace(groups, flat_index=None, host=FLOAT64)  # scores stay in this layout
     if isinstance(selection, Everything):
         advantage_PG, known, learnt = method.estimator.step(state.estimator, groups)
+        advantage_PG = advantage_PG if weight_P is None else advantage_PG * weight_P[:, None]
         after = state._replace(estimator=learnt, allocation=_next(method.allocation, state.allocation, groups))
         return Decision(groups.mask_PG, advantage_PG, int(np.count_nonzero(groups.size_P)), known, after)
     scores, info, learnt = np.zeros(groups.rewards_PG.shape), None, state.estimator
@@ -75,8 +78,8 @@ def decide(method: Method, state: State, groups: Groups, ask: Ask, seed: int) ->
     if not selection.after and keep_PG.any():
         shown = groups if (keep_PG == groups.mask_PG).all() else masked(groups, keep_PG)
         scores, info, learnt = method.estimator.step(state.estimator, shown)
-    if kept.weight_PG is not None:
-        scores = scores * kept.weight_PG
+    for weight_PG in (kept.weight_PG, None if weight_P is None else weight_P[:, None]):
+        scores = scores if weight_PG is None else scores * weight_PG
     chosen = _next(method.allocation, state.allocation, groups)
     selected = _next(selection, state.selection, groups)
     groups_kept = int(keep_PG.any(axis=-1).sum())

@@ -8,6 +8,7 @@ state -> merge(forget(state), observe(groups)), with all groups that were drawn,
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -25,17 +26,21 @@ Ints = NDArray[np.int64]
 @dataclass(frozen=True, eq=False)
 class Pool:
     """The prompts there are, numbered 0 .. count - 1. cluster_P: the number of each prompt's topic, or None for one
-    topic. rate_P: its pass rate before training, in [0, 1], or None where nobody measured it."""
+    topic. rate_P: its pass rate before training, in [0, 1], or None where nobody measured it. ids: what batches call
+    each prompt (`Groups.prompt_P`), or None for its number."""
 
     count: int
     cluster_P: Ints | None = None
     rate_P: Array | None = None
+    ids: tuple[Any, ...] | None = None
 
     def __post_init__(self) -> None:
         for name in ("cluster_P", "rate_P"):
             values = getattr(self, name)
             if values is not None and values.shape != (self.count,):
                 raise InputError(f"{name} must have one entry for each of {self.count} prompts, got {values.shape}")
+        if self.ids is not None and len(self.ids) != self.count:
+            raise InputError(f"ids must have one entry for each of {self.count} prompts, got {len(self.ids)}")
 
 
 class Ask(NamedTuple):
@@ -51,10 +56,11 @@ class Ask(NamedTuple):
 
 class Plan(NamedTuple):
     """prompt_P: numbers of the pool's prompts, size_P: rollouts of each, at least 1. A prompt may come twice, as two
-    groups."""
+    groups. weight_P: what the advantages of each group are multiplied by, finite and at least 0; None for 1."""
 
     prompt_P: Ints
     size_P: Ints
+    weight_P: Array | None = None
 
 
 class Kept(NamedTuple):
@@ -104,7 +110,8 @@ class Selection(Remembering, Protocol):
 
 
 def check_plan(plan: Plan, pool: Pool, who: str) -> Plan:
-    """The plan itself. Raises InputError for no group, unknown prompts, sizes below 1 and shapes that differ."""
+    """The plan itself. Raises InputError for no group, unknown prompts, sizes below 1, weights that are negative or not
+    finite, and shapes that differ."""
     prompt_P, size_P = np.asarray(plan.prompt_P), np.asarray(plan.size_P)
     if prompt_P.ndim != 1 or prompt_P.shape != size_P.shape or not len(prompt_P):
         raise InputError(
@@ -112,4 +119,14 @@ def check_plan(plan: Plan, pool: Pool, who: str) -> Plan:
         )
     if not (prompt_P.min() >= 0 and prompt_P.max() < pool.count and size_P.min() >= 1):
         raise InputError(f"{who} must plan prompts 0 .. {pool.count - 1} with at least 1 rollout each, got {plan!r}")
-    return Plan(prompt_P.astype(np.int64, copy=False), size_P.astype(np.int64, copy=False))
+    weight_P = plan.weight_P
+    if weight_P is not None and not (weight_P.shape == size_P.shape and np.all((weight_P >= 0) & (weight_P < np.inf))):
+        raise InputError(f"{who} must plan weight_P finite and at least 0, one a group, got {weight_P!r}")
+    return Plan(prompt_P.astype(np.int64, copy=False), size_P.astype(np.int64, copy=False), weight_P)
+
+
+def weights_of(plans: Sequence[Plan]) -> Array | None:
+    """weight_P of all groups of a step's generation batches; None where no plan weighs."""
+    if all(plan.weight_P is None for plan in plans):
+        return None
+    return np.concatenate([np.ones(len(p.size_P)) if p.weight_P is None else p.weight_P for p in plans])

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from ebpo_sim.errors import InputError
 from ebpo_sim.part import Draw, Need, Stateless
-from ebpo_sim.sampling.base import Ask, Ints, Plan, Pool
+from ebpo_sim.sampling.base import Array, Ask, Ints, Plan, Pool
 
 Kind = Literal["shuffled", "blocked", "alternating", "easy_to_hard", "hard_to_easy", "uniform"]
 BY_DIFFICULTY = ("easy_to_hard", "hard_to_easy")
@@ -57,6 +57,10 @@ class Order(Stateless):
         row = min(row, 2 * ask.steps - 2 - row) if ask.steps > 1 else 0
         prompt_P = stream(pool, self.kind, ask.prompts, ask.steps, draw.seed, ask.attempt)[row]
         return Plan(prompt_P, np.full(ask.prompts, ask.group_size))
+
+    def objective(self, state: object, pool: Pool, ask: Ask) -> Array:
+        """The weights of the objective that is climbed (`recall`): over an epoch every prompt counts alike."""
+        return np.ones(pool.count)
 
 
 @lru_cache(maxsize=16)

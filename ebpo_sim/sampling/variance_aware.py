@@ -9,7 +9,7 @@ import numpy as np
 
 from ebpo_sim.errors import InputError
 from ebpo_sim.part import Draw, Need, Stateless
-from ebpo_sim.sampling.base import Ask, Plan, Pool
+from ebpo_sim.sampling.base import Array, Ask, Plan, Pool
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,19 @@ class VarianceAware(Stateless):
         if pool.rate_P is None:
             raise InputError("variance_aware needs the prompts' pass rates: measure them before training, or uniform")
         rng = np.random.default_rng([draw.number(), ask.attempt])
-        variance_P = pool.rate_P * (1 - pool.rate_P)
-        aware = int(self.share * ask.prompts) if variance_P.sum() > 0 else 0
-        chance_P = variance_P / variance_P.sum() if aware else None
+        aware, chance_P = self._aware(pool.rate_P * (1 - pool.rate_P), ask)
         drawn = rng.choice(pool.count, aware, p=chance_P), rng.integers(pool.count, size=ask.prompts - aware)
         return Plan(np.concatenate(drawn), np.full(ask.prompts, ask.group_size))
+
+    def objective(self, state: object, pool: Pool, ask: Ask) -> Array:
+        """See `recall`: of the draws in proportion and of the uniform ones, exact. InputError as in `plan`."""
+        if pool.rate_P is None:
+            raise InputError("variance_aware needs the prompts' pass rates: measure them before training, or uniform")
+        aware, chance_P = self._aware(pool.rate_P * (1 - pool.rate_P), ask)
+        plain_P = np.full(pool.count, 1 - aware / ask.prompts)
+        return plain_P if chance_P is None else plain_P + aware / ask.prompts * pool.count * chance_P
+
+    def _aware(self, variance_P: Array, ask: Ask) -> tuple[int, Array | None]:
+        """How many are drawn in proportion, and with which chances."""
+        aware = int(self.share * ask.prompts) if variance_P.sum() > 0 else 0
+        return aware, variance_P / variance_P.sum() if aware else None

@@ -21,7 +21,7 @@ import numpy as np
 
 from ebpo_sim import cache
 from ebpo_sim.chains.population import SkillChain, parse_population, per_token, success, token_entropy
-from ebpo_sim.chains.rung import WINDOW, TrainingConfig, advance, build_method, start
+from ebpo_sim.chains.rung import WINDOW, State, TrainingConfig, advance, build_method, start
 from ebpo_sim.compare.plan import Job, Plan, Record, Runner, middle
 from ebpo_sim.errors import InputError, unknown_name
 from ebpo_sim.labels import REFERENCE
@@ -169,10 +169,14 @@ class Ladder(Runner):
             __name__, marks(self.settings, job.arm, job.cell.world), run, job.cell, REGIMES[job.cell.regime][:4]
         )
 
+    def begin(self, people: SkillChain, run: TrainingConfig) -> State:
+        """The state before the first step."""
+        return start(people, run)
+
     def run(self, job: Job) -> Record:
         people = population(self.settings, job.cell.world, job.cell.regime, seed_of(job))
         run = config(self.settings, job.arm, job.cell, job.rate, seed_of(job))
-        state, curve = start(people, run), list[dict[str, float]]()
+        state, curve = self.begin(people, run), list[dict[str, float]]()
         while True:
             drawn, trained = (state.window[WINDOW.index(name)] for name in ("rollouts", "trained_rows"))
             p_P = success(state.theta_SK, people.validation)

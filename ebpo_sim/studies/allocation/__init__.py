@@ -1,0 +1,1 @@
+"""Which prompts get the rollouts: replayed on a recorded run, and trained with."""
