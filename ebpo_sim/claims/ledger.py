@@ -22,8 +22,8 @@ from ebpo_sim.claims import (  # noqa: F401 - each module brings its claims
     objectives,
     recorded,
     score_norms,
-    skipping,
     silent_groups,
+    skipping,
     training,
 )
 from ebpo_sim.claims.base import CLAIMS, Claim, Context, Finding, meaning, to_row
