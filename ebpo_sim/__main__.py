@@ -17,6 +17,7 @@ PROGRAMS = (  # module, what it answers, expected duration
     ("clustering_study", "what batches sorted by topic do to EBPO's memory", "30 s"),
     ("hidden_bias_study", "biases of token weights, Adam and the clip", "10 s"),
     ("recorded_study", "what a prompt's own history saves on a recorded run", "20 s"),
+    ("leaderboard", "every baseline on every recorded and observed world, ranked", "2 min"),
     ("training_study", "who trains faster, each method at its own best rate", "10 min; --quick 1 min"),
     ("prediction_study", "does noise or error predict training", "17 min; --quick 1 min"),
     ("claims", "which of the paper's claims hold: the ledger", "2 min"),
