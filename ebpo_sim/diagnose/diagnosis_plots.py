@@ -9,6 +9,7 @@ import numpy as np
 from ebpo_sim import labels
 from ebpo_sim.diagnose.diagnosis import Diagnosis
 from ebpo_sim.diagnose.intervals import Estimate
+from ebpo_sim.numbers.formulas import critical_icc
 from ebpo_sim.plots import Axes, Figure, panels
 
 SHOWN = ("ebpo", "ebpo_debiased", "ebpo_nonparametric", "james_stein")  # where they are studied
@@ -101,6 +102,9 @@ def steps(d: Diagnosis) -> Figure:
     _track(above, x, [p.found.mean for p in d.steps], "tab:gray", "mean reward")
     _track(above, x, [p.found.icc for p in d.steps], "tab:blue", "intra-class correlation")
     _track(above, x, [p.zero_signal for p in d.steps], "tab:orange", f"groups of {d.current} with equal rewards")
+    if d.current > 1:
+        limit = critical_icc(d.current)
+        above.axhline(limit, color="tab:blue", ls="--", lw=1, label=f"critical ICC at G = {d.current}: {limit:.3f}")
     for name in d.steps[0].ratio:
         _track(below, x, [p.ratio[name] for p in d.steps], labels.label(name).colour, name)
     below.axhline(1, color="black", lw=0.8)
