@@ -12,6 +12,7 @@ import numpy as np
 from ebpo_sim.diagnose.advice import Advice, advise, of_error, of_filtered, of_parts, of_rewards
 from ebpo_sim.diagnose.answers import METHODS, Answers, answers
 from ebpo_sim.diagnose.breakdown import Part, by_cluster, by_step, cluster_gain
+from ebpo_sim.diagnose.evidence import supported
 from ebpo_sim.diagnose.intervals import MIXED, Components, Estimate, components, normal, proportion
 from ebpo_sim.diagnose.libraries import difference, sentence
 from ebpo_sim.diagnose.population import Population
@@ -125,6 +126,7 @@ def diagnose(population: Population, columns: str, plan: Plan, chosen: Sequence[
         lines = ()
         others = (s for s in advice.sentences if not s.startswith("Confidence"))
         advice = advice._replace(certain=False, sentences=(of_filtered(quiet), *others))
+    advice = advice._replace(sentences=supported(advice.sentences))
     return Diagnosis(
         population.name, columns, population.prompts, population.groups, _sizes(population),
         population.successes is not None, found, _saturated(population), _length(population), sizes, current, zero,
@@ -140,7 +142,7 @@ def _of_kept(
 ) -> Diagnosis:  # fmt: skip
     """What kept groups alone can tell: nothing of the moments of all groups, nor of errors over them."""
     none = Estimate(math.nan, None, None)
-    advice = Advice("undecided", "", None, None, False, (of_filtered(None),))
+    advice = Advice("undecided", "", None, None, False, supported([of_filtered(None)]))
     hidden = Components(none, none, none, none, found.replicates[:0])
     return Diagnosis(
         population.name, columns, population.prompts, population.groups, _sizes(population),

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from ebpo_sim import html
 from ebpo_sim.diagnose.advice import of_limit, span
 from ebpo_sim.diagnose.diagnosis import Diagnosis
+from ebpo_sim.diagnose.evidence import KEY as EVIDENCE
 from ebpo_sim.diagnose.text import CAVEAT, KEY, NOISE, NORMS, described
 
 CAPTIONS = {
@@ -37,7 +38,7 @@ def diagnosis_page(found: Sequence[Diagnosis], pictures: Mapping[str, bytes]) ->
 
 
 def _one(d: Diagnosis, name: str) -> list[html.Part]:
-    parts: list[html.Part] = [html.Text(f"{name}Advice", d.advice.sentences)]
+    parts: list[html.Part] = [html.Text(f"{name}Advice", (*d.advice.sentences, EVIDENCE))]
     if d.paste:
         parts.append(html.Text(f"{name}Paste", ["\n".join(d.paste)], preformatted=True))
     if d.notes:

@@ -10,6 +10,7 @@ from ebpo_sim import labels, report
 from ebpo_sim.diagnose.advice import of_filtered, of_limit, span
 from ebpo_sim.diagnose.breakdown import Part
 from ebpo_sim.diagnose.diagnosis import Diagnosis
+from ebpo_sim.diagnose.evidence import KEY as EVIDENCE
 from ebpo_sim.diagnose.intervals import Estimate
 
 WIDTH, NAME = 118, 30  # columns of the report, letters of a name in a table
@@ -64,7 +65,7 @@ def full(d: Diagnosis) -> str:
         limit = wrapped(of_limit([(p.name, p.found.icc) for p in d.steps], d.current)) if d.current > 1 else []
         lines += [f"During training, G = {d.current}", _parts("steps", d.steps), *limit, ""]
     lines += [line for note in d.notes for line in wrapped(f"Restriction: {note}.")]
-    lines += ["", "RECOMMENDATION", *(line for s in d.advice.sentences for line in wrapped(s))]
+    lines += ["", "RECOMMENDATION", *(line for s in d.advice.sentences for line in wrapped(s)), EVIDENCE]
     lines += ["", *d.paste] if d.paste else []
     lines += ["", *wrapped(CAVEAT)] if d.table.rows else []
     return "\n".join(lines)
