@@ -23,6 +23,7 @@ PROGRAMS = (  # module, what it answers, expected duration
     ("claims", "which of the paper's claims hold: the ledger", "2 min"),
     ("diagnose FILE", "which baseline and group size suit your rollouts", "5 s"),
     ("diagnose.coverage", "do diagnose's intervals hold what they promise", "2 min"),
+    ("sample_log", "the sample log that ships for diagnose, made anew", "10 s"),
     ("conventions", "what trainers mean by GRPO", "2 s"),
     ("methods", "every part, and the rungs where it stands", "1 s"),
     ("check FILE.py", "does your estimator keep the contract", "2 s"),

@@ -97,7 +97,7 @@ def ratio_vs_group_size(d: Diagnosis) -> Figure:
 
 def steps(d: Diagnosis) -> Figure:
     """Mean reward, intra-class correlation and zero-signal groups above; error ratios below."""
-    figure, (above, below) = panels(7.4, 6.0, rows=2, sharex=True)
+    figure, (above, below) = panels(9.6, 6.0, rows=2, sharex=True)
     x = np.array([p.start for p in d.steps])
     _track(above, x, [p.found.mean for p in d.steps], "tab:gray", "mean reward")
     _track(above, x, [p.found.icc for p in d.steps], "tab:blue", "intra-class correlation")
@@ -111,7 +111,7 @@ def steps(d: Diagnosis) -> Figure:
     below.set_xlabel("training step (middle of a window)")
     below.set_ylabel(f"error / group mean's, G = {d.current}")
     for axis in (above, below):
-        axis.legend(frameon=False, fontsize=9)
+        axis.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))
     above.set_title(
         f"{d.name or 'All prompts'}, during training (bars: 95 % over prompts)", fontsize=11, parse_math=False
     )
