@@ -107,7 +107,7 @@ def test_what_is_said(tmp_path: Path) -> None:
 
 def test_windows_against_the_critical_icc() -> None:
     """Guards the count: windows whose interval lies above, below or across the limit."""
-    icc = [("0", Estimate(0.3, 0.2, 0.4)), ("1", Estimate(0.6, 0.5, 0.7)), ("2", Estimate(0.8, 0.7, 0.9))]
+    icc = [("0", Estimate(0.3, 0.2, 0.4)), ("1", Estimate(0.65, 0.5, 0.7)), ("2", Estimate(0.8, 0.7, 0.9))]
     assert of_limit(icc, 4).startswith("Critical ICC at G = 4: 0.629")
     assert of_limit(icc, 4).endswith(
         "Of 3 windows 1 above, 1 below, 1 not told apart; above it for certain first in steps 2."

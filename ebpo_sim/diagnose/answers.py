@@ -16,7 +16,7 @@ from scipy.stats import binom
 
 from ebpo_sim.counts.noise import MODELS, Model, noise
 from ebpo_sim.counts.updates import limit_advantages
-from ebpo_sim.diagnose.intervals import LEVEL, Estimate, around
+from ebpo_sim.diagnose.intervals import LEVEL, Estimate, spread
 from ebpo_sim.diagnose.norms import fitted
 from ebpo_sim.diagnose.population import Population
 from ebpo_sim.diagnose.shape import Shape
@@ -159,7 +159,8 @@ def _ratio(above: Array, below: Array, models: Iterable[str]) -> dict[str, Estim
     """By model; the first row is the estimate, the others are replicates."""
     with np.errstate(invalid="ignore", divide="ignore"):
         value = above / below
-    return {name: around(float(x[0]), x[1:]) for name, x in zip(models, value.T, strict=True) if np.isfinite(x).all()}
+    known = {name: x for name, x in zip(models, value.T, strict=True) if np.isfinite(x).all() and x.min() > 0}
+    return {name: spread(float(x[0]), x[1:]) for name, x in known.items()}
 
 
 def history(population: Population, current: int, seed: int) -> History | None:

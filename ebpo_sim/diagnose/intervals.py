@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtr, ndtri
+from scipy.special import ndtr, ndtri, stdtrit
 
 from ebpo_sim.diagnose.population import Features, Population
 
@@ -124,6 +124,13 @@ def around(value: float, replicates: Array) -> Estimate:
     """The replicates' percentiles, shifted so that their median falls on the value."""
     low, middle, high = np.quantile(replicates, [(1 - LEVEL) / 2, 0.5, (1 + LEVEL) / 2])
     return Estimate(value, float(value + low - middle), float(value + high - middle))
+
+
+def spread(value: float, replicates: Array) -> Estimate:
+    """The interval of a positive quantity from few replicates: value exp(-+ t sd(log replicates)), t of one degree of
+    freedom fewer than replicates. Their outer quantiles would be their extremes, and too near: of 20, 90 % between."""
+    half = float(stdtrit(len(replicates) - 1, (1 + LEVEL) / 2) * np.std(np.log(replicates), ddof=1))
+    return Estimate(value, value * math.exp(-half), value * math.exp(half))
 
 
 def normal(value: float, variance: float, least: float = -math.inf, most: float = math.inf) -> Estimate:
