@@ -19,7 +19,7 @@ from ebpo_sim.counts.updates import limit_advantages
 from ebpo_sim.diagnose.intervals import LEVEL, Estimate, spread
 from ebpo_sim.diagnose.norms import fitted
 from ebpo_sim.diagnose.population import Population
-from ebpo_sim.diagnose.shape import Shape
+from ebpo_sim.diagnose.shape import Shape, refitted
 from ebpo_sim.estimators import make, needs_prior
 from ebpo_sim.labels import REFERENCE
 from ebpo_sim.numbers.mixing import Prior
@@ -96,7 +96,9 @@ def answers(
     draws = min(draws, RESAMPLES)
     norms = fitted(population, shape.prior, draws, seed)
     models = [MODELS] * (1 + draws) if norms is None else [{LOGGED: m} for m in (norms.model, *norms.drawn)]
-    found = _noise(shape, here, current, methods, models) if current in here else ()
+    assert population.counts is not None  # what the shape was made of
+    priors = [shape.prior, *refitted(population.counts, shape, draws, seed, population.independent)]
+    found = _noise(priors, here, current, methods, models) if current in here else ()
     return Answers(budget, logged, found, dynamic, history(population, current, seed), norms.of if norms else "")
 
 
@@ -133,10 +135,10 @@ def scales(method: str, prior: Prior, group_size: int, models: Mapping[str, Mode
 
 
 def _noise(
-    shape: Shape, sizes: Sequence[int], current: int, methods: Sequence[str], models: Sequence[Mapping[str, Model]]
+    priors: Sequence[Prior], sizes: Sequence[int], current: int, methods: Sequence[str],
+    models: Sequence[Mapping[str, Model]],
 ) -> tuple[Noise, ...]:  # fmt: skip
     names = [REFERENCE, *(m for m in dict.fromkeys(methods) if m != REFERENCE and not needs_prior(m))]
-    priors = [shape.prior, *(_prior(shape.nodes, w) for w in shape.weights)]
     found = {
         (name, g): np.stack([scales(name, prior, g, known) for prior, known in zip(priors, models, strict=False)])
         for name in names
@@ -148,11 +150,6 @@ def _noise(
         for name in names
         for g in sizes
     )
-
-
-def _prior(nodes: Array, weights: Array) -> Prior:
-    kept = weights > 1e-9
-    return Prior(tuple(nodes[kept].tolist()), tuple((weights[kept] / weights[kept].sum()).tolist()))
 
 
 def _ratio(above: Array, below: Array, models: Iterable[str]) -> dict[str, Estimate]:

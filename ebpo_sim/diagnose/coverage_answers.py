@@ -70,7 +70,7 @@ def true_norms(world: World) -> Model:
 
 def simulate(world: World, design: Design, rng: np.random.Generator) -> Population:
     """A log of rollouts: every prompt at every visit, with exponentially distributed norms."""
-    p = world.sample(rng, design.prompts)
+    p = rng.permutation(world.sample(rng, design.prompts))  # of points they come sorted
     p_NR = np.repeat(np.repeat(p, design.visits), design.rollouts)
     reward = (rng.random(p_NR.size) < p_NR).astype(np.float64)
     norm = np.where(reward == 1, right(p_NR), wrong(p_NR)) * rng.exponential(1.0, p_NR.size)

@@ -55,6 +55,25 @@ def shape(counts: Counts, draws: int, seed: int, independent: float = 1.0) -> Sh
     return Shape(prior, nodes, fit_weights(count_pmf(nodes, n, s), drawn, start, STEPS))
 
 
+def refitted(counts: Counts, found: Shape, draws: int, seed: int, independent: float = 1.0) -> list[Prior]:
+    """The prior of `draws` bootstrap samples of the prompts, each deconvolved as the prior itself was: the quicker fits
+    of `found` are smoother, and gradient noise varies a third less over them than it should. They stand in where there
+    are too many different counts."""
+    n, s, c = counts.arrays
+    if len(c) > CELLS // 4:
+        kept = [w > 1e-9 for w in found.weights[:draws]]
+        pairs = zip(found.weights, kept, strict=False)
+        return [Prior(tuple(found.nodes[k].tolist()), tuple((w[k] / w[k].sum()).tolist())) for w, k in pairs]
+    total = max(2, int(c.sum() * independent))
+    made = []
+    for drawn in np.random.default_rng([seed, 1]).multinomial(total, c / c.sum(), size=draws):
+        k = drawn > 0
+        sample = Counts(*(tuple(x[k].astype(np.int64).tolist()) for x in (n, s, drawn)))
+        prior = deconvolve(sample)
+        made += [prior] if prior.within > 1e-12 else []
+    return made
+
+
 def zero_signal(
     counts: Counts | None, found: Shape | None, group_size: int, independent: float = 1.0
 ) -> tuple[Estimate, str] | None:
