@@ -31,6 +31,9 @@ METHODS = ("dr_grpo", "ebpo", "ebpo_debiased", "ebpo_nonparametric", "global_mea
 LOGGED = "logged"  # name of the model of score norms that the log itself gives
 BUDGET = 512  # rollouts a step where the log does not show them
 RESAMPLES = 20  # of the prior: every rule learns anew from each
+WIDER = (
+    1.2  # noise varies more from log to log than over these: by 1.0 to 1.3 in worlds of `diagnose.coverage --answers`
+)
 REMEMBERING = ("ebpo_debiased", "spo:retention=0.5", "spo")
 VISITS, PROMPTS, LEAST = 16, 2000, 20  # a replay's visits and prompts at most, and prompts at least
 
@@ -157,7 +160,7 @@ def _ratio(above: Array, below: Array, models: Iterable[str]) -> dict[str, Estim
     with np.errstate(invalid="ignore", divide="ignore"):
         value = above / below
     known = {name: x for name, x in zip(models, value.T, strict=True) if np.isfinite(x).all() and x.min() > 0}
-    return {name: spread(float(x[0]), x[1:]) for name, x in known.items()}
+    return {name: spread(float(x[0]), x[1:], WIDER) for name, x in known.items()}
 
 
 def history(population: Population, current: int, seed: int) -> History | None:

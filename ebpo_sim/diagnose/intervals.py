@@ -126,10 +126,11 @@ def around(value: float, replicates: Array) -> Estimate:
     return Estimate(value, float(value + low - middle), float(value + high - middle))
 
 
-def spread(value: float, replicates: Array) -> Estimate:
-    """The interval of a positive quantity from few replicates: value exp(-+ t sd(log replicates)), t of one degree of
-    freedom fewer than replicates. Their outer quantiles would be their extremes, and too near: of 20, 90 % between."""
-    half = float(stdtrit(len(replicates) - 1, (1 + LEVEL) / 2) * np.std(np.log(replicates), ddof=1))
+def spread(value: float, replicates: Array, wider: float = 1.0) -> Estimate:
+    """The interval of a positive quantity from few replicates: value exp(-+ wider t sd(log replicates)), t of one
+    degree of freedom fewer than replicates. Their outer quantiles would be their extremes, and too near: of 20 they
+    hold 90 %."""
+    half = wider * float(stdtrit(len(replicates) - 1, (1 + LEVEL) / 2) * np.std(np.log(replicates), ddof=1))
     return Estimate(value, value * math.exp(-half), value * math.exp(half))
 
 

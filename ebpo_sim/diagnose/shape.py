@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.special import gammaln
 
 from ebpo_sim.counts.exact import POPULATION, limit_risk
-from ebpo_sim.diagnose.intervals import Estimate, around, normal, proportion
+from ebpo_sim.diagnose.intervals import Estimate, around, proportion
 from ebpo_sim.estimators import Estimator, baseline_table
 from ebpo_sim.groups import count_groups
 from ebpo_sim.numbers import formulas
@@ -91,7 +91,7 @@ def zero_signal(
         if np.all(each == each[0]):  # no spread is no certainty
             return proportion(float(each[0]), total * independent), "counted"
         variance = float(c @ (each - value) ** 2 / total / max(total * independent - 1, 1))
-        return normal(value, variance, 0, 1), "counted"
+        return proportion(value, value * (1 - value) / variance), "counted"  # as of so many groups that are or are not
     if found is None:
         return None
     value = float(np.dot(found.prior.weights, formulas.degenerate_probability(np.array(found.prior.nodes), group_size)))
