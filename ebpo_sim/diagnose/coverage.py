@@ -48,7 +48,7 @@ class Options:
     """The command line."""
 
     quick: bool = cli.option(False, "fewer data sets and bootstrap draws, for a first look")
-    answers: bool = cli.option(False, "intervals of noise, history, windows and batches in place of those of errors")
+    answers: bool = cli.option(False, "intervals of noise, history, windows and batches in their place (4 min)")
     seed: int = cli.seed_option("same seed, same bytes (default 0)")
 
 
@@ -115,7 +115,7 @@ def main(argv: Sequence[str]) -> None:
     """The table of all worlds; `--quick` for fewer data sets."""
     args = cli.parse(Options, "python -m ebpo_sim.diagnose.coverage", __doc__, argv)
     if args.answers:
-        report.say(_of_answers(coverage_answers.Design(sets=50 if args.quick else 200, seed=args.seed)))
+        report.say(_of_answers(coverage_answers.Design(sets=20 if args.quick else 100, seed=args.seed)))
         return
     design = (Design(sets=100, draws=400) if args.quick else Design())._replace(seed=args.seed)
     rows = []

@@ -37,7 +37,7 @@ class Design(NamedTuple):
     """Data sets a world; prompts, their visits and the rollouts of each; prompts of a window of steps; G and another;
     bootstrap draws."""
 
-    sets: int = 200
+    sets: int = 100
     prompts: int = 256
     visits: int = 4
     rollouts: int = 8
