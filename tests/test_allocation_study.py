@@ -71,8 +71,8 @@ def series_of(arm: str, steps: list[float], drawn: float, trained: float) -> Any
     place = {**cell._asdict(), "tuning": "own"}
     curves = {
         seed: [
-            {"step": 0.0, "pass1": 0.3, "rollouts": 0.0, "rows": 0.0},
-            {"step": 2 * s, "pass1": 0.7, "rollouts": 2 * s * drawn, "rows": 2 * s * trained},
+            {"step": 0.0, "pass1": 0.3, "rollouts": 0.0, "rows": 0.0, "entropy": 1.0},
+            {"step": 2 * s, "pass1": 0.7, "rollouts": 2 * s * drawn, "rows": 2 * s * trained, "entropy": 0.5},
         ]
         for seed, s in enumerate(steps)
     }

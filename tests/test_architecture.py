@@ -81,6 +81,8 @@ MAY_IMPORT = {  # room -> the rooms it may import; what is not listed may not
     "__main__": {"cli", "report"},
     "dossier": PLAIN | PARTS | SHELL | {"check", "methods", "studies"},
     "check": PLAIN | PARTS | {"cli", "report", "plugins"},
+    "leaderboard": {"cli", "studies"},
+    "sample_log": {"cli", "report", "chains"},
     **{f"{name}_study": {"cli", "studies"}
        for name in ("mse", "entropy", "failure", "clustering", "hidden_bias", "training", "prediction", "noise",
                     "recorded", "allocation")},

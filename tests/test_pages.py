@@ -26,7 +26,8 @@ def anchors(path: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
 
 
-PAGES = [*pages.PAGES, pages.ROOT / ".github" / "CONTRIBUTING.md", pages.ROOT / "ebpo_sim" / "claims" / "LOG.md"]
+MORE = (".github/CONTRIBUTING.md", "ebpo_sim/claims/LOG.md", "ebpo_sim/leaderboard.md")
+PAGES = [*pages.PAGES, *(pages.ROOT / name for name in MORE)]
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda p: str(p.relative_to(pages.ROOT)))

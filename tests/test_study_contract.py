@@ -97,7 +97,8 @@ def study(request: pytest.FixtureRequest) -> str:
 def from_command_line(study: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ran]:
     """One run of `python -m ebpo_sim.NAME_study --json`, in a process of its own."""
     out = tmp_path_factory.mktemp(study) / "made" / "out"
-    command = [sys.executable, "-m", f"ebpo_sim.{study}_study", *small(study), "--json", "--out", str(out)]
+    program = module(study).STUDY.name if hasattr(module(study), "STUDY") else f"{study}_study"
+    command = [sys.executable, "-m", f"ebpo_sim.{program}", *small(study), "--json", "--out", str(out)]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     yield Ran(ran.returncode, ran.stdout, ran.stderr, files(out))
 

@@ -62,6 +62,10 @@ ENDS: dict[str, tuple[list[dict[str, Any]], str]] = {  # study: rows, and what i
         [{"estimator": n, "nu_ratio": x} for n, x in (("ebpo", 0.5), ("grpo", 1.0), ("ebpo", 2.0), ("rloo", 0.25))],
         "fewest first: rloo 0.25, ebpo 1.",
     ),
+    "leaderboard.text": (
+        [{"estimator": n, "noise MATH": x} for n, x in (("rloo", 0.5), ("grpo", 1.0), ("ebpo", 2.0), ("spo", None))],
+        "every board: rloo, grpo, ebpo; grpo is 2 of 3.",
+    ),
     "hidden_bias.study": (
         [{"part": "prediction", "id": name, "holds": name == "P1"} for name in ("P1", "R9")],
         "1 of 2 predictions hold; not R9.",

@@ -13,19 +13,18 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ebpo_sim.claims.base import Case, Claim, Context, Finding, enter
 from ebpo_sim.claims.family import world
 from ebpo_sim.claims.recorded import RUN
 from ebpo_sim.labels import REFERENCE
+from ebpo_sim.numbers import Array
 from ebpo_sim.numbers.formulas import degenerate_probability
 from ebpo_sim.sampling import Knapsack, MoPPS
 from ebpo_sim.studies.allocation import replay
 from ebpo_sim.studies.recorded.replay import resampled
 from ebpo_sim.worlds import recorded
 
-Array = NDArray[np.float64]
 TABLE = Path(__file__).with_name("allocation.csv")
 DYNAMIC, MOPPS, KNAPSACK = (f"{REFERENCE} + {name}" for name in ("dynamic", "mopps", "knapsack"))
 PROMPTS = 200  # quantiles of a world

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from ebpo_sim.chains.policy import Prompts, right_probabilities, step_distributions
 from ebpo_sim.chains.population import parse_population, success_gradient
 from ebpo_sim.claims.base import Case, Context, Finding, Word, claim
+from ebpo_sim.numbers import Array
 
-Array = NDArray[np.float64]
 Cells = Callable[["Weights"], NDArray[np.int64]]
 PROMPTS = 256  # of a world
 ASCENT = {"at the start": 0, "trained": 60}  # steps of the exact gradient, at RATE

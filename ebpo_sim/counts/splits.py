@@ -56,6 +56,13 @@ class Terms(NamedTuple):
         slope = float(np.sum(self.held_FC * difference_FC)) / total / self.within
         return float(slope), difference_FC - slope * self.own_C
 
+    def ratio(self, estimator: Estimator) -> SplitRatio:
+        """Ratio 1 + (R(b) - R(group mean)) / (w/G): numerator from splits, denominator from unbiased w."""
+        slope, influence_FC = self.slope(estimator)
+        total = float(self.held_FC.sum())
+        spread = float(np.sum(self.held_FC * influence_FC**2)) / total
+        return SplitRatio(1 + slope, float(np.sqrt(spread / max(total - 1, 1)) / self.within))
+
 
 def terms(counts: Counts, group_size: int, folds: int = 5) -> Terms | None:
     """Splits of the prompts with more than `group_size` rollouts; None where there is none, or no noise in them."""
@@ -79,14 +86,9 @@ def terms(counts: Counts, group_size: int, folds: int = 5) -> Terms | None:
 
 
 def split_ratio(estimator: Estimator, counts: Counts, group_size: int, folds: int = 5) -> SplitRatio | None:
-    """Ratio 1 + (R(b) - R(group mean)) / (w/G): numerator from splits, denominator from unbiased w; None as `terms`."""
+    """`Terms.ratio`; None as `terms`."""
     parts = terms(counts, group_size, folds)
-    if parts is None:
-        return None
-    slope, influence_FC = parts.slope(estimator)
-    total = float(parts.held_FC.sum())
-    spread = float(np.sum(parts.held_FC * influence_FC**2)) / total
-    return SplitRatio(1 + slope, float(np.sqrt(spread / max(total - 1, 1)) / parts.within))
+    return None if parts is None else parts.ratio(estimator)
 
 
 def _dealt(prompts: Array, fold: NDArray[np.int_], folds: int) -> Array:

@@ -1,8 +1,9 @@
 """Which baseline, group size and normalisation suit your rollouts?
 
 FILE: JSONL, CSV (both also .gz) or Parquet, one row a rollout (prompt id, reward; optional step, cluster, model,
-length) or one row a prompt (rollouts, successes), or a folder of such files. verl's rollout dumps and TRL's
-completion tables are read as they are written. Rewards may be any numbers; what needs two values says so.
+length, score_norm or log-probabilities) or one row a prompt (rollouts, successes), or a folder of such files; one of
+ours is ebpo_sim/diagnose/sample.csv. verl's rollout dumps and TRL's completion tables are read as they are written.
+Rewards may be any numbers; what needs two values says so.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ Everything here is text made from estimates: no data, no printing.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from ebpo_sim import labels
@@ -85,6 +85,38 @@ def of_parts(gain: Estimate | None, first: Estimate | None, last: Estimate | Non
         else:
             said.append("Training: the ICC of the first and the last steps is not told apart.")
     return tuple(said)
+
+
+def of_limit(icc: Sequence[tuple[str, Estimate]], group_size: int) -> str:
+    """Which windows of steps are certainly above, which below the ICC from which EBPO as published loses."""
+    limit, placed = formulas.critical_icc(group_size), {"above": 0, "below": 0, "not told apart": 0}
+    first = ""
+    for name, e in icc:
+        above = e.low is not None and e.low > limit
+        below = e.high is not None and e.high < limit
+        placed["above" if above else "below" if below else "not told apart"] += 1
+        first = first or (name if above else "")
+    told = ", ".join(f"{number} {word}" for word, number in placed.items() if number)
+    since = f"; above it for certain first in steps {first}" if first else ""
+    return (
+        f"Critical ICC at G = {group_size}: {limit:.3f}, above which EBPO as published loses to the group mean. Of "
+        f"{len(icc)} windows {told}{since}."
+    )
+
+
+def of_error(ratio: Estimate | None, group_size: int) -> str:
+    """What error alone says of noise where rewards take more than two values: a bound under equally long scores.
+
+    A baseline b independent of the scored rollout has E(r - b)^2 = w + E(b - p)^2; GRPO's noise is w G/(G-1). So a
+    rollout is worth at most G/(G-1)/(1 + ratio/G) of GRPO's.
+    """
+    if ratio is None or group_size < 2:
+        return ""
+    bound = group_size / (group_size - 1) / (1 + max(ratio.value, 0.0) / group_size)
+    return (
+        "Noise: rewards take more than two values, so only its bound from error is known: if all scores are equally "
+        f"long, a rollout is worth at most {bound:.2f} of GRPO's."
+    )
 
 
 def of_filtered(found: Silence | None) -> str:

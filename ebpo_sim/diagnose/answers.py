@@ -1,33 +1,38 @@
 """Answers in rollouts: gradient noise of each method and G, batches of dynamic sampling, what history would save.
 
 Error is of the baseline; what decides is how much a batch of rollouts knows about the direction of the gradient. That
-needs the norm of a rollout's score, which rewards do not tell: three models of it (see `counts.noise`) give a range.
+needs the norm of a rollout's score, which rewards do not tell: where the log has it (`norms`) it is used, else three
+models of it (see `counts.noise`) give a range.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.stats import binom
 
-from ebpo_sim.counts.noise import MODELS, noise
+from ebpo_sim.counts.noise import MODELS, Model, noise
 from ebpo_sim.counts.updates import limit_advantages
-from ebpo_sim.diagnose.intervals import LEVEL, Estimate, around
+from ebpo_sim.diagnose.intervals import LEVEL, Estimate, spread
+from ebpo_sim.diagnose.norms import fitted
 from ebpo_sim.diagnose.population import Population
-from ebpo_sim.diagnose.shape import Shape
+from ebpo_sim.diagnose.shape import Shape, refitted
 from ebpo_sim.estimators import make, needs_prior
 from ebpo_sim.labels import REFERENCE
+from ebpo_sim.numbers import Array
 from ebpo_sim.numbers.mixing import Prior
 from ebpo_sim.studies.recorded import replay
 from ebpo_sim.worlds import Points, Recorded
 
-Array = NDArray[np.float64]
 METHODS = ("dr_grpo", "ebpo", "ebpo_debiased", "ebpo_nonparametric", "global_mean")
+LOGGED = "logged"  # name of the model of score norms that the log itself gives
 BUDGET = 512  # rollouts a step where the log does not show them
 RESAMPLES = 20  # of the prior: every rule learns anew from each
+WIDER = (
+    1.2  # noise varies more from log to log than over these: by 1.0 to 1.3 in worlds of `diagnose.coverage --answers`
+)
 REMEMBERING = ("ebpo_debiased", "spo:retention=0.5", "spo")
 VISITS, PROMPTS, LEAST = 16, 2000, 20  # a replay's visits and prompts at most, and prompts at least
 
@@ -61,13 +66,20 @@ class History(NamedTuple):
 
 
 class Answers(NamedTuple):
-    """budget: rollouts a step; logged: whether the log shows it."""
+    """budget: rollouts a step; logged: whether the log shows it. norms_of: the role of the column that noise rests on,
+    "" where it rests on models."""
 
     budget: int
     logged: bool
     noise: tuple[Noise, ...]
     batches: tuple[Batches, ...]
     history: History | None
+    norms_of: str = ""
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Score models of the noise."""
+        return tuple(dict.fromkeys(m for n in self.noise for m in n.effective))
 
     def at(self, group_size: int, method: str) -> Noise | None:
         """The cell, or None."""
@@ -83,8 +95,13 @@ def answers(
     here = [g for g in sizes if 1 < g <= budget]
     silent = {g: float(np.dot(shape.prior.weights, _silent(np.array(shape.prior.nodes), g))) for g in here}
     dynamic = tuple(Batches(g, budget // g, *batches(silent[g], budget // g)) for g in here if silent[g] < 0.99)
-    found = _noise(shape, here, current, methods, min(draws, RESAMPLES)) if current in here else ()
-    return Answers(budget, logged, found, dynamic, history(population, current, seed))
+    draws = min(draws, RESAMPLES)
+    norms = fitted(population, shape.prior, draws, seed)
+    models = [MODELS] * (1 + draws) if norms is None else [{LOGGED: m} for m in (norms.model, *norms.drawn)]
+    assert population.counts is not None  # what the shape was made of
+    priors = [shape.prior, *refitted(population.counts, shape, draws, seed, population.independent)]
+    found = _noise(priors, here, current, methods, models) if current in here else ()
+    return Answers(budget, logged, found, dynamic, history(population, current, seed), norms.of if norms else "")
 
 
 def _silent(p: Array, group_size: int) -> Array:
@@ -113,40 +130,36 @@ def batches(silent: float, prompts: int) -> tuple[float, int]:
     return mean, worst
 
 
-def scales(method: str, prior: Prior, group_size: int) -> Array:
+def scales(method: str, prior: Prior, group_size: int, models: Mapping[str, Model] = MODELS) -> Array:
     """The method's noise scale by score model in its long run, prompts drawn anew for every batch (`nu_drawn`)."""
     table = limit_advantages(make(method), Points("deconvolved", prior), group_size)
-    return np.array([noise(table, prior, model).nu_drawn for model in MODELS.values()])
+    return np.array([noise(table, prior, model).nu_drawn for model in models.values()])
 
 
 def _noise(
-    shape: Shape, sizes: Sequence[int], current: int, methods: Sequence[str], draws: int
+    priors: Sequence[Prior], sizes: Sequence[int], current: int, methods: Sequence[str],
+    models: Sequence[Mapping[str, Model]],
 ) -> tuple[Noise, ...]:  # fmt: skip
     names = [REFERENCE, *(m for m in dict.fromkeys(methods) if m != REFERENCE and not needs_prior(m))]
-    drawn = [_prior(shape.nodes, w) for w in shape.weights[:draws]]
     found = {
-        (name, g): np.stack([scales(name, prior, g) for prior in (shape.prior, *drawn)])
+        (name, g): np.stack([scales(name, prior, g, known) for prior, known in zip(priors, models, strict=False)])
         for name in names
         for g in sizes
     }
     base = found[REFERENCE, current]
     return tuple(
-        Noise(g, name, _ratio(found[REFERENCE, g], found[name, g]), _ratio(found[name, g], base))
+        Noise(g, name, _ratio(found[REFERENCE, g], found[name, g], models[0]), _ratio(found[name, g], base, models[0]))
         for name in names
         for g in sizes
     )
 
 
-def _prior(nodes: Array, weights: Array) -> Prior:
-    kept = weights > 1e-9
-    return Prior(tuple(nodes[kept].tolist()), tuple((weights[kept] / weights[kept].sum()).tolist()))
-
-
-def _ratio(above: Array, below: Array) -> dict[str, Estimate]:
+def _ratio(above: Array, below: Array, models: Iterable[str]) -> dict[str, Estimate]:
     """By model; the first row is the estimate, the others are replicates."""
     with np.errstate(invalid="ignore", divide="ignore"):
         value = above / below
-    return {name: around(float(x[0]), x[1:]) for name, x in zip(MODELS, value.T, strict=True) if np.isfinite(x).all()}
+    known = {name: x for name, x in zip(models, value.T, strict=True) if np.isfinite(x).all() and x.min() > 0}
+    return {name: spread(float(x[0]), x[1:], WIDER) for name, x in known.items()}
 
 
 def history(population: Population, current: int, seed: int) -> History | None:

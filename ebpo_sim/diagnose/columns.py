@@ -22,6 +22,8 @@ NAMES: dict[str, tuple[str, ...]] = {  # role -> names it goes by, the first fou
     "model": ("model", "model_name", "policy"),
     "benchmark": ("benchmark", "dataset"),
     "length": ("length", "response_length", "completion_length", "num_tokens", "completion_tokens"),
+    "score_norm": ("score_norm", "score_norms"),  # |grad log pi|^2 of the whole answer
+    "log_prob": ("token_log_probs", "log_probs", "logprobs", "log_prob", "logprob"),  # of tokens (a list) or their sum
 }
 VERL = {"input", "output", "score"}  # what verl writes under trainer.rollout_data_dir, one JSON object a rollout
 TRL = {"prompt", "completion", "advantage"}  # log_completions=True: reward functions stand between the last two
@@ -94,8 +96,16 @@ def detect(names: Sequence[str], sample: Mapping[str, Any], given: Mapping[str, 
                 f"{', '.join(names) or 'none'}: name it with "
                 "--columns reward=NAME,prompt=NAME (or rollouts=NAME,successes=NAME)"
             )
-        roles = ("prompt", *optional, "length")
+        weighs = next((role for role in ("score_norm", "log_prob") if found[role]), "")
+        if weighs and weighs not in given and not _known(sample.get(found[weighs])):
+            weighs = ""  # a column of that name that holds something else
+        roles = ("prompt", *optional, "length", *([weighs] if weighs else []))
     return Columns(kind, {role: found[role] for role in roles if found[role]}, rewards)
+
+
+def _known(value: Any) -> bool:
+    """A number, or a list of numbers."""
+    return all(map(_numeric, value)) if isinstance(value, list) else value is not None and _numeric(value)
 
 
 def _trl(names: Sequence[str], sample: Mapping[str, Any]) -> tuple[str, ...]:

@@ -2,6 +2,8 @@
 
 Data sets are drawn from worlds of known truth and diagnosed; counted is how often the 95 % intervals of the intra-class
 correlation and of error ratios hold the long-run truth, and how far the mean of the model-free difference is from it.
+--answers: the same of gradient noise by method and G, of what history saves, of windows of steps, and how often dynamic
+sampling takes no more generation batches than stated.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import numpy as np
 
 from ebpo_sim import cli, report
 from ebpo_sim.counts.exact import limit_risk, rule
+from ebpo_sim.diagnose import coverage_answers
 from ebpo_sim.diagnose.columns import Columns
 from ebpo_sim.diagnose.gathering import gather
 from ebpo_sim.diagnose.intervals import Estimate, components
@@ -45,6 +48,7 @@ class Options:
     """The command line."""
 
     quick: bool = cli.option(False, "fewer data sets and bootstrap draws, for a first look")
+    answers: bool = cli.option(False, "intervals of noise, history, windows and batches in their place (4 min)")
     seed: int = cli.seed_option("same seed, same bytes (default 0)")
 
 
@@ -110,6 +114,9 @@ def _row(world: str, quantity: str, kind: str, cases: list[tuple[Estimate, float
 def main(argv: Sequence[str]) -> None:
     """The table of all worlds; `--quick` for fewer data sets."""
     args = cli.parse(Options, "python -m ebpo_sim.diagnose.coverage", __doc__, argv)
+    if args.answers:
+        report.say(_of_answers(coverage_answers.Design(sets=20 if args.quick else 100, seed=args.seed)))
+        return
     design = (Design(sets=100, draws=400) if args.quick else Design())._replace(seed=args.seed)
     rows = []
     with report.progress(len(WORLDS), "coverage") as bar:
@@ -124,6 +131,20 @@ def main(argv: Sequence[str]) -> None:
     report.say(
         f"{design.sets} data sets a world, {design.prompts} prompts, {design.rollouts} rollouts, "
         f"G = {design.group_size}; ± one standard error."
+    )
+
+
+def _of_answers(design: coverage_answers.Design) -> str:
+    rows = []
+    with report.progress(len(coverage_answers.WORLDS), "coverage") as bar:
+        for world in coverage_answers.WORLDS:
+            rows += coverage_answers.study(world, design)
+            bar.update(1)
+    columns = ("world", "quantity", "truth", ("coverage of 95 %", "±coverage"))
+    table = report.columns_table(rows, columns)
+    return (
+        f"{table}\n{design.sets} data sets a world, {design.prompts} prompts ({design.window} in a window, history: "
+        f"{design.visits} visits), {design.rollouts} rollouts, G = {design.group_size}; ± one standard error."
     )
 
 

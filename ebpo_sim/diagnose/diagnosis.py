@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from ebpo_sim.diagnose.advice import Advice, advise, of_filtered, of_parts, of_rewards
+from ebpo_sim.diagnose.advice import Advice, advise, of_error, of_filtered, of_parts, of_rewards
 from ebpo_sim.diagnose.answers import METHODS, Answers, answers
 from ebpo_sim.diagnose.breakdown import Part, by_cluster, by_step, cluster_gain
+from ebpo_sim.diagnose.evidence import supported
 from ebpo_sim.diagnose.intervals import MIXED, Components, Estimate, components, normal, proportion
 from ebpo_sim.diagnose.libraries import difference, sentence
 from ebpo_sim.diagnose.population import Population
@@ -113,6 +114,8 @@ def diagnose(population: Population, columns: str, plan: Plan, chosen: Sequence[
         told = answers(population, shaped, sizes, current, methods, plan.fits, plan.seed)
         more = (*of_noise(told, current, advice.estimator or REFERENCE), *of_history(told.history))
         advice = advice._replace(sentences=(*advice.sentences, *more, *of_batches(told, current)))
+    elif population.successes is None and advice.ratio is not None:
+        advice = advice._replace(sentences=(*advice.sentences, of_error(advice.ratio, current)))
     advice = advice._replace(sentences=(*advice.sentences, *of_parts(gain, *ends), *of_rewards(rewards)))
     if plan.library:
         found_there = sentence(difference(population, plan.library))
@@ -123,6 +126,7 @@ def diagnose(population: Population, columns: str, plan: Plan, chosen: Sequence[
         lines = ()
         others = (s for s in advice.sentences if not s.startswith("Confidence"))
         advice = advice._replace(certain=False, sentences=(of_filtered(quiet), *others))
+    advice = advice._replace(sentences=supported(advice.sentences))
     return Diagnosis(
         population.name, columns, population.prompts, population.groups, _sizes(population),
         population.successes is not None, found, _saturated(population), _length(population), sizes, current, zero,
@@ -138,7 +142,7 @@ def _of_kept(
 ) -> Diagnosis:  # fmt: skip
     """What kept groups alone can tell: nothing of the moments of all groups, nor of errors over them."""
     none = Estimate(math.nan, None, None)
-    advice = Advice("undecided", "", None, None, False, (of_filtered(None),))
+    advice = Advice("undecided", "", None, None, False, supported([of_filtered(None)]))
     hidden = Components(none, none, none, none, found.replicates[:0])
     return Diagnosis(
         population.name, columns, population.prompts, population.groups, _sizes(population),
@@ -229,7 +233,7 @@ def _answers(found: Answers) -> dict[str, Any]:
     ]  # fmt: skip
     past = found.history
     return {
-        "budget": found.budget, "logged": found.logged, "noise": noise,
+        "budget": found.budget, "logged": found.logged, "score_norms": found.norms_of or None, "noise": noise,
         "batches": [b._asdict() for b in found.batches],
         "history": past and {**past._asdict(), "ratio": {r: plain(e) for r, e in past.ratio.items()}},
     }  # fmt: skip

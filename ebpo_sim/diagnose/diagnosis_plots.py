@@ -9,6 +9,7 @@ import numpy as np
 from ebpo_sim import labels
 from ebpo_sim.diagnose.diagnosis import Diagnosis
 from ebpo_sim.diagnose.intervals import Estimate
+from ebpo_sim.numbers.formulas import critical_icc
 from ebpo_sim.plots import Axes, Figure, panels
 
 SHOWN = ("ebpo", "ebpo_debiased", "ebpo_nonparametric", "james_stein")  # where they are studied
@@ -96,18 +97,21 @@ def ratio_vs_group_size(d: Diagnosis) -> Figure:
 
 def steps(d: Diagnosis) -> Figure:
     """Mean reward, intra-class correlation and zero-signal groups above; error ratios below."""
-    figure, (above, below) = panels(7.4, 6.0, rows=2, sharex=True)
+    figure, (above, below) = panels(9.6, 6.0, rows=2, sharex=True)
     x = np.array([p.start for p in d.steps])
     _track(above, x, [p.found.mean for p in d.steps], "tab:gray", "mean reward")
     _track(above, x, [p.found.icc for p in d.steps], "tab:blue", "intra-class correlation")
     _track(above, x, [p.zero_signal for p in d.steps], "tab:orange", f"groups of {d.current} with equal rewards")
+    if d.current > 1:
+        limit = critical_icc(d.current)
+        above.axhline(limit, color="tab:blue", ls="--", lw=1, label=f"critical ICC at G = {d.current}: {limit:.3f}")
     for name in d.steps[0].ratio:
         _track(below, x, [p.ratio[name] for p in d.steps], labels.label(name).colour, name)
     below.axhline(1, color="black", lw=0.8)
     below.set_xlabel("training step (middle of a window)")
     below.set_ylabel(f"error / group mean's, G = {d.current}")
     for axis in (above, below):
-        axis.legend(frameon=False, fontsize=9)
+        axis.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))
     above.set_title(
         f"{d.name or 'All prompts'}, during training (bars: 95 % over prompts)", fontsize=11, parse_math=False
     )

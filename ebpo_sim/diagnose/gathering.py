@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ebpo_sim.diagnose.columns import Columns
-from ebpo_sim.diagnose.values import LARGEST, number, numbers, present
+from ebpo_sim.diagnose.values import LARGEST, norms, number, numbers, present
 from ebpo_sim.errors import InputError
+from ebpo_sim.numbers import Array
 from ebpo_sim.tables import Chunk, Coded, Column, sound
 from ebpo_sim.worlds.counts import MOST_PROMPTS, MOST_ROLLOUTS
 
-Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
 SHIFT = 24  # a group's key is prompt * 2^24 + stratum
 PENDING = 2_000_000  # partial groups that may wait before they are merged
@@ -38,8 +38,8 @@ class Stratum(NamedTuple):
 
 class Partial(NamedTuple):
     """Groups, or parts of them: rollouts, mean, sum of squared deviations, least and greatest reward, multiplicity,
-    summed lengths, and each reward column's least and greatest (none where there is one column, which is the reward);
-    `key` says whose part it is."""
+    sums of lengths, of squared score norms and of these times the reward, and each reward column's least and greatest
+    (none where there is one column, which is the reward); `key` says whose part it is."""
 
     key: Ints
     n: Array
@@ -49,6 +49,8 @@ class Partial(NamedTuple):
     high: Array
     weight: Array
     length: Array
+    norm: Array
+    norm_reward: Array
     least_R: Array
     most_R: Array
 
@@ -131,7 +133,7 @@ def merged(parts: Sequence[Partial]) -> Partial:
     if np.any(whole.key[1:] < whole.key[:-1]):
         order = np.argsort(whole.key, kind="stable")
         whole = Partial(whole.key[order], *(x[order] for x in whole[1:]))
-    key, n, mean, m2, low, high, _, length, least_R, most_R = whole
+    key, n, mean, m2, low, high, _, *sums, least_R, most_R = whole
     start = np.flatnonzero(np.diff(key, prepend=-1))
     each = np.diff(start, append=len(key))
     total = np.add.reduceat(n, start)
@@ -139,8 +141,9 @@ def merged(parts: Sequence[Partial]) -> Partial:
     centre = np.where(low == high, low, np.add.reduceat(n * mean, start) / total)
     spread = np.add.reduceat(m2 + n * (mean - np.repeat(centre, each)) ** 2, start)
     spread = np.where(low == high, 0.0, spread)  # equal rewards have no spread, whatever rounding says
+    length, norm, norm_reward = (np.add.reduceat(x, start) for x in sums)
     return Partial(
-        key[start], total, centre, spread, low, high, np.ones(len(start)), np.add.reduceat(length, start),
+        key[start], total, centre, spread, low, high, np.ones(len(start)), length, norm, norm_reward,
         np.minimum.reduceat(least_R, start), np.maximum.reduceat(most_R, start),
     )  # fmt: skip
 
@@ -194,12 +197,16 @@ def _rollouts(chunk: Chunk, columns: Columns, prompts: _Coder, stratum: Ints) ->
     total = found_R.sum(axis=1)
     key = (prompts.codes(present(chunk, columns.role["prompt"])) << SHIFT) | stratum
     length = numbers(chunk, columns.role["length"], "length") if "length" in columns.role else np.zeros(chunk.size)
-    key, x, length = key[known], total[known], length[known]
+    weighs = next((role for role in ("score_norm", "log_prob") if role in columns.role), "")
+    norm = norms(chunk, weighs, columns.role[weighs]) if weighs else np.zeros(chunk.size)
+    key, x, length, norm = key[known], total[known], length[known], norm[known]
     if not len(key):
         return _nothing(columns), chunk.size
     one = np.ones(len(key))
     parts_R = found_R[known][:, len(columns.rewards) == 1 :]
-    return merged([Partial(key, one, x, 0 * one, x, x, one, length, parts_R, parts_R)]), int(chunk.size - known.sum())
+    return merged([Partial(key, one, x, 0 * one, x, x, one, length, norm, norm * x, parts_R, parts_R)]), int(
+        chunk.size - known.sum()
+    )
 
 
 def _prompts(chunk: Chunk, columns: Columns, prompts: _Coder, stratum: Ints) -> Partial:
@@ -230,7 +237,8 @@ def _prompts(chunk: Chunk, columns: Columns, prompts: _Coder, stratum: Ints) -> 
     low, high = (s == n).astype(np.float64), (s > 0).astype(np.float64)
     none_R = np.zeros((chunk.size, 0))
     key = (code << SHIFT) | stratum
-    return Partial(key, n, mean, s * (n - s) / n, low, high, weight, np.zeros(chunk.size), none_R, none_R)
+    zero = np.zeros(chunk.size)
+    return Partial(key, n, mean, s * (n - s) / n, low, high, weight, zero, zero, zero, none_R, none_R)
 
 
 def _refuse_duplicates(key: Ints, prompts: _Coder, columns: Columns) -> None:
@@ -247,5 +255,5 @@ def _refuse_duplicates(key: Ints, prompts: _Coder, columns: Columns) -> None:
 
 def _nothing(columns: Columns) -> Partial:
     parts_R = np.zeros((0, len(columns.rewards) if len(columns.rewards) > 1 else 0))
-    none = np.zeros(0)
-    return Partial(none.astype(np.int64), none, none, none, none, none, none, none, parts_R, parts_R)
+    x = np.zeros(0)
+    return Partial(x.astype(np.int64), x, x, x, x, x, x, x, x, x, parts_R, parts_R)

@@ -13,13 +13,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ebpo_sim.counts.exact import POPULATION
 from ebpo_sim.estimators import Estimator
 from ebpo_sim.groups import Groups, group_rewards
-
-Array = NDArray[np.float64]
 
 
 class Line(NamedTuple):

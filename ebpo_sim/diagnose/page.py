@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ebpo_sim import html
-from ebpo_sim.diagnose.advice import span
+from ebpo_sim.diagnose.advice import of_limit, span
 from ebpo_sim.diagnose.diagnosis import Diagnosis
-from ebpo_sim.diagnose.text import CAVEAT, KEY, NOISE, described
+from ebpo_sim.diagnose.evidence import KEY as EVIDENCE
+from ebpo_sim.diagnose.text import CAVEAT, KEY, NOISE, NORMS, described
 
 CAPTIONS = {
     "pass_rates.png": "Pass rates of the log's prompts, and the prior estimated from them",
@@ -37,7 +38,7 @@ def diagnosis_page(found: Sequence[Diagnosis], pictures: Mapping[str, bytes]) ->
 
 
 def _one(d: Diagnosis, name: str) -> list[html.Part]:
-    parts: list[html.Part] = [html.Text(f"{name}Advice", d.advice.sentences)]
+    parts: list[html.Part] = [html.Text(f"{name}Advice", (*d.advice.sentences, EVIDENCE))]
     if d.paste:
         parts.append(html.Text(f"{name}Paste", ["\n".join(d.paste)], preformatted=True))
     if d.notes:
@@ -58,11 +59,12 @@ def _one(d: Diagnosis, name: str) -> list[html.Part]:
             if model in n.scale
         ]
         by = ("G", "method", "scores", "a rollout's worth of GRPO's", "noise at equal rollouts")
-        parts.append(html.Table(f"{name}Gradient noise", by, noise, NOISE))
+        parts.append(html.Table(f"{name}Gradient noise", by, noise, NOISE.format(norms=NORMS[d.answers.norms_of])))
         batches = [(str(b.group_size), str(b.prompts), f"{b.expected:.3g}", str(b.worst)) for b in d.answers.batches]
         of = ("G", "prompts", "mean", "95 % worst")
         parts.append(html.Table(f"{name}Generation batches under dynamic sampling", of, batches))
     if d.steps:
         steps = [(p.name, str(p.groups), span(p.found.mean), span(p.found.icc), span(p.zero_signal)) for p in d.steps]
-        parts.append(html.Table(f"{name}During training", ("steps", "groups", "mean", "ICC", "silent"), steps))
+        limit = of_limit([(p.name, p.found.icc) for p in d.steps], d.current) if d.current > 1 else ""
+        parts.append(html.Table(f"{name}During training", ("steps", "groups", "mean", "ICC", "silent"), steps, limit))
     return parts

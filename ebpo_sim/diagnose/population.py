@@ -13,9 +13,9 @@ from ebpo_sim import report
 from ebpo_sim.diagnose.gathering import Log
 from ebpo_sim.diagnose.values import LARGEST
 from ebpo_sim.errors import InputError
+from ebpo_sim.numbers import Array
 from ebpo_sim.worlds import Counts
 
-Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 
@@ -37,7 +37,8 @@ class Population:
     n: rollouts. rate: mean reward. within: its unbiased variance m2/(n-1). weight: prompts that a cell stands for.
     flat: all rewards equal. successes: of n, or None where rewards take more than two values; two values other than
     0 and 1 are mapped to them, which leaves every ratio as it is. unit: rewards lie in [0, 1]. prompt: ids, equal for
-    visits of one prompt. length: mean length of the rollouts. length, step, cluster: None where the log has none.
+    visits of one prompt. length: mean length of the rollouts. norms_P2: squared score norms summed over its wrong and
+    its right rollouts, of `norms_of` (a column's role). length, norms_P2, step, cluster: None where the log has none.
     flat_R: each reward column's values all equal, for several columns, `rewards`.
     notes: restrictions.
     """
@@ -58,6 +59,8 @@ class Population:
     notes: tuple[str, ...]
     flat_R: NDArray[np.bool_]
     rewards: tuple[str, ...]
+    norms_P2: Array | None = None
+    norms_of: str = ""
 
     @property
     def groups(self) -> int:
@@ -78,7 +81,7 @@ class Population:
     def select(self, keep: NDArray[np.bool_]) -> Population:
         """The groups where `keep` is True."""
         parts = {f: getattr(self, f)[keep] for f in ("n", "rate", "within", "weight", "flat", "prompt", "flat_R")}
-        for name in ("successes", "length", "step", "cluster"):
+        for name in ("successes", "length", "step", "cluster", "norms_P2"):
             array = getattr(self, name)
             parts[name] = None if array is None else array[keep]
         return replace(self, **parts)
@@ -169,6 +172,11 @@ def _population(log: Log, name: str, mine: NDArray[np.bool_]) -> Population:
     clusters = list(dict.fromkeys(s.cluster for s in strata))
     place = np.array([clusters.index(s.cluster) for s in strata])
     stratum = log.stratum[several]
+    weighs = next((role for role in ("score_norm", "log_prob") if role in log.columns.role), "")
+    norms_P2 = None
+    if weighs and successes is not None and most > least:
+        right = (g.norm_reward[several] - least * g.norm[several]) / (most - least)
+        norms_P2 = np.stack([g.norm[several] - right, right], axis=1)
     has_step, has_cluster = "step" in log.columns.role, "cluster" in log.columns.role
     return Population(
         _shown(name), n, mean, m2 / np.maximum(n - 1, 1), weight, low == high, successes, unit, log.prompt[several],
@@ -176,6 +184,7 @@ def _population(log: Log, name: str, mine: NDArray[np.bool_]) -> Population:
         np.array([np.nan if s.step is None else s.step for s in strata])[stratum] if has_step else None,
         place[stratum] if has_cluster else None,
         tuple(map(_shown, clusters)), tuple(notes), (g.least_R == g.most_R)[several], log.columns.rewards,
+        norms_P2, weighs,
     )  # fmt: skip
 
 

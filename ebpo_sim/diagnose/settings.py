@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ebpo_sim.diagnose.advice import span
 from ebpo_sim.diagnose.answers import Answers, History, Noise
 from ebpo_sim.diagnose.intervals import Estimate
 from ebpo_sim.errors import InputError
@@ -15,7 +16,7 @@ MATTERS = 0.02  # of a rollout: methods whose noise differs by less are told to 
 
 def of_noise(found: Answers, current: int, by_error: str) -> tuple[str, ...]:
     """Which method and which G the noise of the gradient prefers, beside the one of least error; as a range over the
-    score models, because the log has no score norms."""
+    score models where the log has no score norms."""
     here = [n for n in found.noise if n.group_size == current and n.effective]
     if not here:
         return ()
@@ -24,7 +25,8 @@ def of_noise(found: Answers, current: int, by_error: str) -> tuple[str, ...]:
     names = list(dict.fromkeys(label(n.method).short for n in best.values()))
     named = found.at(current, by_error)
     said = f"Noise says: at G = {current}, {' or '.join(names)} makes the least gradient noise"
-    said += " under every score model" if len(names) == 1 else " by the score model"
+    by_model = " under every score model" if len(names) == 1 else " by the score model"
+    said += " under the log's own score norms" if found.norms_of else by_model
     said += f"; its rollouts are worth {_range(list(best.values()), models)} of GRPO's."
     worse = [m for m in models if named is None or m not in named.effective or _less(named.effective[m], best[m], m)]
     told = label(by_error).short
@@ -44,6 +46,8 @@ def _less(mine: Estimate, best: Noise, model: str) -> bool:
 
 def _range(cells: Sequence[Noise], models: Sequence[str]) -> str:
     values = [c.effective[m].value for c, m in zip(cells, models, strict=True) if m in c.effective]
+    if len(models) == 1 and values:
+        return span(cells[0].effective[models[0]])
     return f"{min(values):.2f} to {max(values):.2f}" if values else "-"
 
 

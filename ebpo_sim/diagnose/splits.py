@@ -11,15 +11,14 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ebpo_sim.counts.splits import terms
 from ebpo_sim.diagnose.intervals import Estimate, bca
 from ebpo_sim.estimators import Estimator, baseline_table
 from ebpo_sim.groups import count_groups
+from ebpo_sim.numbers import Array
 from ebpo_sim.worlds import Counts
 
-Array = NDArray[np.float64]
 FOLDS = 5
 DRAWS = 500  # bootstrap samples at most: in each, every baseline is learnt anew
 

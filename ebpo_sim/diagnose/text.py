@@ -7,10 +7,10 @@ import textwrap
 from collections.abc import Sequence
 
 from ebpo_sim import labels, report
-from ebpo_sim.counts.noise import MODELS
-from ebpo_sim.diagnose.advice import of_filtered, span
+from ebpo_sim.diagnose.advice import of_filtered, of_limit, span
 from ebpo_sim.diagnose.breakdown import Part
 from ebpo_sim.diagnose.diagnosis import Diagnosis
+from ebpo_sim.diagnose.evidence import KEY as EVIDENCE
 from ebpo_sim.diagnose.intervals import Estimate
 
 WIDTH, NAME = 118, 30  # columns of the report, letters of a name in a table
@@ -21,10 +21,16 @@ KEY = (
 )
 NOISE = (
     "Noise: gradient noise scale of as many rollouts, relative to GRPO's at the G recommended for; worth of a "
-    "rollout: GRPO's noise over the method's. The log has no score norms: equal (long answers, many right ones), "
-    "one_logit and softmax scores give the range. batches: of a step's generation under "
-    "dynamic sampling, mean (95 % worst)."
+    "rollout: GRPO's noise over the method's. {norms} batches: of a step's generation under dynamic sampling, mean "
+    "(95 % worst)."
 )
+NORMS = {  # by the role of the log's column
+    "": "The log has no score norms: equal (long answers, many right ones), one_logit and softmax scores give the "
+    "range.",
+    "score_norm": "Logged scores: norms of right and wrong answers by pass rate, as the log has them.",
+    "log_prob": "Logged scores: a proxy of their norms by pass rate, the sum over tokens of 1 - pi (of a logged sum of "
+    "log-probabilities its negative).",
+}
 CAVEAT = (
     "The ratios are long-run values on prompts like these; a prior must first be learnt, and forget as fast as the "
     "policy moves. Lower baseline error is not lower gradient noise."
@@ -56,9 +62,10 @@ def full(d: Diagnosis) -> str:
             )
         lines.append("")
     if d.steps:
-        lines += [f"During training, G = {d.current}", _parts("steps", d.steps), ""]
+        limit = wrapped(of_limit([(p.name, p.found.icc) for p in d.steps], d.current)) if d.current > 1 else []
+        lines += [f"During training, G = {d.current}", _parts("steps", d.steps), *limit, ""]
     lines += [line for note in d.notes for line in wrapped(f"Restriction: {note}.")]
-    lines += ["", "RECOMMENDATION", *(line for s in d.advice.sentences for line in wrapped(s))]
+    lines += ["", "RECOMMENDATION", *(line for s in d.advice.sentences for line in wrapped(s)), EVIDENCE]
     lines += ["", *d.paste] if d.paste else []
     lines += ["", *wrapped(CAVEAT)] if d.table.rows else []
     return "\n".join(lines)
@@ -144,7 +151,7 @@ def _answers(d: Diagnosis) -> list[str]:
     found = d.answers
     assert found is not None
     grpo = {n.group_size: n for n in found.noise if n.method == labels.REFERENCE}
-    models = [*MODELS]
+    models = found.models
     headers = ("G", "prompts", "batches (95 %)", *(f"GRPO's noise, {m}" for m in models))
     lines = [
         (
@@ -164,7 +171,7 @@ def _answers(d: Diagnosis) -> list[str]:
     if past is not None:
         told = ", ".join(f"{name} {near(e)}" for name, e in past.ratio.items())
         made += ["", *wrapped(f"History, replayed at G = {past.group_size}, error / group mean's: {told}.")]
-    return [*made, *wrapped(NOISE)]
+    return [*made, *wrapped(NOISE.format(norms=NORMS[found.norms_of]))]
 
 
 def _by_size(d: Diagnosis) -> str:

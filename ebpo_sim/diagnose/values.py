@@ -6,12 +6,11 @@ import math
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ebpo_sim.errors import InputError
+from ebpo_sim.numbers import Array
 from ebpo_sim.tables import Chunk, Coded, Column
 
-Array = NDArray[np.float64]
 LARGEST = 1e50  # of a number in a log: moments take its sixth power
 REWARD = 1e9  # of a reward: large groups probe a rule well beyond it, and estimators refuse 1e12
 WORDS = {"true": 1.0, "false": 0.0, "": math.nan, "nan": math.nan, "null": math.nan, "none": math.nan}
@@ -47,6 +46,29 @@ def numbers(chunk: Chunk, name: str, role: str) -> Array:
         raise InputError(
             f"{chunk.path}, row {chunk.row + i}: {role} must be finite and at most {bound:g}, got {found[i]:g}"
         )
+    return found
+
+
+def norms(chunk: Chunk, role: str, name: str) -> Array:
+    """|s|^2 of each answer: the column itself; or from log-probabilities the sum over tokens of 1 - pi, whose mean over
+    what could have been sampled is that of |e - pi|^2, the token's squared score in its logits; of a sum of
+    log-probabilities its negative, which is no less. Raises InputError for what these cannot be."""
+    column = chunk.columns[name]
+    values = column.values if isinstance(column, Coded) else column
+    if any(isinstance(v, list) for v in values):
+        tokens = [
+            list(column[i]) if not isinstance(column, Coded) else values[column.codes[i]] for i in range(chunk.size)
+        ]
+        try:
+            found = np.array([np.sum(-np.expm1(np.asarray(t, dtype=np.float64))) for t in tokens])
+        except (TypeError, ValueError):
+            raise InputError(f"{chunk.path}: {role} in column {name!r} must be numbers or lists of them") from None
+    else:
+        found = numbers(chunk, name, role) * (-1 if role == "log_prob" else 1)
+    if np.any(found < 0):
+        i = int(np.argmax(found < 0))
+        what = "a log-probability is at most 0" if role == "log_prob" else "a squared norm is at least 0"
+        raise InputError(f"{chunk.path}, row {chunk.row + i}: {what}: check column {name!r}, or {role}= leaves it out")
     return found
 
 

@@ -15,9 +15,9 @@ from ebpo_sim.estimators.components import Memory, merge_keys
 from ebpo_sim.estimators.group_mean import others_mean
 from ebpo_sim.estimators.transforms.base import Domain, Evaluation
 from ebpo_sim.groups import Groups, Weights, rollout_weights
+from ebpo_sim.numbers import Array
 from ebpo_sim.part import OF_WEIGHTS, Need
 
-Array = NDArray[np.float64]
 Sums = dict[str, Array]  # group size n -> sums of weights of the groups with k = 0..n successes, (..., n+1)
 Table = dict[str, Sums]  # under RIGHT those of the right rollouts, under WRONG of the wrong ones
 RIGHT, WRONG = "right", "wrong"

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from ebpo_sim.errors import InputError
 from ebpo_sim.groups import Groups
+from ebpo_sim.numbers import Array
 from ebpo_sim.part import Need
 
-Array = NDArray[np.float64]
 Table = dict[str, Array]  # "key" (K,) in rising order; the others (..., K)
 State = tuple[Table, Table]
 Clock = Literal["visits", "batches", "first"]  # what discounts: a visit of the prompt, any batch, nothing after one

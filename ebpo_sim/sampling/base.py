@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from ebpo_sim.errors import InputError
 from ebpo_sim.groups import Groups
+from ebpo_sim.numbers import Array
 from ebpo_sim.part import Draw, Need
 
-Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 

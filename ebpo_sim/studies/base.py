@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 from scipy.special import stdtrit
@@ -96,6 +97,7 @@ class Study(NamedTuple):
     cost(settings, threads) -> what it will take, from the sizes alone.
     simulate(settings, threads) -> one long table. score(settings, rows) -> what the summary says beside settings
     and rows. show(settings, rows, summary) -> text for the reader. plot(rows) -> figures by file name.
+    standing() -> the registered rules that belong to the full study, loaded ones too.
     A study of several tables simulates anything, makes tables(settings, found) of it by file name, and plots them all;
     the first is `rows`.
     """
@@ -110,10 +112,13 @@ class Study(NamedTuple):
     show: Callable[[Settings, Rows, Mapping[str, Any]], str]
     plot: Callable[..., dict[str, Figure]]
     tables: Callable[[Settings, Any], dict[str, Rows]] = lambda settings, found: {"table.csv": found}
+    standing: Callable[[], tuple[str, ...]] = partial(rungs.standing, rungs.COUNTS)
 
 
-def settings_from(args: Options, base: Settings) -> Settings:
-    """`base` with what the command line names in its place; --steps without --burn-in halves it for burn-in, if any."""
+def settings_from(args: Options, study: Study) -> Settings:
+    """The study's settings with what the command line names in their place; --steps without --burn-in halves it for
+    burn-in, if any."""
+    base = study.quick if args.quick else study.full
     plan = base.design
     burn_in = args.burn_in
     if burn_in is None:
@@ -121,7 +126,7 @@ def settings_from(args: Options, base: Settings) -> Settings:
     given = {"prompts": args.prompts, "steps": args.steps, "replicates": args.replicates}
     design = plan._replace(seed=args.seed, burn_in=burn_in, **{k: v for k, v in given.items() if v is not None})
     design.check()
-    standing = rungs.standing(rungs.COUNTS)
+    standing = study.standing()
     everything = set(SHIPPED).intersection(standing) <= set(base.estimators)  # then what was loaded belongs to it
     estimators = standing if everything else base.estimators
     return Settings(
@@ -149,7 +154,7 @@ def parse(study: str, about: str, argv: Sequence[str]) -> Options:
 def run(study: Study, argv: Sequence[str]) -> None:
     """Simulate, then write table.csv, summary.json and the figures; print the text, or with --json the summary."""
     args = parse(study.name, study.about, argv)
-    settings = settings_from(args, study.quick if args.quick else study.full)
+    settings = settings_from(args, study)
     afford(study.name, study.cost(settings, args.threads), settings, args.yes)
     out = report.writable_folder(args.out)
     with report.locked(out):

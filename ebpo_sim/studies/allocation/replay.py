@@ -19,13 +19,13 @@ from ebpo_sim.groups import Groups, group_rewards
 from ebpo_sim.labels import REFERENCE
 from ebpo_sim.methods.method import Method, parse_method
 from ebpo_sim.methods.step import start
+from ebpo_sim.numbers import Array
 from ebpo_sim.part import Draw
 from ebpo_sim.sampling import Ask, Order, Plan, Pool, check_plan
 from ebpo_sim.studies.prediction.outcomes import COSTS
 from ebpo_sim.studies.recorded.replay import Interval, resampled
 from ebpo_sim.worlds import Recorded
 
-Array = NDArray[np.float64]
 LEFT_OUT = 0.1  # of its fair weight: below it a prompt counts as left out
 # rollouts, groups: drawn. silent: groups whose rewards are all equal. rows: rollouts of groups that are trained on and
 # not silent. signal: their squared deviations from their group's mean, (n - 1) p (1 - p) a group in expectation

@@ -11,16 +11,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ebpo_sim.compare.differences import Difference, Term, independent, mean_of
 from ebpo_sim.compare.plan import Series
 from ebpo_sim.compare.verdicts import Verdict, in_regime, judge
 from ebpo_sim.labels import REFERENCE
+from ebpo_sim.numbers import Array
 from ebpo_sim.studies.prediction.cells import REGIMES, TARGETS, Cell, Settings, reached
 from ebpo_sim.studies.prediction.predict import Cells, Measured, predictors
 
-Array = NDArray[np.float64]
 Rows = list[dict[str, Any]]
 Found = Mapping[tuple[str, Any, Any], Series]
 MARGIN = math.log(1.2)  # of a ratio: what an interval must be able to show

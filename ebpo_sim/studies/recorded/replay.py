@@ -6,7 +6,8 @@ is trained on and of all visits before: h is the mean of the n rollouts held out
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ from scipy.special import comb
 from ebpo_sim import rungs
 from ebpo_sim.errors import InputError
 from ebpo_sim.estimators import Estimator
-from ebpo_sim.groups import group_rewards
+from ebpo_sim.groups import Groups, group_rewards
 from ebpo_sim.numbers import Array
 from ebpo_sim.rungs import Rung
 from ebpo_sim.worlds import Recorded
@@ -75,19 +76,30 @@ def bound(name: str) -> Estimator:
     return estimator
 
 
-def errors(estimator: Estimator, parts: Split, batch: int) -> Array:
-    """(P, V): (b - h)^2 - noise of each prompt and visit, the mean over its rollouts and the replicates."""
-    columns = np.arange(parts.group_size)
-    state, found_PV = estimator.init(), np.zeros(parts.trained_RPV.shape[1:])
+def batches(estimator: Estimator, parts: Split, batch: int) -> Iterator[tuple[NDArray[np.intp], int, Groups, Any]]:
+    """(prompts, visit, their groups of all replicates, the state to score them with), in the order they are met."""
+    columns, state = np.arange(parts.group_size), estimator.init()
     for visit, order_P in enumerate(parts.order_VP):
         for which in np.split(order_P, range(batch, len(order_P), batch)):
             rewards_RPG = (columns < parts.trained_RPV[:, which, visit, None]).astype(np.float64)
             groups = group_rewards(rewards_RPG, prompt_ids=which)
             scoring, state = estimator.turn(state, groups)
-            evaluation = estimator.baseline_of(scoring, groups)
-            assert evaluation is not None  # since `bound`
-            away = (evaluation.baseline_PG - parts.held_RPV[:, which, visit, None]) ** 2
-            found_PV[which, visit] = (away.mean(axis=-1) - parts.noise_RPV[:, which, visit]).mean(axis=0)
+            yield which, visit, groups, scoring
+
+
+def error(estimator: Estimator, parts: Split, which: NDArray[np.intp], visit: int, groups: Groups, state: Any) -> Array:
+    """(len(which),): (b - h)^2 - noise of one batch, the mean over its rollouts and the replicates."""
+    evaluation = estimator.baseline_of(state, groups)
+    assert evaluation is not None  # since `bound`
+    away = (evaluation.baseline_PG - parts.held_RPV[:, which, visit, None]) ** 2
+    return np.asarray((away.mean(axis=-1) - parts.noise_RPV[:, which, visit]).mean(axis=0))
+
+
+def errors(estimator: Estimator, parts: Split, batch: int) -> Array:
+    """(P, V): `error` of each prompt and visit."""
+    found_PV = np.zeros(parts.trained_RPV.shape[1:])
+    for which, visit, *met in batches(estimator, parts, batch):
+        found_PV[which, visit] = error(estimator, parts, which, visit, *met)
     return found_PV
 
 

@@ -12,16 +12,15 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ebpo_sim.compare.differences import Difference, mean_of
 from ebpo_sim.compare.plan import Series, Tuning, middle
 from ebpo_sim.compare.tables import judge_family
 from ebpo_sim.compare.verdicts import Verdict, in_regime, judge
 from ebpo_sim.labels import REFERENCE
+from ebpo_sim.numbers import Array
 from ebpo_sim.studies.training.cells import Cell, Settings
 
-Array = NDArray[np.float64]
 Found = dict[tuple[str, Any, Tuning], Series]
 Contrasts = Iterator[tuple[str, str, Array]]  # finding, measure, a number a seed that is positive as in the paper
 SUBJECTS = ("ebpo", "ebpo_debiased")

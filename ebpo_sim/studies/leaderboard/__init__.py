@@ -1,0 +1,1 @@
+"""Every baseline on every recorded and observed world."""
