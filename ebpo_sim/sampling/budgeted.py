@@ -9,8 +9,9 @@ import numpy as np
 
 from ebpo_sim.errors import InputError
 from ebpo_sim.estimators.memory import State
+from ebpo_sim.numbers import Array
 from ebpo_sim.part import Draw
-from ebpo_sim.sampling.base import Array, Ask, Ints, Plan, Pool
+from ebpo_sim.sampling.base import Ask, Ints, Plan, Pool
 from ebpo_sim.sampling.orders import Order
 from ebpo_sim.sampling.recall import PassRates, Weighing
 

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from ebpo_sim.errors import InputError
 from ebpo_sim.groups import Groups
+from ebpo_sim.numbers import Array
 from ebpo_sim.part import Draw, Need, Stateless
-from ebpo_sim.sampling.base import Array, Kept
+from ebpo_sim.sampling.base import Kept
 
 _NEEDS: frozenset[Need] = frozenset({"batch_choice", "log_probs"})  # counts do not tell a group's rollouts apart
 

@@ -7,8 +7,9 @@ from typing import Literal
 
 from ebpo_sim.errors import InputError
 from ebpo_sim.groups import Groups
+from ebpo_sim.numbers import Array
 from ebpo_sim.part import Draw, Need, Stateless
-from ebpo_sim.sampling.base import Array, Kept
+from ebpo_sim.sampling.base import Kept
 
 Drop = Literal["uniform", "passed", "failed"]
 

@@ -8,8 +8,9 @@ from typing import ClassVar
 import numpy as np
 
 from ebpo_sim.groups import Groups
+from ebpo_sim.numbers import Array
 from ebpo_sim.part import Draw, Stateless
-from ebpo_sim.sampling.base import Array, Kept
+from ebpo_sim.sampling.base import Kept
 
 
 @dataclass(frozen=True)

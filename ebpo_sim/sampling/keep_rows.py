@@ -9,8 +9,9 @@ import numpy as np
 
 from ebpo_sim.errors import InputError
 from ebpo_sim.groups import Groups, Weights, rollout_weights
+from ebpo_sim.numbers import Array
 from ebpo_sim.part import OF_WEIGHTS, Draw, Need, Stateless
-from ebpo_sim.sampling.base import Array, Kept
+from ebpo_sim.sampling.base import Kept
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ import numpy as np
 
 from ebpo_sim.errors import InputError
 from ebpo_sim.estimators.memory import State
-from ebpo_sim.sampling.base import Array, Pool
+from ebpo_sim.numbers import Array
+from ebpo_sim.sampling.base import Pool
 from ebpo_sim.sampling.ranked import Ranked
 from ebpo_sim.sampling.recall import PassRates
 

@@ -21,8 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ebpo_sim.errors import InputError
+from ebpo_sim.numbers import Array
 from ebpo_sim.part import Draw, Need, Stateless
-from ebpo_sim.sampling.base import Array, Ask, Ints, Plan, Pool
+from ebpo_sim.sampling.base import Ask, Ints, Plan, Pool
 
 Kind = Literal["shuffled", "blocked", "alternating", "easy_to_hard", "hard_to_easy", "uniform"]
 BY_DIFFICULTY = ("easy_to_hard", "hard_to_easy")

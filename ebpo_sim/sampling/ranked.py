@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from ebpo_sim.errors import InputError
+from ebpo_sim.numbers import Array
 from ebpo_sim.part import Draw
-from ebpo_sim.sampling.base import Array, Ask, Plan, Pool
+from ebpo_sim.sampling.base import Ask, Plan, Pool
 from ebpo_sim.sampling.recall import Weighing
 
 HALVINGS = 40  # of the interval in which the typical tau lies

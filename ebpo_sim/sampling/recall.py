@@ -21,8 +21,9 @@ from ebpo_sim import typed
 from ebpo_sim.errors import InputError
 from ebpo_sim.estimators.memory import Past, PromptMemory, State, check_retention, keys, past
 from ebpo_sim.groups import Groups
+from ebpo_sim.numbers import Array
 from ebpo_sim.part import Need
-from ebpo_sim.sampling.base import Array, Ask, Pool
+from ebpo_sim.sampling.base import Ask, Pool
 
 Weighing = Literal["none", "unbiased"]
 

@@ -10,7 +10,8 @@ from ebpo_sim import typed
 from ebpo_sim.errors import InputError
 from ebpo_sim.estimators.memory import State, empty, keys, table
 from ebpo_sim.groups import Groups
-from ebpo_sim.sampling.base import Array, Pool
+from ebpo_sim.numbers import Array
+from ebpo_sim.sampling.base import Pool
 from ebpo_sim.sampling.ranked import Ranked
 from ebpo_sim.sampling.recall import Recall, Weighing
 

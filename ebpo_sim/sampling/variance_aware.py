@@ -8,8 +8,9 @@ from typing import ClassVar
 import numpy as np
 
 from ebpo_sim.errors import InputError
+from ebpo_sim.numbers import Array
 from ebpo_sim.part import Draw, Need, Stateless
-from ebpo_sim.sampling.base import Array, Ask, Plan, Pool
+from ebpo_sim.sampling.base import Ask, Plan, Pool
 
 
 @dataclass(frozen=True)
