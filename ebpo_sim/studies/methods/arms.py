@@ -7,6 +7,7 @@ part does is not mixed up with what it usually comes with. Interactions of two p
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cache
 from typing import Any, NamedTuple
 
 from ebpo_sim.chains.population import parse_population
@@ -56,6 +57,7 @@ def standing(names: Iterable[str] = RECIPES) -> tuple[tuple[str, ...], list[Left
     return tuple(found), left
 
 
+@cache
 def design() -> tuple[str, ...]:
     """The crossed design as texts."""
     columns = ("objective", "estimator", "selection", "aggregation", "allocation")
@@ -67,6 +69,13 @@ def design() -> tuple[str, ...]:
         text = PLUS.join([chosen["estimator"], *(chosen[n] for n in named if chosen[n] not in default)])
         found.append(REFERENCE if text == PLAIN else text)
     return tuple(found)
+
+
+def kind(arm: str) -> str:
+    """What an arm is here for."""
+    if arm in (REFERENCE, PLACEBO):
+        return "reference" if arm == REFERENCE else "placebo"
+    return "recipe" if arm in RECIPES else "design" if arm in design() else "method"
 
 
 def arms(settings: Settings) -> tuple[str, ...]:
