@@ -60,7 +60,7 @@ body{font:16px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--paper)
 padding:1rem}
 h1{font-size:1.5rem}h2{font-size:1.15rem;margin-top:2rem}p.lead{font-size:1.1rem}
 .note,figcaption{color:var(--soft);font-size:.9rem}
-label{margin-right:1rem;white-space:nowrap}select{font:inherit}.scroll{overflow-x:auto}table{border-collapse:collapse;font-size:.9rem;width:100%}
+label{margin-right:1rem}select{font:inherit;max-width:100%}.scroll{overflow-x:auto}table{border-collapse:collapse;font-size:.9rem;width:100%}
 th,td{border-bottom:1px solid var(--line);padding:.3rem .6rem;text-align:left;vertical-align:top}
 th{cursor:pointer;white-space:nowrap}
 td.good{background:var(--good)}td.bad{background:var(--bad)}td.mixed{background:var(--mixed)}

@@ -82,7 +82,7 @@ MAY_IMPORT = {  # room -> the rooms it may import; what is not listed may not
     "check": PLAIN | PARTS | {"cli", "report", "plugins"},
     **{f"{name}_study": {"cli", "studies"}
        for name in ("mse", "entropy", "failure", "clustering", "hidden_bias", "training", "prediction", "noise",
-                    "recorded")},
+                    "recorded", "methods")},
 }  # fmt: skip
 
 

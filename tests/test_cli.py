@@ -85,7 +85,7 @@ PROGRAMS = [
     "ebpo_sim.__main__", "ebpo_sim.mse_study", "ebpo_sim.failure_study", "ebpo_sim.entropy_study",
     "ebpo_sim.clustering_study",
     "ebpo_sim.hidden_bias_study", "ebpo_sim.training_study", "ebpo_sim.prediction_study", "ebpo_sim.bench",
-    "ebpo_sim.claims", "ebpo_sim.diagnose", "ebpo_sim.noise_study", "ebpo_sim.recorded_study",
+    "ebpo_sim.claims", "ebpo_sim.diagnose", "ebpo_sim.noise_study", "ebpo_sim.methods_study", "ebpo_sim.recorded_study",
     "ebpo_sim.conventions", "ebpo_sim.diagnose.coverage", "ebpo_sim.check",
     "ebpo_sim.dossier", "paper_figures",
 ]  # fmt: skip

@@ -65,7 +65,7 @@ def _costs(line: Sequence[Record], aims: Mapping[str, float]) -> dict[tuple[str,
     """The costs to each target, at every record's resolution."""
     found: dict[tuple[str, str], float | None] = {(END, ""): line[-1]["pass1"]}
     for target, level in aims.items():
-        met = reached(line, level)
+        met = reached(line, level) if line[0]["pass1"] < level else None
         for name, (a, b) in {"rollouts": (1, 0), "rows": (0, 1), **COSTS}.items():
             found[name, target] = a * met["rollouts"] + b * met["rows"] if met else None
     return found

@@ -35,8 +35,8 @@ BODY = """<p><label>regime <select id="place"></select></label>
 <p><label for="ratio">sampling : training, a rollout to a trained row, <output id="shown">1:1</output></label><br>
 <input type="range" id="ratio" min="-4" max="4" step="0.25" value="0" aria-label="sampling : training, powers of 2"></p>
 <p class="note" id="about"></p>
-<div class="scroll"><table id="board"><thead><tr><th></th><th>method</th><th>ratio to GRPO</th><th>95 %</th><th></th>
-<th>runs</th><th>after correction</th></tr></thead><tbody></tbody></table></div>"""
+<div class="scroll"><table id="board"><thead><tr><th></th><th>method</th><th>ratio to GRPO</th>
+<th>1/4 to 4</th><th>95 %</th><th>after correction</th><th>runs</th></tr></thead><tbody></tbody></table></div>"""
 SCRIPT = r"""
 const by=id=>document.getElementById(id),place=by('place'),currency=by('currency'),ratio=by('ratio');
 DATA.places.forEach((p,i)=>{const o=document.createElement('option');o.value=i;o.textContent=p.title;place.append(o)});
@@ -59,7 +59,8 @@ function board(p,of){ // of: (rollouts, rows) -> cost
   r.word=r.low<=0&&r.high>=0?(p.noise<1||r.high-r.v>DATA.margin?'no resolving power':'no difference seen'):
    run>=0.05?'before correction only':
    Math.max(-r.low,r.high)<=DATA.margin?(p.noise<1?'no resolving power':'negligible'):r.v<0?'fewer':'more'});
- return rows.sort((a,b)=>('v' in b)-('v' in a)||('v' in a?a.v-b.v:b.met-a.met))}
+ const all=[...rows,{name:DATA.reference,v:0,low:0,high:0}];
+ return all.sort((a,b)=>('v' in b)-('v' in a)||('v' in a?a.v-b.v:b.met-a.met))}
 function show(){
  const p=DATA.places[+place.value],x=Math.pow(2,+ratio.value),name=x>=1?+x.toFixed(2)+':1':'1:'+ +(1/x).toFixed(2);
  by('shown').textContent=name;ratio.disabled=currency.value!=='seconds';
@@ -68,14 +69,14 @@ function show(){
  const body=by('board').tBodies[0];body.replaceChildren();
  const edge=Math.log(4),at=v=>60+55*Math.max(-1,Math.min(1,v/edge)),f=v=>Math.exp(v).toFixed(2);
  rows.forEach((r,i)=>{const line=body.insertRow(),cell=t=>{line.insertCell().textContent=t},known='v' in r;
-  cell(i+1);cell(r.name);cell(known?f(r.v):'-');cell(known?f(r.low)+' to '+f(r.high):'');
+  cell(i+1);cell(r.name);cell(known?f(r.v):'-');
   const sure=r.word==='fewer'||r.word==='more';
   line.insertCell().innerHTML='<svg width="120" height="14" stroke="currentColor"><path d="M60 0V14" opacity=".4"/>'+
    (known?`<path d="M${at(r.low)} 7H${at(r.high)}"/><circle cx="${at(r.v)}" cy="7" r="3.5" fill="${
    sure?'currentColor':'none'}"/>`:'')+'</svg>';
-  cell(r.met+' of '+r.of);cell(r.word||'');
-  line.lastChild.className=r.word==='fewer'?'good':r.word==='more'?'bad':''})}
-const asked=new URLSearchParams(location.hash.slice(1));
+  cell(known&&r.of?f(r.low)+' to '+f(r.high):'');cell(r.word||'');
+  line.lastChild.className=r.word==='fewer'?'good':r.word==='more'?'bad':'';cell(r.of?r.met+' of '+r.of:'')})}
+const asked=new URLSearchParams(location.search);
 if(asked.has('place'))place.value=asked.get('place');
 if(asked.has('currency'))currency.value=asked.get('currency');
 if(asked.has('ratio'))ratio.value=asked.get('ratio');
@@ -86,10 +87,12 @@ for(const x of [place,currency,ratio])x.addEventListener('input',show);show();
 def page(
     settings: Settings, runs: Runs, tables: Mapping[str, Rows], sentence: str, figures: Mapping[str, Figure]
 ) -> bytes:
-    """The whole page. #place=2&currency=seconds&ratio=-2 opens it with these controls; ratio is a power of 2."""
+    """The whole page. ?place=2&currency=seconds&ratio=-2 opens it with these controls; ratio is a power of 2."""
     told = tables["leaderboard"]
     listed = [_place(settings, runs, told, place) for place in places(told)]
-    parts: list[html.Part] = [html.Live("Leaderboard", BODY, SCRIPT, {"places": listed, "margin": MARGIN})]
+    parts: list[html.Part] = [
+        html.Live("Leaderboard", BODY, SCRIPT, {"places": listed, "margin": MARGIN, "reference": REFERENCE})
+    ]
     for name, figure in figures.items():
         parts.append(html.Picture(CAPTIONS[name].split(",")[0], report.png(figure), CAPTIONS[name]))
     if tables["shares"]:
@@ -117,7 +120,7 @@ def _place(settings: Settings, runs: Runs, told: Rows, place: Place) -> dict[str
     noise = f", mismatch {place[2]:g}" if place[2] else ""
     arms = [r["estimator"] for r in ranked(told, place) if r["estimator"] != REFERENCE]
     return {
-        "title": f"{place[0]}, {place[1]} mini-batches{noise}", "about": title(told, place),
+        "title": f"{place[0]}, {place[1]} mini-batch{'es' * (place[1] > 1)}{noise}", "about": title(told, place),
         "noise": first["noise_ratio"], "t": float(stdtrit(settings.seeds - 1, 0.975)),
         "grpo": _spent(runs, REFERENCE, cells),
         "methods": [{"name": a, "kind": kind(a), "runs": _spent(runs, a, cells)} for a in arms],

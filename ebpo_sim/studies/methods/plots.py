@@ -35,7 +35,7 @@ def leaderboards(told: Rows) -> Figure:
         for y, r in enumerate(rows):
             colour, reference = COLOURS[r["kind"]], r["estimator"] == REFERENCE
             if r["value"] is None and not reference:
-                axis.text(1, y, f"{r['met']} of {r['runs']} runs", fontsize=6, va="center", color=colour)
+                axis.text(1, y, f"  {r['met']} of {r['runs']} runs", fontsize=6, va="center", color=colour)
                 continue
             at, low, high = (min(math.exp(r[k] or 0.0), EDGE) for k in ("value", "low", "high"))
             axis.errorbar(

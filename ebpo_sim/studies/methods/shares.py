@@ -116,12 +116,14 @@ def part_rows(runs: Runs, known: Known, cells: Sequence[Cell], seed: int) -> tup
 
 
 def share_rows(y_NWR: Array, levels: Mapping[str, Sequence[str]], rng: np.random.Generator) -> Rows:
-    """A row a part: its share with a 95 % bootstrap interval, the levels it has."""
+    """A row a part: its share with a 95 % bootstrap interval, the levels it has. Redrawn seeds carry their noise twice,
+    so the redraws' mean is put where the share is."""
     worlds, seeds = y_NWR.shape[1:]
     drawn = rng.integers(seeds, size=(REDRAWS, worlds, seeds))
     means_BN = np.stack([y_NWR[:, w][:, drawn[:, w]].mean(axis=-1) for w in range(worlds)]).mean(axis=0).T
     whole = shares(y_NWR.mean(axis=(1, 2))[None], levels)[0]
-    low, high = np.quantile(shares(means_BN, levels), [0.025, 0.975], axis=0)
+    redrawn = shares(means_BN, levels)
+    low, high = whole - redrawn.mean(axis=0) + np.quantile(redrawn, [0.025, 0.975], axis=0)
     rows = []
     for i, part in enumerate([*levels, REST]):
         count = len(dict.fromkeys(levels[part])) if part in levels else None

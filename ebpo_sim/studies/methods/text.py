@@ -64,7 +64,7 @@ def title(rows: Rows, place: Place) -> str:
     first = select(rows, place)[0]
     noise = f", sampler's logits off by {place[2]:g}" if place[2] else ""
     return (
-        f"{place[0]}: nu/N = {first['noise_ratio']:.2g}, {place[1]} mini-batches a batch{noise}, "
+        f"{place[0]}: nu/N = {first['noise_ratio']:.2g}, {place[1]} mini-batch{'es' * (place[1] > 1)} a batch{noise}, "
         f"{first['worlds']} world{'s' if first['worlds'] > 1 else ''}"
     )
 
