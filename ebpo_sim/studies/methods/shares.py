@@ -32,6 +32,7 @@ from ebpo_sim.studies.methods.outcomes import Known, Runs
 Array = NDArray[np.float64]
 Rows = list[dict[str, Any]]
 REDRAWS = 1000  # of the bootstrap
+OBJECTIVE = "objective"
 REST = "interactions and seeds"
 
 
@@ -108,7 +109,8 @@ def part_rows(runs: Runs, known: Known, cells: Sequence[Cell], seed: int) -> tup
                 continue
             costs = costs_of(runs, known, arms, mine)
             levels = {part: [parts(arm)[part] for arm in arms] for part in PARTS}
-            place = {"regime": regime, "noise_ratio": ratio, "arms": name, "count": len(arms), "missed": costs.missed}
+            place = {"regime": regime, "noise_ratio": ratio, "arms": name, "count": len(arms), "missed": costs.missed,
+                     "seeds": costs.y_NWR.shape[-1]}  # fmt: skip
             found[0].extend(place | row for row in share_rows(costs.y_NWR, levels, np.random.default_rng([seed, 31])))
             if name == "design":
                 found[1].extend(place | row for row in effect_rows(costs.y_NWR, levels, ratio))
@@ -116,19 +118,22 @@ def part_rows(runs: Runs, known: Known, cells: Sequence[Cell], seed: int) -> tup
 
 
 def share_rows(y_NWR: Array, levels: Mapping[str, Sequence[str]], rng: np.random.Generator) -> Rows:
-    """A row a part: its share with a 95 % bootstrap interval, the levels it has. Redrawn seeds carry their noise twice,
-    so the redraws' mean is put where the share is."""
+    """A row a part: its share with a 95 % bootstrap interval, the levels it has, and the objective's share less its own
+    with the redraws' standard deviation. Redrawn seeds carry their noise twice, so the redraws' mean is put where the
+    share is."""
     worlds, seeds = y_NWR.shape[1:]
     drawn = rng.integers(seeds, size=(REDRAWS, worlds, seeds))
     means_BN = np.stack([y_NWR[:, w][:, drawn[:, w]].mean(axis=-1) for w in range(worlds)]).mean(axis=0).T
     whole = shares(y_NWR.mean(axis=(1, 2))[None], levels)[0]
     redrawn = shares(means_BN, levels)
     low, high = whole - redrawn.mean(axis=0) + np.quantile(redrawn, [0.025, 0.975], axis=0)
-    rows = []
+    rows, first = [], list(levels).index(OBJECTIVE)
     for i, part in enumerate([*levels, REST]):
+        less = {"objective_less": float(whole[first] - whole[i]),
+                "objective_less_se": float(np.std(redrawn[:, first] - redrawn[:, i], ddof=1))}  # fmt: skip
         count = len(dict.fromkeys(levels[part])) if part in levels else None
         rows.append({"part": part, "levels": count, "share": float(whole[i]), "low": float(low[i]),
-                     "high": float(high[i])})  # fmt: skip
+                     "high": float(high[i]), **less})  # fmt: skip
     return rows
 
 

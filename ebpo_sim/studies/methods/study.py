@@ -40,6 +40,7 @@ from ebpo_sim.studies.methods.cells import (
     records,
     steps_of,
 )
+from ebpo_sim.studies.methods.evidence import evidence
 from ebpo_sim.studies.methods.outcomes import Runs, boards, gains, known_numbers, table
 from ebpo_sim.studies.methods.page import page
 from ebpo_sim.studies.methods.plots import plot
@@ -57,6 +58,7 @@ QUICK = replace(
     SETTINGS, worlds=SETTINGS.worlds[:1], regimes=("balanced", "noisy"), staleness=(4,), mismatch=(0.0,), seeds=4,
     tuning_seeds=1, thin=2, length=0.3,
 )  # fmt: skip
+TABLES = ("table", "leaderboard", "shares", "effects", "gains", "evidence")
 STEP = 1.1e-3  # s of a step, mean over recipes and regimes
 TUNED = 0.7  # share of a run that tuning lasts, which ends at the target
 
@@ -115,6 +117,7 @@ def results(settings: Settings, runs: Runs, left: list[Left]) -> dict[str, Any]:
     return {
         "conclusion": conclusion(told, shares, gained), "left_out": [x._asdict() for x in left],
         "leaderboard": told, "shares": shares, "effects": effects, "gains": gained, "table": table(runs, known),
+        "evidence": evidence(shares, gained),
     }  # fmt: skip
 
 
@@ -158,9 +161,9 @@ def main(argv: Sequence[str]) -> None:
     with report.locked(out), report.locked(home / CELLS):
         runs = simulate(settings, home, args.threads)
         found = results(settings, runs, left)
-        tables = {name: found.pop(name) for name in ("table", "leaderboard", "shares", "effects", "gains")}
+        tables = {name: found.pop(name) for name in TABLES}
         described = {"settings": asdict(settings), "regimes": {r: REGIMES[r]._asdict() for r in settings.regimes}}
-        summary = report.to_json({**described, **found, **{k: v for k, v in tables.items() if k != "table"}})
+        summary = report.to_json({**described, **found, **{k: v for k, v in tables.items() if k in TABLES[1:-1]}})
         figures = plot(tables["leaderboard"], tables["shares"], tables["effects"])
         written = {f"{name}.csv": rows for name, rows in tables.items() if rows}
         report.write_files(out, {**written, "summary.json": summary, **figures})
