@@ -126,11 +126,15 @@ def curve(speed: float, rows: float = 1.0, moved: float = 0.01) -> list[dict[str
     ]  # fmt: skip
 
 
-def synthetic(cell: Cell, speeds: dict[str, float], seeds: int = 4) -> Runs:
-    """Runs of known speed, a little other by seed; GRPO's ladder has half its step and double it."""
+def synthetic(cell: Cell, speeds: dict[str, float], seeds: int = 4, **uneven: tuple[float, ...]) -> Runs:
+    """Runs of known speed, a little other by seed; `uneven`: arms with a speed a seed. GRPO's ladder has half its step
+    and double it."""
     found, ladder = dict[Any, Series](), dict[Job, dict[str, Any]]()
     for arm, speed in speeds.items():
         curves = {s: curve(speed * (1 + 0.01 * s * (arm != "grpo")), 0.5 if arm == "dapo" else 1) for s in range(seeds)}
+        found[arm, cell, "own"] = Series(arm, cell._asdict(), 0.1, False, curves)
+    for arm, each in uneven.items():
+        curves = {s: curve(speed) for s, speed in enumerate(each)}
         found[arm, cell, "own"] = Series(arm, cell._asdict(), 0.1, False, curves)
     for rate, speed in ((0.05, 0.5), (0.1, 1.0), (0.2, 2.0)):
         ladder |= {Job("grpo", cell, rate, s, 1): {"curve": curve(speed)} for s in range(seeds)}
@@ -265,27 +269,33 @@ def test_resumed_gives_the_same(done: tuple[Path, dict[str, Any]], tmp_path: Pat
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no headless browser")
-@pytest.mark.parametrize(("width", "query", "quantity"), [
-    (1280, "currency=rollouts", "rollouts"), (390, "currency=seconds&ratio=2", "seconds 4:1"),
-])  # fmt: skip
-def test_the_page_computes_the_leaderboard(width: int, query: str, quantity: str, tmp_path: Path) -> None:
-    """Guards --html, in a browser: ratios, intervals and words of the controls' currency are the leaderboard's, and
-    nothing is wider than the window."""
+@pytest.mark.parametrize(
+    ("width", "place", "query", "quantity"),
+    [(1280, 0, "currency=rollouts", "rollouts"), (390, 1, "currency=seconds&ratio=2", "seconds 4:1")],
+)
+def test_the_page_computes_the_leaderboard(width: int, place: int, query: str, quantity: str, tmp_path: Path) -> None:
+    """Guards --html, in a browser: ratios, intervals and words, corrected, of the controls' regime and currency are the
+    leaderboard's, and nothing is wider than the window."""
     settings = Settings(("chain",), ("dapo", "gspo", "sapo"), ("noisy",), seeds=4)
-    runs = synthetic(CELL, {"grpo": 1.0, "dapo": 1.25, "gspo": 0.5, "sapo": 0.3, "rloo": 0.99})
-    told = boards(settings, known_numbers(runs), [CELL])
+    cells = [CELL, CELL._replace(regime="plateau", noise_ratio=0.3)]
+    speeds, uneven = {"grpo": 1.0, "dapo": 1.25, "gspo": 0.5, "sapo": 0.3, "mhpo": 0.985}, (1.02, 1.05, 1.03, 1.08)
+    both = [synthetic(cell, speeds, rloo=uneven) for cell in cells]
+    runs = Runs({**both[0].found, **both[1].found}, {**both[0].ladder, **both[1].ladder})
+    told = boards(settings, known_numbers(runs), cells)
+    assert "before correction only" in {r["verdict"] for r in told if r["quantity"] == quantity}
     text = page(settings, runs, {"leaderboard": told, "shares": []}, "lead <&", {}).decode()
     assert not re.findall(r"https?:|<link|@import|url\(", text) and "lead &lt;&amp;" in text
     fits = "<script>document.body.dataset.fits=document.documentElement.scrollWidth<=innerWidth</script></body>"
     (tmp_path / "page.html").write_text(text.replace("</body>", fits), encoding="utf-8")
+    address = f"file://{tmp_path}/page.html?place={place}&{query}"
     command = [str(BROWSER), "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}",
-               f"--window-size={width},900", "--dump-dom", f"file://{tmp_path}/page.html?place=0&{query}"]  # fmt: skip
+               f"--window-size={width},900", "--dump-dom", address]  # fmt: skip
     seen = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
     assert 'data-fits="true"' in seen
     body = seen[seen.index('<table id="board"') : seen.index("</table>")]
     lines = [re.findall(r"<td.*?>(.*?)</td>", line, re.S) for line in re.findall(r"<tr>(.*?)</tr>", body, re.S)]
     words = {"appears": "fewer", "the opposite": "more", "not studied": ""}
-    rows = ranked(told, ("noisy", 4, 0.0), quantity)
+    rows = ranked(told, (cells[place].regime, 4, 0.0), quantity)
     assert [line[1] for line in lines[1:]] == [r["estimator"] for r in rows]
     for line, r in zip(lines[1:], rows, strict=True):
         if r["value"] is not None and r["estimator"] != "grpo":

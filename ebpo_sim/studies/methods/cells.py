@@ -192,7 +192,7 @@ class Zoo(Runner):
         curve, far = record["curve"], float(record["far"])
         met = reached(curve, far)
         if met:
-            return -math.log(met["rollouts"])
+            return -math.log(max(1.0, met["rollouts"]))  # 0 where a seed's prompts start beyond the target
         first, best = float(curve[0]["pass1"]), max(float(row["pass1"]) for row in curve)
         return -40 + 10 * (best - first) / (far - first)
 

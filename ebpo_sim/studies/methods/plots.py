@@ -52,7 +52,10 @@ def leaderboards(told: Rows) -> Figure:
         axis.xaxis.set_major_formatter("{x:g}")
         axis.set_xlabel("rollouts to the far target, ratio to GRPO", fontsize=8)
         axis.set_title(title(told, place), fontsize=8)
-    figure.suptitle("95 % intervals; filled: a direction after Holm's correction; blue: recipes", fontsize=9)
+    figure.suptitle(
+        "95 % intervals; filled: a direction after Holm's correction; blue: recipes, green: others, orange: placebo",
+        fontsize=9,
+    )
     return figure
 
 

@@ -20,7 +20,7 @@ Row = Mapping[str, Any]
 COLUMNS = {
     ("rollouts", "far"): "rollouts", ("rows", "far"): "rows", ("seconds 1:1", "far"): "seconds 1:1",
     ("seconds 4:1", "far"): "seconds 4:1", ("seconds 1:4", "far"): "seconds 1:4", (MATCHED, "far"): "matched step",
-    (ASYMPTOTE, ""): ASYMPTOTE, (MIDPOINT, ""): MIDPOINT,
+    (END, ""): END, (ASYMPTOTE, ""): ASYMPTOTE, (MIDPOINT, ""): MIDPOINT,
 }  # fmt: skip
 Place = tuple[str, int, float]
 
