@@ -26,7 +26,8 @@ def lines() -> list[dict[str, str]]:
     "premise of published recipes, most of which change it",
     "Of a method's parts the objective matters most",
     "skill chains, Adam, 4 mini-batches a batch; shares of variance of log rollouts to a target, 18 crossed arms",
-    "Not here: where steps are noisy selection explains more, by over five standard errors. Shares are of these levels.",
+    "Not here: where steps are noisy selection explains more, by over five standard errors. "
+    "Shares are of these levels.",
     tuple((regime, "fails") for regime in REGIMES),
 )
 def objective_first(context: Context) -> list[Finding]:
