@@ -21,6 +21,7 @@ PROGRAMS = (  # module, what it answers, expected duration
     ("training_study", "who trains faster, each method at its own best rate", "10 min; --quick 1 min"),
     ("prediction_study", "does noise or error predict training", "17 min; --quick 1 min"),
     ("allocation_study", "which prompts should get the rollouts", "8 min; --quick 30 s"),
+    ("methods_study", "is DAPO, GSPO or CISPO better: all recipes side by side", "15 min; --quick 1 min"),
     ("claims", "which of the paper's claims hold: the ledger", "2 min"),
     ("diagnose FILE", "which baseline and group size suit your rollouts", "5 s"),
     ("diagnose.coverage", "do diagnose's intervals hold what they promise", "2 min"),

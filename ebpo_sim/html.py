@@ -7,9 +7,10 @@ escaped, whatever log or file it comes from. FILE.html#WORDS opens with the tabl
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Sequence
 from html import escape
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class Text(NamedTuple):
@@ -38,7 +39,18 @@ class Picture(NamedTuple):
     caption: str
 
 
-Part = Text | Table | Picture
+class Live(NamedTuple):
+    """A part with a script of its own. body: markup; script: run once with `data`, what JSON can hold, as DATA. Both
+    are the caller's own, written by hand; what comes from elsewhere goes into `data`, and by textContent into the page.
+    """
+
+    title: str
+    body: str
+    script: str
+    data: Any
+
+
+Part = Text | Table | Picture | Live
 
 STYLE = """
 :root{--ink:#1a1a1a;--soft:#666;--line:#ddd;--paper:#fff;--good:#dcebf7;--bad:#fbe3d2;--mixed:#f3ecd0}
@@ -48,7 +60,7 @@ body{font:16px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--paper)
 padding:1rem}
 h1{font-size:1.5rem}h2{font-size:1.15rem;margin-top:2rem}p.lead{font-size:1.1rem}
 .note,figcaption{color:var(--soft);font-size:.9rem}
-.scroll{overflow-x:auto}table{border-collapse:collapse;font-size:.9rem;width:100%}
+label{margin-right:1rem}select{font:inherit;max-width:100%}.scroll{overflow-x:auto}table{border-collapse:collapse;font-size:.9rem;width:100%}
 th,td{border-bottom:1px solid var(--line);padding:.3rem .6rem;text-align:left;vertical-align:top}
 th{cursor:pointer;white-space:nowrap}
 td.good{background:var(--good)}td.bad{background:var(--bad)}td.mixed{background:var(--mixed)}
@@ -95,6 +107,9 @@ def _part(part: Part) -> str:
             return f"{heading}<figure>{image}<figcaption>{escape(part.caption)}</figcaption></figure>"
         case Table():
             return f'<section class="table">{heading}{_table(part)}</section>'
+        case Live():
+            data = json.dumps(part.data, allow_nan=False).replace("<", "\\u003c")  # else it could end the script
+            return f"<section>{heading}{part.body}\n<script>{{const DATA={data};\n{part.script}}}</script></section>"
 
 
 def _table(table: Table) -> str:

@@ -85,7 +85,7 @@ MAY_IMPORT = {  # room -> the rooms it may import; what is not listed may not
     "sample_log": {"cli", "report", "chains"},
     **{f"{name}_study": {"cli", "studies"}
        for name in ("mse", "entropy", "failure", "clustering", "hidden_bias", "training", "prediction", "noise",
-                    "recorded", "allocation")},
+                    "recorded", "allocation", "methods")},
 }  # fmt: skip
 
 

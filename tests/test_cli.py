@@ -87,7 +87,7 @@ PROGRAMS = [
     "ebpo_sim.hidden_bias_study", "ebpo_sim.training_study", "ebpo_sim.prediction_study", "ebpo_sim.bench",
     "ebpo_sim.allocation_study",
     "ebpo_sim.claims", "ebpo_sim.diagnose", "ebpo_sim.noise_study", "ebpo_sim.recorded_study", "ebpo_sim.leaderboard",
-    "ebpo_sim.sample_log",
+    "ebpo_sim.sample_log", "ebpo_sim.methods_study",
     "ebpo_sim.conventions", "ebpo_sim.diagnose.coverage", "ebpo_sim.check",
     "ebpo_sim.dossier", "paper_figures",
 ]  # fmt: skip

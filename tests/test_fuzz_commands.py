@@ -30,6 +30,7 @@ from ebpo_sim.studies.clustering import study as clustering_study
 from ebpo_sim.studies.entropy import study as entropy_study
 from ebpo_sim.studies.failure import study as failure_study
 from ebpo_sim.studies.hidden_bias import study as hidden_bias_study
+from ebpo_sim.studies.methods import study as methods_study
 from ebpo_sim.studies.mse import study as mse_study
 from ebpo_sim.studies.prediction import study as prediction_study
 from ebpo_sim.studies.training import study as training_study
@@ -137,6 +138,9 @@ COMMANDS = {
                                 ((prediction_study, "simulate"),)),
     "allocation_study": Command(allocation_study.main, ("--quick",), TRAINING,
                                 ((allocation_study, "simulate"),)),
+    "methods_study": Command(methods_study.main, ("--quick",),
+                             {**TRAINING, "--staleness": NUMBER, "--mismatch": NUMBER},
+                             ((methods_study, "simulate"),)),
     "claims": Command(claims.main, ("--quick",),
                       {**FEW, "T2": st.just("T2"), "X": NUMBER, "--world": WORLD, "--group-size": NUMBER},
                       ((claims, "run_ledger"),)),

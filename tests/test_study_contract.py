@@ -24,6 +24,10 @@ OWN = {  # small arguments of a study with a command line of its own
         "--quick", "--estimator", "grpo + mopps", "--group-size", "4", "--regime", "plateau",
     ],
     "hidden_bias": ["--quick"],
+    "methods": [
+        "--quick", "--world", "chain", "--estimator", "ebpo", "--regime", "plateau", "--seeds", "2",
+        "--group-size", "4",
+    ],
     "prediction": [
         "--quick", "--world", "observed:Qwen2.5-7B", "--estimator", "ebpo", "--group-size", "4", "--regime", "plateau",
     ],
@@ -106,7 +110,7 @@ def from_command_line(study: str, tmp_path_factory: pytest.TempPathFactory) -> I
 def test_studies_are_found() -> None:
     """Guards discovery: those that are there, and no list of own arguments for one that is not."""
     assert (
-        {"allocation", "clustering", "entropy", "failure", "hidden_bias", "mse", "prediction", "training"}
+        {"allocation", "clustering", "entropy", "failure", "hidden_bias", "methods", "mse", "prediction", "training"}
         <= set(NAMES)
         >= set(OWN)
     )

@@ -38,14 +38,17 @@ class Collected(NamedTuple):
 
 def collect(
     theta_SK: Array, prompts: Prompts, pool: Pool, method: Method, state: State, ask: Ask, seed: int,
-    rng: np.random.Generator,
+    rng: np.random.Generator, mismatch: float = 0.0, placebo: bool = False,
 ) -> Collected:  # fmt: skip
-    """Plan, draw, decide; again with other prompts while the selection asks for more."""
+    """Plan, draw, decide; again with other prompts while the selection asks for more. mismatch: see `update.sample`.
+    placebo: the rewards of what was drawn in a random order, so that they know nothing of prompts and answers."""
     allocation: Allocation = method.allocation or Order()
     needs, rolled, plans = method.needs(), None, list[Plan]()
     for attempt in range(method.selection.batches):
         plans.append(plan(allocation, state, pool, ask._replace(attempt=attempt), seed))
-        fresh = draw(theta_SK, prompts, plans[-1], rng)
+        fresh = draw(theta_SK, prompts, plans[-1], rng, mismatch)
+        if placebo:
+            fresh = fresh._replace(reward_PG=rng.permutation(fresh.reward_PG.ravel()).reshape(fresh.reward_PG.shape))
         rolled = fresh if rolled is None else join(rolled, fresh)
         groups = groups_of(rolled, needs)
         decision = decide(method, state, groups, ask, seed, weights_of(plans))
@@ -69,14 +72,14 @@ def collect(
     return Collected(kept, advantage_PG[rows], decision.info, groups, silent, planned_P, decision.state)
 
 
-def draw(theta_SK: Array, prompts: Prompts, planned: Plan, rng: np.random.Generator) -> Rollouts:
+def draw(theta_SK: Array, prompts: Prompts, planned: Plan, rng: np.random.Generator, mismatch: float = 0.0) -> Rollouts:
     """The rollouts of a plan; flat where its groups are of unequal size."""
     if (planned.size_P == planned.size_P[0]).all():
-        rolled = sample(theta_SK, prompts.take(planned.prompt_P), int(planned.size_P[0]), rng)
+        rolled = sample(theta_SK, prompts.take(planned.prompt_P), int(planned.size_P[0]), rng, mismatch)
         return rolled._replace(number_P=planned.prompt_P)
     group_N = np.repeat(np.arange(len(planned.size_P)), planned.size_P)
     number_N = planned.prompt_P[group_N]
-    return sample(theta_SK, prompts.take(number_N), 1, rng)._replace(number_P=number_N, group_P=group_N)
+    return sample(theta_SK, prompts.take(number_N), 1, rng, mismatch)._replace(number_P=number_N, group_P=group_N)
 
 
 def flat(rolled: Rollouts) -> Rollouts:

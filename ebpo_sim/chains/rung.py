@@ -58,6 +58,7 @@ class TrainingConfig:
     clip_low, clip_high: the ratio's bounds 1 - low, 1 + high. kl: weight of the k3 divergence to the starting policy.
     order: one of `sampling/orders.py`, by topic or starting success probability; a method that names an allocation does
     without it. evaluate_rollouts: answers a vote. gradient_redraws: 0 leaves the gradient's bias and variance out.
+    mismatch, placebo: see `collect`.
     """
 
     estimator: str = "grpo"
@@ -78,12 +79,14 @@ class TrainingConfig:
     evaluate_rollouts: int = 16
     gradient_redraws: int = 8
     seed: int = 0
+    mismatch: float = 0.0
+    placebo: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "order", OLD_NAMES.get(self.order, self.order))
         for name, low in (("group_size", 1), ("prompts", 1), ("steps", 1), ("minibatches", 1), ("epochs", 1),
-                          ("record_every", 1), ("evaluate_rollouts", 1), ("seed", 0), ("learning_rate", 0),
-                          ("clip_low", 0), ("clip_high", 0), ("kl", 0), ("gradient_redraws", 0)):  # fmt: skip
+                          ("record_every", 1), ("evaluate_rollouts", 1), ("seed", 0), ("learning_rate", 0), ("kl", 0),
+                          ("clip_low", 0), ("clip_high", 0), ("gradient_redraws", 0), ("mismatch", 0)):  # fmt: skip
             value = getattr(self, name)
             if not low <= value < np.inf and not (name.startswith("clip") and value == np.inf):
                 raise InputError(f"{name} must be finite and at least {low}, got {value!r}")
@@ -183,7 +186,7 @@ def advance(population: SkillChain, config: TrainingConfig, state: State, steps:
     """
     from ebpo_sim.chains.kernels import divergence
 
-    method, pool = build_method(population, config), pool_of(population)
+    method, pool, disturbed = build_method(population, config), pool_of(population), (config.mismatch, config.placebo)
     rng = np.random.Generator(np.random.PCG64DXSM())
     rng.bit_generator.state = state.generator
     theta, first, second = (x.copy() for x in (state.theta_SK, state.first_SK, state.second_SK))
@@ -194,7 +197,7 @@ def advance(population: SkillChain, config: TrainingConfig, state: State, steps:
         ask = ask_of(config, step)
         if config.schedule == "linear":
             learner = learner._replace(learning_rate=config.learning_rate * (1 - step / config.steps))
-        batch = collect(theta, population.prompts, pool, method, state.method, ask, config.seed, rng)
+        batch = collect(theta, population.prompts, pool, method, state.method, ask, config.seed, rng, *disturbed)
         updates, norm, moved, rolled, following = state.updates, 0.0, 0.0, batch.rolled, batch.state
         if rolled is not None:
             reference_PLK = None if all_reference is None else all_reference[rolled.number_P]
@@ -229,7 +232,7 @@ def _record(
     values |= dict.fromkeys(GRADIENT, float("nan"))
     if config.gradient_redraws:
         ask, theta, prompts = ask_of(config, min(state.steps, config.steps - 1)), state.theta_SK, population.prompts
-        drawing = (theta, prompts, pool, method, state.method, ask, config.seed, rng)
+        drawing = (theta, prompts, pool, method, state.method, ask, config.seed, rng, config.mismatch, config.placebo)
         batches = [collect(*drawing) for _ in range(config.gradient_redraws)]
         drawn = sampled_gradients(theta, batches, learner_of(config, (), method.aggregation).aggregation)
         estimate = quality(drawn, success_gradient(theta, prompts.take(batches[0].planned_P)))
@@ -269,8 +272,7 @@ def save(path: Path, population: SkillChain, config: TrainingConfig, state: Stat
     """Write the state as JSON, all at once; floats travel as their shortest exact decimal."""
     content = {**state._asdict(), "format": FORMAT, "fingerprint": fingerprint(population, config)}
     content["method"] = dump_state(build_method(population, config), state.method)
-    for name in ("theta_SK", "first_SK", "second_SK"):
-        content[name] = content[name].tolist()
+    content |= {name: content[name].tolist() for name in ("theta_SK", "first_SK", "second_SK")}
     content["window"] = [_none(x) for x in state.window]
     content["records"] = [[_none(x) for x in row] for row in state.records]
     write_bytes(path, to_json(content).encode())
@@ -282,13 +284,11 @@ def resume(path: Path, population: SkillChain, config: TrainingConfig) -> State:
         content = json.loads(path.read_text(encoding="utf-8"))
         written, mark = content.pop("format"), content.pop("fingerprint")
     except (OSError, ValueError, KeyError, AttributeError) as error:
-        raise InputError(
-            f"training state {path.name!r} cannot be read ({error!r}): delete it to start afresh"
-        ) from error
+        line = f"training state {path.name!r} cannot be read ({error!r}): delete it to start afresh"
+        raise InputError(line) from error
     if (written, mark) != (FORMAT, fingerprint(population, config)):
         raise InputError(f"training state {path.name!r} belongs to other settings: resume with those it was saved with")
-    for name in ("theta_SK", "first_SK", "second_SK"):
-        content[name] = np.array(content[name])
+    content |= {name: np.array(content[name]) for name in ("theta_SK", "first_SK", "second_SK")}
     content["method"] = load_state(build_method(population, config), content["method"])
     content["window"] = np.array([np.nan if x is None else x for x in content["window"]])
     content["records"] = tuple(tuple(np.nan if x is None else x for x in row) for row in content["records"])

@@ -22,8 +22,9 @@ ON_POLICY = LogRatio(np.zeros((1, 1)), 0.0)
 
 
 class Rollouts(NamedTuple):
-    """G answers to each prompt of a batch: actions_PGL, reward_PG and the distributions pi_PLK they were drawn from.
-    boost_PL = exp(offset_PL). number_P: the prompts' numbers in the pool.
+    """G answers to each prompt of a batch: actions_PGL, reward_PG and the policy's distributions pi_PLK, which they
+    were drawn from unless a sampler with its own, sampler_PLK, differs. boost_PL = exp(offset_PL). number_P: the
+    prompts' numbers in the pool.
 
     Groups of unequal sizes are flat: G is 1, a row a rollout with its own copy of the prompt, rows of a group together;
     group_P says which group each belongs to, None where every prompt is one.
@@ -36,6 +37,7 @@ class Rollouts(NamedTuple):
     pi_PLK: Array
     number_P: Ints | None = None
     group_P: Ints | None = None
+    sampler_PLK: Array | None = None
 
     def rows(self, index: Ints) -> Rollouts:
         """The answers to the prompts at `index`."""
@@ -96,16 +98,23 @@ class Update(NamedTuple):
     states: tuple[Any, ...]
 
 
-def sample(theta_SK: Array, prompts: Prompts, group_size: int, rng: np.random.Generator) -> Rollouts:
-    """`group_size` answers to each prompt, by inversion of uniform numbers."""
+def sample(
+    theta_SK: Array, prompts: Prompts, group_size: int, rng: np.random.Generator, mismatch: float = 0.0
+) -> Rollouts:
+    """`group_size` answers to each prompt, by inversion of uniform numbers; the sampler's logits are the policy's plus
+    `mismatch` times standard normal noise, drawn anew for every step of every prompt."""
     from ebpo_sim.chains.kernels import rollout
 
     width, boost_PL = prompts.skills_PL.shape[1], np.exp(prompts.offset_PL)
     shape = (len(prompts.length_P), group_size)
-    pi_PLK = _policy(theta_SK, prompts, boost_PL)
+    pi_PLK, sampler_PLK = _policy(theta_SK, prompts, boost_PL), None
+    if mismatch:
+        sampler_PLK = pi_PLK * np.exp(mismatch * rng.standard_normal(pi_PLK.shape))
+        sampler_PLK /= sampler_PLK.sum(axis=-1, keepdims=True)
     actions, reward_PG = np.zeros((*shape, width), dtype=np.int64), np.empty(shape)
-    rollout(pi_PLK, prompts.length_P, prompts.right_PL, rng.random((*shape, width)), actions, reward_PG)
-    return Rollouts(prompts, boost_PL, actions, reward_PG, pi_PLK)
+    drawn_PLK = pi_PLK if sampler_PLK is None else sampler_PLK
+    rollout(drawn_PLK, prompts.length_P, prompts.right_PL, rng.random((*shape, width)), actions, reward_PG)
+    return Rollouts(prompts, boost_PL, actions, reward_PG, pi_PLK, sampler_PLK=sampler_PLK)
 
 
 def _policy(theta_SK: Array, prompts: Prompts, boost_PL: Array) -> Array:
@@ -162,7 +171,8 @@ def tokens_of(
     entropy_NT = np.zeros_like(old_NT) if "entropy" in needs(objectives) else None
     if entropy_NT is not None:
         token_entropies(rolled.pi_PLK, prompts.length_P, group_size, *span, entropy_NT.reshape(-1))
-    return Tokens(old_NT, old_NT, mask_NT, advantage_NT, group_N, reference_NT, entropy_NT, old_NT)
+    behaviour_NT = old_NT if rolled.sampler_PLK is None else _log_probs(rolled.sampler_PLK, rolled, layout)
+    return Tokens(old_NT, old_NT, mask_NT, advantage_NT, group_N, reference_NT, entropy_NT, behaviour_NT)
 
 
 def batch_of(

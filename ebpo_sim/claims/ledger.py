@@ -20,6 +20,7 @@ from ebpo_sim.claims import (  # noqa: F401 - each module brings its claims
     noise_methods,
     noise_rules,
     objectives,
+    recipes,
     recorded,
     score_norms,
     silent_groups,

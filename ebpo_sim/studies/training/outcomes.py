@@ -29,6 +29,7 @@ from ebpo_sim.studies.training.cells import Cell, Settings
 
 Rows = list[dict[str, Any]]
 Found = Mapping[tuple[str, Any, Any], Series]
+Numbers = list[dict[tuple[str, str], float | None]]  # by seed
 END, ASYMPTOTE, MIDPOINT = "pass@1 at the end", "asymptote", "midpoint, rollouts"
 LEAST = 0.01  # of pass@1: the margin of a difference
 EMPTY = dict.fromkeys(Difference._fields)
@@ -46,9 +47,8 @@ def cumulated(curve: Sequence[Record]) -> list[dict[str, float]]:
     return found
 
 
-def numbers(curve: Sequence[Record], levels: Mapping[str, float]) -> dict[tuple[str, str], float | None]:
-    """(quantity, target) -> what one seed's curve says of it."""
-    line = cumulated(curve)
+def numbers(line: Sequence[Record], levels: Mapping[str, float]) -> dict[tuple[str, str], float | None]:
+    """(quantity, target) -> what one seed's line of `cumulated` says of it."""
     found: dict[tuple[str, str], float | None] = {(END, ""): line[-1]["pass1"]}
     for target, level in levels.items():
         met = reached(line, level) if line[0]["pass1"] < level else None  # where GRPO gains nothing
@@ -66,26 +66,34 @@ def levels(settings: Settings, found: Found, cell: Cell) -> dict[str, float]:
 
 
 def outcomes(settings: Settings, found: Found) -> Rows:
-    """A row a quantity, arm and cell: mean (the arm's), and of the difference or log ratio to GRPO's its value, se,
-    95 % interval, p, seeds, Holm's p and word; of GRPO itself the mean alone."""
-    rows: Rows = []
-    known: dict[tuple[str, Cell], list[dict[tuple[str, str], float | None]]] = {}
+    """The rows of `priced`, shuffled, at own rates."""
+    known, aims = dict[Any, Numbers](), dict[Any, Mapping[str, float]]()
     for (arm, cell, tuning), series in found.items():
         if tuning == "own" and cell.order == settings.orders[0]:
-            aims = levels(settings, found, cell)
-            mine = known[arm, cell] = [numbers(series.curves[seed], aims) for seed in sorted(series.curves)]
-            for quantity, target in mine[0]:
-                name = {"estimator": arm, **cell._asdict(), "learning_rate": series.rate, "edge": series.edge}
-                level = aims.get(target)
-                rows.append(
-                    {**name, "quantity": quantity, "target": target, "level": level}
-                    | _compared(mine, known[REFERENCE, cell], quantity, target)
-                )
+            aims[cell] = levels(settings, found, cell)
+            lines = (cumulated(series.curves[seed]) for seed in sorted(series.curves))
+            known[arm, cell, tuning] = [numbers(line, aims[cell]) for line in lines]
+    return priced(found, known, aims, ("world", "regime", "optimiser"))
+
+
+def priced(found: Found, known: Mapping[Any, Numbers], aims: Mapping[Any, Any], place: tuple[str, ...]) -> Rows:
+    """A row a quantity, arm and cell: mean (the arm's), and of the difference or log ratio to GRPO's its value, se,
+    95 % interval, p, seeds, Holm's p and word; of GRPO itself the mean alone. known: the numbers by seed, aims: the
+    targets of a cell; place: the columns that, with quantity and target, name a family."""
+    rows: Rows = []
+    for (arm, cell, tuning), mine in known.items():
+        series = found[arm, cell, tuning]
+        for quantity, target in mine[0]:
+            name = {"estimator": arm, **cell._asdict(), "learning_rate": series.rate, "edge": series.edge}
+            level = aims[cell].get(target)
+            rows.append(
+                {**name, "quantity": quantity, "target": target, "level": level}
+                | _compared(mine, known[REFERENCE, cell, tuning], quantity, target)
+            )
     families: dict[tuple[Any, ...], Rows] = {}
     for row in rows:
         if row["estimator"] != REFERENCE:
-            place = ("world", "regime", "optimiser", "quantity", "target")
-            families.setdefault(tuple(row[k] for k in place), []).append(row)
+            families.setdefault(tuple(row[k] for k in (*place, "quantity", "target")), []).append(row)
     for family in families.values():
         judge_family([r for r in family if r["value"] is not None], len(family), _word(family[0]))
     return rows
