@@ -19,17 +19,16 @@ from itertools import combinations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ebpo_sim.compare.differences import mean_of
 from ebpo_sim.compare.tables import judge_family
 from ebpo_sim.compare.verdicts import in_regime, judge
 from ebpo_sim.errors import InputError
+from ebpo_sim.numbers import Array
 from ebpo_sim.studies.methods.arms import LEVELS, PARTS, design, parts
 from ebpo_sim.studies.methods.cells import PLACEBO, Cell
 from ebpo_sim.studies.methods.outcomes import Known, Runs
 
-Array = NDArray[np.float64]
 Rows = list[dict[str, Any]]
 REDRAWS = 1000  # of the bootstrap
 OBJECTIVE = "objective"
