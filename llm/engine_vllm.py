@@ -26,25 +26,34 @@ from llm.tasks.tokenizer import Tokenizer, pad_left, pad_right
 MEMORY_SHARE = 0.35  # of the GPU, for vLLM's own copy of the weights and its cache; the trainer has the rest
 
 
+def check(name: str, device: str) -> Any:
+    """vLLM, the library. Raises InputError without it, without a GPU, and for a model made from scratch."""
+    if name == "scratch":
+        raise InputError("--engine vllm loads a model by name or folder: name one with --model, or use --engine hf")
+    os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # weights are handed over within this process
+    try:
+        import vllm
+    except ImportError as error:
+        raise InputError("--engine vllm needs vLLM: pip install vllm, or use --engine hf") from error
+    if not device.startswith("cuda"):
+        raise InputError(f"--engine vllm needs --device cuda, got {device!r}: use --engine hf")
+    return vllm
+
+
 class VLLMEngine:
     """See `llm.engines.Engine`. Entropies and score norms are not known to vLLM and are NaN.
 
-    Raises InputError without vLLM, without a GPU, and for a model made from scratch.
+    model: ours, whose weights vLLM is given before it samples; None: the one it reads itself. Raises what `check` does.
     """
 
     chunk = 1 << 20  # vLLM queues by itself
 
-    def __init__(self, name: str, model: PreTrainedModel, tokenizer: Tokenizer, max_new: int, where: Precision) -> None:
-        if name == "scratch":
-            raise InputError("--engine vllm loads a model by name or folder: name one with --model, or use --engine hf")
-        if where.device.type != "cuda":
-            raise InputError(f"--engine vllm needs --device cuda, got {str(where.device)!r}: use --engine hf")
-        os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # weights are handed over within this process
-        try:
-            import vllm
-        except ImportError as error:
-            raise InputError("--engine vllm needs vLLM: pip install vllm, or use --engine hf") from error
-        self.model, self.tokenizer, self.max_new, self.where = model, tokenizer, max_new, where
+    def __init__(
+        self, name: str, model: PreTrainedModel | None, tokenizer: Tokenizer, max_new: int, where: Precision,
+        top_p: float = 1.0,
+    ) -> None:  # fmt: skip
+        vllm = check(name, str(where.device))
+        self.model, self.tokenizer, self.max_new, self.where, self.top_p = model, tokenizer, max_new, where, top_p
         self._vllm = vllm
         self._engine = vllm.LLM(
             model=name,
@@ -52,7 +61,7 @@ class VLLMEngine:
             gpu_memory_utilization=MEMORY_SHARE,
             logprobs_mode="processed_logprobs",  # those of the distribution that is sampled from
         )
-        self._stale = True
+        self._stale = model is not None  # without one of ours, vLLM's is the policy
 
     def sample(self, problems: Sequence[Problem], group_size: int, seed: int, temperature: float = 1.0) -> Rollouts:
         """See `Engine.sample`."""
@@ -65,7 +74,7 @@ class VLLMEngine:
         rows = [self.tokenizer.prompt(p) for p in problems]
         parameters = [
             self._vllm.SamplingParams(
-                n=group_size, temperature=temperature, top_p=1.0, top_k=0, max_tokens=self.max_new, logprobs=0,
+                n=group_size, temperature=temperature, top_p=self.top_p, top_k=0, max_tokens=self.max_new, logprobs=0,
                 seed=(seed + i * group_size) % 2**31,  # vLLM counts it up for the answers of a group
                 stop_token_ids=list(self.tokenizer.eos_ids), detokenize=False,
             )
@@ -93,9 +102,11 @@ class VLLMEngine:
 
     def sync(self) -> None:
         """The policy's weights changed: they are handed over before the next sampling."""
-        self._stale = True
+        self._stale = self.model is not None
 
     def _load_weights(self) -> None:
-        self._engine.apply_model(lambda theirs: theirs.load_weights(merged_weights(self.model)))
+        ours = self.model
+        assert ours is not None
+        self._engine.apply_model(lambda theirs: theirs.load_weights(merged_weights(ours)))
         self._engine.reset_prefix_cache()
         self._stale = False

@@ -16,10 +16,10 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from ebpo_sim import InputError
-from llm import hub, rollouts, run
+from llm import engine_vllm, evaluate, hub, rollouts, run
 from llm.engine_vllm import VLLMEngine
 from llm.engines import Precision, precision
-from llm.evaluate import sampled_outcomes
+from llm.outcomes import sampled_outcomes
 from llm.settings import Settings
 from llm.tasks import load_problems, make_verifier
 from llm_toys import save_model
@@ -182,3 +182,27 @@ def test_what_vllm_cannot_do_is_refused(vllm: None, monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(sys.modules, "vllm", None)
     with pytest.raises(InputError, match="pip install vllm"):
         VLLMEngine(str(folder), model, tokenizer, 10, GPU)
+
+
+def test_an_evaluation(vllm: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Guards --engine vllm: the model is read by vLLM alone, --top-p is asked for, score norms are no numbers."""
+    folder = save_model(tmp_path / "model")
+    (tmp_path / "set.jsonl").write_text('{"prompt": "q", "answer": "a"}\n{"prompt": "r", "answer": "a"}')
+    monkeypatch.setattr(engine_vllm, "check", lambda *_: sys.modules["vllm"])  # there is no GPU
+    monkeypatch.setattr(evaluate, "load_policy", None)
+    asked: list[float] = []
+    monkeypatch.setattr(
+        StandIn,
+        "generate",
+        lambda self, prompts, sampling_params, use_tqdm, real=StandIn.generate: (
+            asked.extend(p.top_p for p in sampling_params),
+            real(self, prompts, sampling_params, use_tqdm),
+        )[1],
+    )
+    argv = [str(folder), "--dataset", str(tmp_path / "set.jsonl"), "--engine", "vllm", "--top-p", "0.8"]
+    argv += ["--verifier", "exact", "--samples", "3", "--max-new", "2", "--out", str(tmp_path / "out")]
+    evaluate.main(argv)
+    assert asked == [0.8, 0.8] and StandIn.made[0].resets == 0
+    lines = (tmp_path / "out/answers.jsonl").read_text().splitlines()
+    assert len(lines) == 6 and all('"score_norm": null' in line for line in lines)
+    assert not (tmp_path / "out/score_norms.csv").exists() and (tmp_path / "out/scores.csv").is_file()
