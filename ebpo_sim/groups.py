@@ -211,16 +211,20 @@ def _build(
     size_PG = np.abs(values)
     if not size_PG.max() <= LARGEST and (bad := valid & ~(size_PG <= LARGEST)).any():  # NaN too
         _refuse_rewards(values, bad)
-    rewards_PG, first_P, differs_PG, every = values, values[..., 0], values != values[..., :1], valid.all()
+    rewards_PG, first_P, every = values, values[..., 0], valid.all()
     size_P = np.full(values.shape[:-1], float(values.shape[-1]))
     if not every:
         rewards_PG, size_P = np.where(valid, values, 0.0), valid.sum(axis=-1, dtype=np.float64)
         first_P = np.take_along_axis(rewards_PG, np.argmax(valid, axis=-1)[..., None], axis=-1)[..., 0]
-        differs_PG = valid & (rewards_PG != first_P[..., None])
-    degenerate_P = ~over(np.logical_or, differs_PG)
-    mean_P = np.where(degenerate_P, first_P, over(np.add, rewards_PG) / np.maximum(size_P, 1.0))
-    deviation = rewards_PG - mean_P[..., None] if every else np.where(valid, rewards_PG - mean_P[..., None], 0.0)
-    within_ss_P = np.where(degenerate_P, 0.0, over(np.add, deviation**2))
+    # below 8 terms NumPy adds in order, along the first axis too and sooner
+    axis, each = (0, ...) if values.shape[-1] < 8 else (-1, (..., None))
+    rewards, counted = (x if axis else np.ascontiguousarray(np.moveaxis(x, -1, 0)) for x in (rewards_PG, valid))
+    differs = rewards != first_P[each]
+    degenerate_P = ~np.logical_or.reduce(differs if every else counted & differs, axis=axis)
+    mean_P = np.where(degenerate_P, first_P, np.add.reduce(rewards, axis=axis) / np.maximum(size_P, 1.0))
+    deviation = rewards - mean_P[each]
+    squares = (deviation if every else np.where(counted, deviation, 0.0)) ** 2
+    within_ss_P = np.where(degenerate_P, 0.0, np.add.reduce(squares, axis=axis))
     for array in (rewards_PG, valid, count_P, size_P, mean_P, within_ss_P, degenerate_P):
         array.flags.writeable = False
     return Groups(

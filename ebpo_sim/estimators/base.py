@@ -99,9 +99,9 @@ class Estimator:
 
     def score(self, state: State, groups: Groups) -> tuple[Any, Info]:
         """Advantages in the layout and dtype of the rewards (0 for masked rollouts), and what one plots."""
-        self._check(state, groups)
+        parts = self._check(state, groups)
         start = Advantages(groups.rewards_PG, np.ones(()))  # 0 where masked
-        made = reduce(lambda a, ts: ts[0].apply(ts[1], a, groups), self._parts(state), start)
+        made = reduce(lambda a, ts: ts[0].apply(ts[1], a, groups), parts, start)
         known = made.evaluation or Evaluation(None)  # type: ignore[arg-type]
         scale_PG = np.broadcast_to(made.divisor_PG, made.values_PG.shape)
         info = Info(known.baseline_PG, known.shrinkage_P, known.prior_mean_P, scale_PG, groups.degenerate_P)
@@ -109,8 +109,10 @@ class Estimator:
 
     def update(self, state: State, groups: Groups) -> State:
         """merge(forget(state), the batch's statistics); never scores."""
-        self._check(state, groups)
-        return self._state(t.merge(t.forget(s), t.observe(groups)) for t, s in self._parts(state))
+        parts = self._check(state, groups)
+        if self._forgetful:
+            return ()
+        return self._state(t.merge(t.forget(s), t.observe(groups)) for t, s in parts)
 
     def turn(self, state: State, groups: Groups) -> tuple[State, State]:
         """(the state to score this batch with, the state for the next): the order of learning and scoring."""
@@ -134,23 +136,29 @@ class Estimator:
         """The baseline of every rollout; None for a rule that subtracts none."""
         return None if self.baseline is None else self.baseline.evaluate(self._parts(state)[0][1], groups)
 
+    @cached_property
+    def _forgetful(self) -> bool:
+        """Whether no transform has a memory."""
+        return self.init() == ()
+
     def _state(self, parts: Iterable[Any]) -> State:
         found = tuple(parts)
         return found if any(type(part) is not tuple or part for part in found) else ()
 
     def _parts(self, state: State) -> list[tuple[Transform, Any]]:
         """Each transform with its own state."""
-        if type(state) is tuple and not state and not self.init():
+        if type(state) is tuple and not state and self._forgetful:
             return [(t, ()) for t in self.chain]
         if not isinstance(state, tuple) or len(state) != len(self.chain):
             found = "None" if state is None else type(state).__name__
             raise InputError(f"state of {self.name} is {found}: start with init() and pass on what step() returns")
         return list(zip(self.chain, state, strict=True))
 
-    def _check(self, state: State, groups: Groups) -> None:
+    def _check(self, state: State, groups: Groups) -> list[tuple[Transform, Any]]:
+        """`_parts`, of a state and a batch that fit the chain."""
         if not isinstance(groups, Groups):
             raise InputError(f"groups must be what group_rewards() returns, got {type(groups).__name__}")
-        self._parts(state)
+        parts = self._parts(state)
         carried = (groups.cluster_P, groups.prompt_P, groups.score_norm_PG, *groups.sides)
         for need, present in zip(CARRIED, carried, strict=True):
             if need in self.needs and present is None:
@@ -162,6 +170,7 @@ class Estimator:
         if domain == "unit" and not np.all((r >= 0) & (r <= 1)):
             bad = r[(r < 0) | (r > 1)][0]
             raise InputError(f"{self.name} needs rewards in [0, 1], got {bad!r}: rescale them or use ebpo_debiased")
+        return parts
 
 
 def baseline_table(estimator: Estimator, state: State, group_size: int) -> Array:

@@ -29,6 +29,8 @@ def others_mean(groups: Groups) -> Array:
 
 def with_singletons(baseline_PG: Array, groups: Groups, singleton: Singleton) -> Array:
     """The baseline of groups of one as `singleton` says: as it is, 0, or refused with an InputError."""
+    if singleton == "zero":
+        return baseline_PG
     single_P = groups.size_P == 1
     if singleton == "error" and np.any(single_P):
         raise InputError("a group of one has no group baseline: use singleton='zero' or 'raw', or a larger group")
