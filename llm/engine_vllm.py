@@ -1,9 +1,8 @@
 """Sampling with vLLM in the same process, for models of billions of weights.
 
-Written against vLLM's documented interface (LLM.generate, LLM.apply_model, LLM.reset_prefix_cache) and tested with a
-stand-in of it; it has not been run with vLLM itself. vLLM samples in its own precision: the ratio of the
+The policy's weights are handed over by vLLM's own reload_weights. vLLM samples in its own precision: the ratio of the
 objective therefore starts from the trainer's log-probabilities (`learner.with_old_log_probs`), and the distance
-between the two is logged as sampler_gap.
+between the two is logged as sampler_gap. Run with vLLM 0.32 built for CPUs (`make test-vllm`); not on a GPU.
 """
 
 from __future__ import annotations
@@ -23,20 +22,26 @@ from llm.rollouts import Rollouts
 from llm.tasks import Problem
 from llm.tasks.tokenizer import Tokenizer, pad_left, pad_right
 
+# Compiling takes longer than it saves; a prompt cut in two needs a generator that can be set back (vLLM 0.32).
+ON_CPUS = {"enforce_eager": True, "enable_chunked_prefill": False}
 MEMORY_SHARE = 0.35  # of the GPU, for vLLM's own copy of the weights and its cache; the trainer has the rest
 
 
 def check(name: str, device: str) -> Any:
-    """vLLM, the library. Raises InputError without it, without a GPU, and for a model made from scratch."""
+    """vLLM, the library. Raises InputError without it, for a device it was not built for, and for a model made from
+    scratch."""
     if name == "scratch":
         raise InputError("--engine vllm loads a model by name or folder: name one with --model, or use --engine hf")
     os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # weights are handed over within this process
     try:
         import vllm
+        from vllm.platforms import current_platform
     except ImportError as error:
         raise InputError("--engine vllm needs vLLM: pip install vllm, or use --engine hf") from error
-    if not device.startswith("cuda"):
-        raise InputError(f"--engine vllm needs --device cuda, got {device!r}: use --engine hf")
+    built = current_platform.device_type
+    if device.split(":")[0] != built:
+        raise InputError(f"--engine vllm: the vLLM installed here is built for {built or 'another device'}, got "
+                         f"--device {device!r}: name that one, or use --engine hf")  # fmt: skip
     return vllm
 
 
@@ -60,6 +65,7 @@ class VLLMEngine:
             dtype="bfloat16" if where.dtype == "bf16" else "float32",
             gpu_memory_utilization=MEMORY_SHARE,
             logprobs_mode="processed_logprobs",  # those of the distribution that is sampled from
+            **(ON_CPUS if where.device.type == "cpu" else {}),
         )
         self._stale = model is not None  # without one of ours, vLLM's is the policy
 
@@ -107,6 +113,6 @@ class VLLMEngine:
     def _load_weights(self) -> None:
         ours = self.model
         assert ours is not None
-        self._engine.apply_model(lambda theirs: theirs.load_weights(merged_weights(ours)))
+        self._engine.collective_rpc("reload_weights", kwargs={"weights_iterator": merged_weights(ours)})
         self._engine.reset_prefix_cache()
         self._stale = False
