@@ -1,4 +1,4 @@
-"""`accelerate launch --config_file llm/configs/... llm/train.py --backend trl` in two processes on CPUs, whole and resumed.
+"""`accelerate launch --config_file llm/configs/... llm/train.py --backend trl` in two processes on CPUs, and resumed.
 
 By tests/fsdp_cpu.py and tests/zero3_cpu.py in front of llm/train.py; the configuration files are those of the README.
 """

@@ -1,10 +1,11 @@
-"""`accelerate launch --config_file llm/configs/zero3.yaml llm/train.py --backend trl`: sharded by DeepSpeed's ZeRO 3."""
+"""`accelerate launch --config_file llm/configs/zero3.yaml llm/train.py --backend trl`: sharded by DeepSpeed ZeRO 3."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
+
 from needs import require
 
 require("deepspeed")

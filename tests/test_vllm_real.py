@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from needs import require
 
 require("vllm")
@@ -92,7 +93,8 @@ def test_the_policy_is_what_is_sampled(engine: VLLMEngine, problems: list[Proble
 def test_no_two_answers_share_their_noise(engine: VLLMEngine, problems: list[Problem]) -> None:
     """Guards seeds: one prompt eight times, four answers each; neighbours' answers are not those of the next seed.
 
-    Of the 32 answers those of four tokens or more agree by chance with probability below 1e-5: 265 tokens, near uniform.
+    Of the 32 answers those of four tokens or more agree by chance with probability below 1e-5: 265 tokens, nearly
+    uniform.
     """
     rolled = engine.sample(problems[:1] * 8, 4, 11)
     long = [tuple(row) for row, mask in zip(rolled.tokens_NT.tolist(), rolled.mask_NT, strict=True) if mask.sum() > 3]
