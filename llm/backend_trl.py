@@ -63,11 +63,12 @@ class Reward:
         self.verifier, self.eos_ids = verifier, frozenset(eos_ids)
 
     def __call__(
-        self, completions: list[Any], completion_ids: list[list[int]], answer: list[str], id: list[str], **_: Any
-    ) -> list[float]:
+        self, completions: list[Any], completion_ids: list[list[int]], answer: list[str], id: list[str],
+        topic: list[str], **_: Any
+    ) -> list[float]:  # fmt: skip
         texts = [c if isinstance(c, str) else c[0]["content"] for c in completions]
         ended = [bool(ids) and ids[-1] in self.eos_ids for ids in completion_ids]
-        problems = [Problem("", gold, Cell("", 0), name) for gold, name in zip(answer, id, strict=True)]
+        problems = [Problem("", a, Cell(t, 0), i) for a, t, i in zip(answer, topic, id, strict=True)]
         said = [text if end else None for text, end in zip(texts, ended, strict=True)]
         return self.verifier.scores(said, problems)
 

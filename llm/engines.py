@@ -66,14 +66,16 @@ class Engine(Protocol):
 
 
 class HFEngine:
-    """Samples with the model itself, `rows` answers at a time (0: all at once)."""
+    """Samples with the model itself, `rows` answers at a time (0: all at once). top_p: see `rollouts.sample`."""
 
     def __init__(
-        self, model: PreTrainedModel, tokenizer: Tokenizer, max_new: int, where: Precision, rows: int = 0
-    ) -> None:
+        self, model: PreTrainedModel, tokenizer: Tokenizer, max_new: int, where: Precision, rows: int = 0,
+        top_p: float = 1.0,
+    ) -> None:  # fmt: skip
         with where.context():
             rollouts.check_cache(model)
         self.model, self.tokenizer, self.max_new, self.where, self.rows = model, tokenizer, max_new, where, rows
+        self.top_p = top_p
         self.chunk = rows or (512 if where.device.type == "cpu" else 4096)
 
     def sample(self, problems: Sequence[Problem], group_size: int, seed: int, temperature: float = 1.0) -> Rollouts:
@@ -86,11 +88,8 @@ class HFEngine:
                 ids, mask = pad_left([self.tokenizer.prompt(p) for p in problems[start : start + per_call]],
                                      self.tokenizer.pad_id)  # fmt: skip
                 ids, mask = ids.to(self.where.device), mask.to(self.where.device)
-                parts.append(
-                    rollouts.sample(
-                        self.model, ids, mask, group_size, self.max_new, self.tokenizer, generator, temperature
-                    )
-                )
+                fixed = (group_size, self.max_new, self.tokenizer, generator, temperature, self.top_p)
+                parts.append(rollouts.sample(self.model, ids, mask, *fixed))
         return rollouts.join(parts, self.tokenizer.pad_id)
 
     def sync(self) -> None:

@@ -39,12 +39,13 @@ from ebpo_sim import cli, group_rewards, make, report
 from ebpo_sim.compare.differences import mean_of, paired
 from ebpo_sim.errors import InputError
 from ebpo_sim.labels import REFERENCE
-from llm import evaluate, policy, rollouts, train
+from llm import outcomes, policy, rollouts, train
 from llm.engines import HFEngine, Precision, answer, precision
 from llm.folders import write_json
 from llm.objectives import Loss
 from llm.problems import task
 from llm.run import Run, curriculum_of, prepare
+from llm.scores import mean_and_error
 from llm.settings import Settings
 from llm.tasks import CELLS, CharTokenizer, make_verifier, pool
 
@@ -195,7 +196,7 @@ def _steps(run: Run, count: int) -> list[tuple[dict[str, Any], Any]]:
 
 
 def _pass_rate(run: Run, held: Sequence[Any]) -> float:
-    return evaluate.mean_and_error(evaluate.pass_rates(train.validate(run, held)))[0]
+    return mean_and_error(outcomes.pass_rates(train.validate(run, held)))[0]
 
 
 def machine(device: str) -> dict[str, Any]:

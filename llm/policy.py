@@ -13,10 +13,10 @@ import transformers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
 
 from ebpo_sim import cache as files
-from ebpo_sim import report
+from ebpo_sim import report, sources
 from ebpo_sim.errors import InputError, unknown_name
 from llm import rollouts
-from llm.tasks import CharTokenizer, cells, stream
+from llm.tasks import CharTokenizer, cells, module_of, names, stream, traced, worked
 from llm.tasks.tokenizer import pad_left, pad_right
 
 if TYPE_CHECKING:  # what changes elsewhere is no reason to train the base again
@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # what changes elsewhere is no reason to train the base again
     from llm.settings import Settings
 
 ARCHITECTURES = {"qwen3": (Qwen3Config, Qwen3ForCausalLM), "llama": (LlamaConfig, LlamaForCausalLM)}
-MAX_TOKENS = 64  # positions of the model; prompts and answers stay below half of it
+MAX_TOKENS = 64  # positions of the model
 DECIDING = ("arch", "hidden", "layers", "heads", "kv_heads", "sft_steps", "sft_batch", "sft_lr", "sft_seed")
 SCHEDULE = 800  # steps of the cosine that the warm start follows and leaves early, its learning rate still high
 
@@ -79,7 +79,9 @@ def warm_start(settings: Settings, cache: Path, where: Precision) -> tuple[PreTr
     The cache file is named by `ebpo_sim.cache.key`; an unreadable one is trained again. The default takes about half a
     minute on an idle core.
     """
-    decided = [[getattr(settings, name) for name in DECIDING], cells(settings.topics, settings.max_level)]
+    chosen = traced(cells(settings.topics, settings.max_level))
+    files_of = [sources.digest(module_of(t)) for t in dict.fromkeys(c.topic for c in chosen) if t in names()]
+    decided = [[getattr(settings, name) for name in DECIDING], chosen, files_of]
     versions = [torch.__version__, transformers.__version__, torch.get_num_threads(), str(where.device), where.dtype]
     path = cache / f"warm_{files.key(__name__, decided, versions)}.pt"
     model = build(settings, settings.sft_seed)
@@ -98,8 +100,9 @@ def warm_start(settings: Settings, cache: Path, where: Precision) -> tuple[PreTr
 
 
 def _supervise(model: PreTrainedModel, settings: Settings, where: Precision) -> None:
-    tokenizer, chosen = CharTokenizer(), cells(settings.topics, settings.max_level)
+    tokenizer, chosen = CharTokenizer(), traced(cells(settings.topics, settings.max_level))
     problems = stream("train", chosen, random.Random(f"warm start {settings.sft_seed}"))
+    ways = random.Random(f"worked {settings.sft_seed}")
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings.sft_lr, weight_decay=0.1)
     with report.progress(settings.sft_steps, "warm start") as bar:
         for step in range(settings.sft_steps):
@@ -108,7 +111,9 @@ def _supervise(model: PreTrainedModel, settings: Settings, where: Precision) -> 
                 group["lr"] = settings.sft_lr * rate
             batch = [next(problems) for _ in range(settings.sft_batch)]
             prompts = pad_left([tokenizer.prompt(p) for p in batch], tokenizer.pad_id)
-            golds = pad_right([[*tokenizer.encode(p.answer), *tokenizer.eos_ids] for p in batch], tokenizer.pad_id)
+            golds = pad_right(
+                [[*tokenizer.encode(worked(p, ways)), *tokenizer.eos_ids] for p in batch], tokenizer.pad_id
+            )
             ids_NL, seen_NL, tokens_NT, mask_NT = (part.to(where.device) for part in (*prompts, *golds))
             with where.context():
                 log_prob_NT = rollouts.log_probs(model, ids_NL, seen_NL, tokens_NT, mask_NT)

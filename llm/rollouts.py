@@ -85,9 +85,12 @@ def sample(
     tokenizer: Tokenizer,
     generator: torch.Generator,
     temperature: float = 1.0,
+    top_p: float = 1.0,
 ) -> Rollouts:
     """G answers of up to `max_new` tokens to each of P left-padded prompts; temperature 0 is greedy.
 
+    top_p: tokens are drawn from the smallest set of likeliest ones whose probability reaches it; log-probabilities,
+    entropies and score norms stay those of the whole distribution.
     Raises InputError for a group size or length below 1 and for a negative temperature.
     """
     if group_size < 1 or max_new < 1 or temperature < 0:
@@ -110,7 +113,7 @@ def sample(
     ends = torch.tensor(tokenizer.eos_ids, device=device)
     row, live, seen = torch.arange(n, device=device), ~finished_N, prompt_mask_NL  # of the rows in the cache
     for t in range(max_new):
-        token, log_prob, entropy, norm = _choose(logits, temperature, generator)
+        token, log_prob, entropy, norm = _choose(logits, temperature, generator, top_p)
         now = row[live], t
         tokens_NT[now], log_prob_NT[now], entropy_NT[now] = token[live], log_prob[live], entropy[live]
         score_norm_N[row[live]] += norm[live]
@@ -144,7 +147,9 @@ def _forward(model: PreTrainedModel, ids: Tensor, mask: Tensor, position: Tensor
     return logits_NV
 
 
-def _choose(logits: Tensor, temperature: float, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _choose(
+    logits: Tensor, temperature: float, generator: torch.Generator, top_p: float = 1.0
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """A token a row; its log-probability, entropy and score norm at the temperature it was drawn at (greedy: at 1)."""
     log_probs = torch.log_softmax(logits / (temperature or 1.0), dim=-1)
     probabilities = log_probs.exp()
@@ -152,7 +157,7 @@ def _choose(logits: Tensor, temperature: float, generator: torch.Generator) -> t
         token = log_probs.argmax(dim=-1)
     else:
         try:
-            token = torch.multinomial(probabilities, 1, generator=generator)[:, 0]
+            token = torch.multinomial(nucleus(probabilities, top_p), 1, generator=generator)[:, 0]
         except RuntimeError as error:  # on a CPU; a GPU ends the program
             if "probability tensor" not in str(error):
                 raise
@@ -164,6 +169,15 @@ def _choose(logits: Tensor, temperature: float, generator: torch.Generator) -> t
     less_one = probabilities.scatter_add_(1, token[:, None], -torch.ones_like(logits[:, :1]))
     norm = torch.linalg.vector_norm(less_one, dim=-1).square()
     return token, log_probs.gather(1, token[:, None])[:, 0], entropy, norm
+
+
+def nucleus(probability_NV: Tensor, top_p: float) -> Tensor:
+    """The probabilities of the likeliest tokens up to the one with which their sum reaches top_p; 0 for others."""
+    if top_p >= 1:
+        return probability_NV
+    sorted_NV, order_NV = probability_NV.sort(dim=-1, descending=True, stable=True)
+    before_NV = sorted_NV.cumsum(dim=-1) - sorted_NV
+    return torch.zeros_like(probability_NV).scatter(1, order_NV, sorted_NV.masked_fill(before_NV >= top_p, 0.0))
 
 
 def log_probs(

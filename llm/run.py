@@ -25,12 +25,13 @@ from llm.objectives import Loss
 from llm.problems import GENERATED
 from llm.settings import Settings
 from llm.tasks import (
-    MAX_ANSWER,
     CharTokenizer,
     Problem,
     Verifier,
+    cells,
     make_verifier,
 )
+from llm.tasks.generated import longest_answer as longest_generated
 from llm.tasks.tokenizer import Tokenizer
 
 SCRATCH = "scratch"
@@ -56,14 +57,16 @@ class Run:
 
 def longest_answer(settings: Settings, tokenizer: Tokenizer) -> int:
     """Tokens an answer may have, end token included."""
-    return settings.max_new or (MAX_ANSWER + 1 if isinstance(tokenizer, CharTokenizer) else LONGEST)
+    if settings.max_new or not isinstance(tokenizer, CharTokenizer):
+        return settings.max_new or LONGEST
+    return longest_generated(cells(settings.topics, settings.max_level)) + 1
 
 
 def verifier_of(settings: Settings) -> Verifier:
-    """The verifier of the settings; auto is exact text for the generated task and math-verify for data sets."""
+    """The verifier of the settings; auto is the task's own for generated problems and math-verify for data sets."""
     name = settings.verifier
     if name == "auto":
-        name = "exact" if settings.dataset == GENERATED else "math"
+        name = "generated" if settings.dataset == GENERATED else "math"
     return make_verifier(name, settings.verifier_seconds, settings.verifier_workers, settings.verifier_memory)
 
 
@@ -133,14 +136,17 @@ def check_prompts(context: int | None, tokenizer: Tokenizer, problems: Sequence[
     return longest
 
 
-def engine_of(settings: Settings, model: PreTrainedModel, tokenizer: Tokenizer, where: Precision) -> Engine:
-    """The sampler of the settings."""
+def engine_of(
+    settings: Settings, model: PreTrainedModel | None, tokenizer: Tokenizer, where: Precision, top_p: float = 1.0
+) -> Engine:
+    """The sampler of the settings; without a model, vLLM samples with the one that the settings name."""
     longest = longest_answer(settings, tokenizer)
     if settings.engine == "vllm":
         from llm.engine_vllm import VLLMEngine
 
-        return VLLMEngine(settings.model, model, tokenizer, longest, where)
-    return HFEngine(model, tokenizer, longest, where, settings.sample_rows)
+        return VLLMEngine(settings.model, model, tokenizer, longest, where, top_p)
+    assert model is not None
+    return HFEngine(model, tokenizer, longest, where, settings.sample_rows, top_p)
 
 
 def prepare(settings: Settings, cache: Path, problems: Sequence[Problem], held: Sequence[Problem] = ()) -> Run:

@@ -77,8 +77,12 @@ class Settings:
     )
     verifier_workers: int = option(0, "processes that verify answers side by side; 0: one a core, at most 4", low=0)
     verifier_memory: int = option(4096, "megabytes a verdict may take beyond the verifier's import; 0: no limit", low=0)
-    topics: str = option("all", "of the generated task: all, or some of add,sub,mul,mod,reverse,sort,count")
-    max_level: int = option(9, "hardest level of the generated task: digits of numbers, letters of words")
+    topics: str = option(
+        "all",
+        "of the generated task: all (the seven without working), or some of add,sub,mul,mod,reverse,sort,count and of "
+        "addition,chain,sums,swaps, whose answers show their working or are many",
+    )
+    max_level: int = option(9, "hardest level of the generated task: digits of numbers, letters of words, operations")
     per_cell: int = option(200, "training problems a topic and level of the generated task")
     # answers
     max_new: int = option(0, "longest answer in tokens; 0: 9 for the generated task's characters, else 512", low=0)

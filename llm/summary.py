@@ -7,7 +7,7 @@ from typing import Any
 
 from ebpo_sim import report
 from llm import noise
-from llm.evaluate import mean_and_error
+from llm.scores import mean_and_error
 from llm.tasks import Problem
 
 EDGE = 20  # steps averaged at either end of the reward curve

@@ -12,12 +12,12 @@ from ebpo_sim.errors import InputError
 from llm import checkpoints, trained_on
 from llm.problems import GENERATED, endings, instruction_of
 from llm.settings import Settings
-from llm.tasks import SPLITS, Problem, cells, load_problems, pool
+from llm.tasks import SPLITS, Problem, cells, load_problems, longer_cells, longest_answer, pool
 from llm.trained_on import TrainedOn
 
-FROM_TRAINING = ("dataset", "dataset_split", "instruction", "verifier", "chat", "max_new", "device", "dtype",
-                 "temperature", "sample_rows", "threads")  # fmt: skip
-HARMLESS = ("auto", "exact", "math")  # verifiers that a file may name: they are this project's own
+FROM_TRAINING = ("instruction", "verifier", "chat", "max_new", "engine", "device", "dtype", "temperature",
+                 "sample_rows", "threads")  # fmt: skip
+HARMLESS = ("auto", "exact", "generated", "math")  # verifiers that a file may name: they are this project's own
 
 
 class Target(NamedTuple):
@@ -28,14 +28,16 @@ class Target(NamedTuple):
     record: TrainedOn | None
 
 
-def target_of(given: argparse.Namespace) -> Target:
-    """A file is a checkpoint of `llm/train.py` and brings its own settings; anything else is a Hugging Face model.
+def targets_of(given: argparse.Namespace) -> list[Target]:
+    """The policy with each of the data sets. A file is a checkpoint of `llm/train.py` and brings its own settings;
+    anything else is a Hugging Face model.
 
     Options given on the command line replace the checkpoint's. Raises InputError for settings this code does not know,
-    and for a checkpoint that names a verifier of its own: it would decide which code runs.
+    for data sets named twice, and for a checkpoint that names a verifier of its own: it would decide which code runs.
     """
     target = Path(given.target)
     asked = {name: getattr(given, name) for name in FROM_TRAINING if getattr(given, name) is not None}
+    asked = {"engine": "hf", **asked}
     if target.is_file() or target.suffix == ".pt":
         saved = checkpoints.load(target)
         base = Settings.of(saved["settings"], f"checkpoint {given.target!r}")
@@ -46,9 +48,26 @@ def target_of(given: argparse.Namespace) -> Target:
             )
         record = trained_on.of_dict(saved["split"], f"checkpoint {given.target!r}")
         base = replace(base, threads=min(base.threads, cli.available_cores()))
-        return Target(replace(base, engine="hf", **asked), saved, record)
-    base = Settings(model=given.target, dataset=given.dataset or "sample")
-    return Target(replace(base, engine="hf", **asked), None, trained_on.read(given.target))
+        one = Target(replace(base, **asked), saved, record)
+    else:
+        one = Target(
+            replace(Settings(model=given.target, dataset="sample"), **asked), None, trained_on.read(given.target)
+        )
+    names = given.dataset or [one.settings.dataset]
+    splits = given.dataset_split or [one.settings.dataset_split]
+    if len(set(names)) < len(names) or len(splits) not in (1, len(names)):
+        raise InputError(
+            f"--dataset must name each data set once and --dataset-split be given once or for each, got {names} and "
+            f"{splits}"
+        )
+    splits = splits * len(names) if len(splits) == 1 else splits
+    if given.split == "longer" and not one.settings.max_new and one.settings.model == "scratch":
+        longest = longest_answer(longer_cells(one.settings.topics)) + 1
+        one = one._replace(settings=replace(one.settings, max_new=longest))
+    return [
+        one._replace(settings=replace(one.settings, dataset=name, dataset_split=split))
+        for name, split in zip(names, splits, strict=True)
+    ]
 
 
 def problems_of(target: Target, given: argparse.Namespace) -> list[Problem]:
@@ -59,13 +78,17 @@ def problems_of(target: Target, given: argparse.Namespace) -> list[Problem]:
     settings, trained = target.settings, None if target.saved is None else target.saved["settings"]
     if settings.dataset == GENERATED:
         chosen = cells(settings.topics, settings.max_level)
-        splits = SPLITS if given.split == "all" else (given.split,)
+        splits = SPLITS if given.split in ("all", "longer") else (given.split,)
+        if given.split == "longer":
+            chosen = longer_cells(settings.topics)
         found = [p for split in splits for p in pool(split, chosen, given.per_cell, given.seed)]
     else:
         source = (settings.dataset, settings.dataset_split)
         if trained is not None and settings.dataset == trained["dataset"] and trained["validation"]:
             source = (trained["validation"], trained["validation_split"])  # all of its data set was trained on
         found = load_problems(*source, instruction=instruction_of(settings))
+    if given.split == "longer" and settings.dataset != GENERATED:
+        raise InputError(f"--split longer is of the generated task, not of {settings.dataset!r}: name another split")
     kept = found
     drawn_by_split = settings.dataset == GENERATED and given.split != "heldout"  # asked for by name
     if target.record is not None and given.split != "all" and not drawn_by_split:

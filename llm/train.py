@@ -42,13 +42,14 @@ import torch
 from ebpo_sim import cli, report
 from ebpo_sim.errors import InputError
 from ebpo_sim.methods.checkpoint import dump_state, load_state
-from llm import checkpoints, evaluate, learner, noise, summary
+from llm import checkpoints, learner, noise, outcomes, summary
 from llm.collect import answers, seed_for
 from llm.curriculum import Curriculum
 from llm.folders import alone_in, write_json
 from llm.logs import RunLog
 from llm.problems import record_of, task
 from llm.run import Run, curriculum_of, prepare, rates_from
+from llm.scores import mean_and_error
 from llm.settings import Settings, parse
 from llm.sizes import fitted, use_threads
 from llm.tasks import Problem
@@ -133,10 +134,10 @@ def _finite(value: float | None) -> float | None:
     return value if value is None or math.isfinite(value) else None
 
 
-def validate(run: Run, problems: Sequence[Problem]) -> list[evaluate.Outcome]:
+def validate(run: Run, problems: Sequence[Problem]) -> list[outcomes.Outcome]:
     """Answers to the validation problems, drawn with the same seed every time."""
     seed, settings = seed_for(0, "validation", 0), run.settings
-    return evaluate.sampled_outcomes(
+    return outcomes.sampled_outcomes(
         run.engine, run.verifier, problems, settings.eval_samples, seed, settings.temperature
     )
 
@@ -153,8 +154,8 @@ def rates_of(run: Run, problems: Sequence[Problem]) -> list[float] | None:
     if run.settings.ranking:
         return rates_from(run.settings, problems)
     seed = seed_for(run.settings.seed, "ranking", 0)
-    outcomes = evaluate.sampled_outcomes(run.engine, run.verifier, problems, 4, seed, run.settings.temperature)
-    return evaluate.pass_rates(outcomes)
+    found = outcomes.sampled_outcomes(run.engine, run.verifier, problems, 4, seed, run.settings.temperature)
+    return outcomes.pass_rates(found)
 
 
 def train(settings: Settings, out: Path, cache: Path, resume: bool = False, export: bool = False) -> dict[str, Any]:
@@ -181,7 +182,7 @@ def train(settings: Settings, out: Path, cache: Path, resume: bool = False, expo
     log: RunLog | None = None
     if saved is None:
         first, rates = 0, rates_of(run, problems)
-        start_rates = evaluate.pass_rates(validate(run, held))
+        start_rates = outcomes.pass_rates(validate(run, held))
     else:
         log, first, rates, start_rates = restore(run, saved, out, problems, held)
     past = [] if log is None else log.metrics()
@@ -199,7 +200,7 @@ def train(settings: Settings, out: Path, cache: Path, resume: bool = False, expo
             metrics |= {"validation_pass1": None, "validation_se": None, "seconds_validate": 0.0}
             if _due(step, settings.eval_every, settings.steps):
                 clock = Clock(run.where.device)
-                mean, error = evaluate.mean_and_error(evaluate.pass_rates(validate(run, held)))
+                mean, error = mean_and_error(outcomes.pass_rates(validate(run, held)))
                 clock.note("validate")
                 metrics |= {"validation_pass1": mean, "validation_se": error, **clock.seconds}
             if settings.show_every and _due(step, settings.show_every, settings.steps):
@@ -209,7 +210,7 @@ def train(settings: Settings, out: Path, cache: Path, resume: bool = False, expo
                 checkpoints.save(path, _content(run, step + 1, rates, start_rates, log, record))
             bar.set_postfix(reward=f"{metrics['reward']:.3f}", refresh=False)
             bar.update()
-        end_rates = evaluate.pass_rates(validate(run, held))
+        end_rates = outcomes.pass_rates(validate(run, held))
         failures = {kind: count for kind, count in run.verifier.failures.items() if count}
     assert log is not None  # steps are at least 1, and a resumed run has its log
     said = summary.summarise(run.settings.as_dict(), log.metrics(), held, start_rates, end_rates)

@@ -13,7 +13,7 @@ from typing import Any
 
 from ebpo_sim.errors import InputError
 from llm.folders import read_json, write_json
-from llm.tasks.generated import PROMPT
+from llm.tasks.generated import is_generated
 from llm.tasks.splits import Split, content, key_of, split_of
 
 FILE = "ebpo_split.json"
@@ -34,7 +34,7 @@ class TrainedOn:
         key = key_of(prompt, endings)
         if key in self.trained:
             return "train"
-        if self.generated and PROMPT.fullmatch(content(prompt, endings)):
+        if self.generated and is_generated(content(prompt, endings)):
             return split_of(prompt, endings)
         return "validation" if key in self.validated else "heldout"
 

@@ -2,7 +2,7 @@
 
 accelerate shards only where processes are of an accelerator's kind and falls back to DDP elsewhere, without a word. So
 once the processes have met by gloo, they are called that; torch's FSDP2 itself works on any device. Each process
-writes the kind of the model and of its parameters, as trained, to FSDP_SEEN with its rank.
+writes the kind of the model and of its parameters, as trained, to SHARDS_SEEN with its rank.
 """
 
 import os
@@ -33,7 +33,7 @@ def as_accelerators(self: Any, *given: Any) -> None:
 def seen(self: GRPOTrainer, model: Any, *given: Any) -> Any:
     parameter = next(model.parameters())
     kinds = (type(model).__name__, type(parameter).__name__, str(getattr(parameter, "placements", None)))
-    Path(os.environ["FSDP_SEEN"] + os.environ["RANK"]).write_text(" ".join(kinds))
+    Path(os.environ["SHARDS_SEEN"] + os.environ["RANK"]).write_text(" ".join(kinds))
     return step(self, model, *given)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import itertools
+import json
 import math
 import sys
 from dataclasses import replace
@@ -14,10 +15,17 @@ import pytest
 pytest.importorskip("transformers")
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # llm runs from the checkout; it is not installed
 
+import torch
+
 from ebpo_sim import InputError
-from llm import evaluate, score_norms, train
-from llm.evaluate import final_answer, maj_at_k, mean_and_error, pass_at_k
+from llm import evaluate, outcomes, rollouts, score_norms, scores, train
+from llm.outcomes import Outcome
+from llm.scores import final_answer, maj_at_k, mean_and_error, pass_at_k
 from llm.settings import Settings
+from llm.tasks import Cell, Problem
+from llm_toys import save_model
+
+PROBLEM = Problem("q", "a", Cell("t", 0), "q")
 
 
 @pytest.mark.parametrize("p", [0.0, 0.1, 0.5, 1.0])
@@ -114,3 +122,114 @@ def test_evaluation_of_a_checkpoint(tmp_path: Path) -> None:
         evaluate.main([*argv, "--k", "1,7"])
     with pytest.raises(InputError, match="whole numbers"):
         evaluate.main([*argv, "--k", "two"])
+
+
+def test_parts_of_an_error() -> None:
+    """Guards the components, exactly: over every outcome of 3 answers to prompts of known chances, the samples' part of
+    avg@3 is unbiased, and the jackknife of pass@1 is the same; of pass@2 it is never too small."""
+    chances = (0.2, 0.7)
+    expected = {"avg": 0.0, "pass@2": 0.0}
+    true = {"avg": sum(p * (1 - p) / 3 for p in chances) / 4, "pass@2": 0.0}
+    for p in chances:
+        weights = [math.comb(3, c) * p**c * (1 - p) ** (3 - c) for c in range(4)]
+        values = [pass_at_k(3, c, 2) for c in range(4)]
+        true["pass@2"] += sum(w * (v - (1 - (1 - p) ** 2)) ** 2 for w, v in zip(weights, values, strict=True)) / 4
+    for answers in itertools.product((0.0, 1.0), repeat=6):
+        rewards = answers[:3], answers[3:]
+        chance = math.prod(p if r else 1 - p for p, some in zip(chances, rewards, strict=True) for r in some)
+        some = [Outcome(PROBLEM, ("a",) * 3, r, (1,) * 3, (0.5,) * 3) for r in rewards]
+        row = scores.scores(some, [1, 2], "set")[0]
+        assert row["avg@3"] == row["pass@1"] and row["avg@3 se samples"] == row["pass@1 se samples"]
+        kinds = [r or None for r in rewards[0]]
+        first = scores.jackknife(kinds, lambda left: pass_at_k(len(left), sum(x is not None for x in left), 1))
+        assert first == pytest.approx(scores.variance_of_mean(rewards[0]))
+        total, own = row["avg@3 se"], row["avg@3 se samples"]
+        assert row["avg@3 se prompts"] == pytest.approx(math.sqrt(max(0.0, total**2 - own**2)))
+        expected["avg"] += chance * own**2
+        expected["pass@2"] += chance * row["pass@2 se samples"] ** 2
+    assert expected["avg"] == pytest.approx(true["avg"], abs=1e-12)
+    assert true["pass@2"] <= expected["pass@2"] < 4 * true["pass@2"]
+    alone = scores.scores([Outcome(PROBLEM, ("a",), (1.0,), (1,), (0.5,))] * 2, [1], "set")[0]
+    assert alone["avg@1 se"] == 0 and alone["avg@1 se samples"] is None is alone["avg@1 se prompts"]
+
+
+def test_the_nucleus() -> None:
+    """Guards --top-p, by hand: the fewest likeliest tokens that reach it; and that draws stay among them."""
+    p = torch.tensor([[0.1, 0.5, 0.15, 0.25], [0.25, 0.25, 0.25, 0.25]])
+    assert torch.equal(rollouts.nucleus(p, 1.0), p)
+    assert rollouts.nucleus(p, 0.7)[0].tolist() == pytest.approx([0, 0.5, 0, 0.25])
+    assert rollouts.nucleus(p, 0.75)[0].tolist() == pytest.approx([0, 0.5, 0, 0.25])
+    assert rollouts.nucleus(p, 0.76)[0].tolist() == pytest.approx([0, 0.5, 0.15, 0.25])
+    assert rollouts.nucleus(p, 0.5)[1].count_nonzero() == 2 and rollouts.nucleus(p, 1e-9).count_nonzero(
+        dim=1
+    ).tolist() == [1, 1]
+    logits, draw = p[:1].log().repeat(2000, 1), torch.Generator().manual_seed(0)
+    token, log_prob, *_ = rollouts._choose(logits, 1.0, draw, 0.7)
+    assert set(token.tolist()) == {1, 3} and abs(float((token == 1).float().mean()) - 2 / 3) < 0.05  # 4.7 errors
+    assert log_prob[token == 3][0].item() == pytest.approx(math.log(0.25))  # of the whole distribution
+
+
+def two_sets(folder: Path) -> tuple[list[str], dict[str, int]]:
+    """Arguments that evaluate a tiny model on two files, which share a prompt; how many problems each has."""
+    for name, prompts in (("one", [f"q{i}" for i in range(7)]), ("two", ["q0", *(f"r{i}" for i in range(4))])):
+        lines = [json.dumps({"prompt": p, "answer": "a", "topic": name}) for p in prompts]
+        (folder / f"{name}.jsonl").write_text("\n".join(lines))
+    argv = [str(save_model(folder / "model")), "--verifier", "exact", "--max-new", "3", "--samples", "4"]
+    argv += [x for name in ("one", "two") for x in ("--dataset", str(folder / f"{name}.jsonl"))]
+    return [*argv, "--sample-rows", "12", "--top-p", "0.9", "--instruction", "none"], {"one": 7, "two": 5}
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_several_data_sets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Guards pooling: every set has its own rows, the pooled row is named and counts a shared prompt once."""
+    argv, sizes = two_sets(tmp_path)
+    evaluate.main([*argv, "--out", str(tmp_path / "out")])
+    said, rows = capsys.readouterr().out, table(tmp_path / "out/scores.csv")
+    whole = [(Path(r["dataset"]).stem, int(r["prompts"])) for r in rows if r["topic"] == "all"]
+    assert whole == [*sizes.items(), ("pooled", 11)]
+    assert "1 problems are there more than once" in said and said.count(": avg@4") == 3
+    answers = [json.loads(line) for line in (tmp_path / "out/answers.jsonl").read_text().splitlines()]
+    assert len(answers) == len(table(tmp_path / "out/rollouts.csv")) == 12 * 4
+    assert {Path(a["dataset"]).stem for a in answers} == set(sizes) and any(a["text"] for a in answers)
+    assert (tmp_path / "out/score_norms_2.png").is_file() and not (tmp_path / "out/unfinished.jsonl").exists()
+    for bad, match in (
+        (["--dataset", argv[argv.index("--dataset") + 1]], "each data set once"),
+        (["--dataset-split", "a", "--dataset-split", "b", "--dataset-split", "c"], "once or for each"),
+        (["--top-p", "0"], "--top-p must be"), (["--top-p", "nan"], "--top-p must be"),
+        (["--engine", "vllm"], "pip install vllm"), (["--split", "longer"], "of the generated task"),
+    ):  # fmt: skip
+        with pytest.raises(InputError, match=match):
+            evaluate.main([*argv, *bad, "--out", str(tmp_path / "bad")])
+
+
+def test_a_stopped_evaluation_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards --resume: stopped after any call, even within a line, it ends in the same bytes; others are refused."""
+    argv, _ = two_sets(tmp_path)
+    evaluate.main([*argv, "--out", str(tmp_path / "whole")])
+    calls, real = [], outcomes.Unfinished.add
+
+    def stop(self: outcomes.Unfinished, dataset: str, some: list[Outcome]) -> None:
+        real(self, dataset, some)
+        calls.append(len(some))
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+
+    out = ["--out", str(tmp_path / "out")]
+    with pytest.raises(InputError, match="no unfinished evaluation"):
+        evaluate.main([*argv, *out, "--resume"])
+    monkeypatch.setattr(outcomes.Unfinished, "add", stop)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate.main([*argv, *out])
+    assert calls == [3, 3, 1, 3] and not (tmp_path / "out/scores.csv").exists()
+    with (tmp_path / "out/unfinished.jsonl").open("a") as file:
+        file.write('["cut')
+    with pytest.raises(InputError, match="had another seed"):
+        evaluate.main([*argv, *out, "--resume", "--seed", "1"])
+    evaluate.main([*argv, *out, "--resume"])
+    assert calls == [3, 3, 1, 3, 2]
+    for name in ("scores.csv", "rollouts.csv", "answers.jsonl", "score_norms.csv"):
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name

@@ -16,10 +16,10 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from ebpo_sim import InputError
-from llm import hub, rollouts, run
+from llm import evaluate, hub, rollouts, run
 from llm.engine_vllm import VLLMEngine
 from llm.engines import Precision, precision
-from llm.evaluate import sampled_outcomes
+from llm.outcomes import sampled_outcomes
 from llm.settings import Settings
 from llm.tasks import load_problems, make_verifier
 from llm_toys import save_model
@@ -38,11 +38,10 @@ class StandIn:
         self.theirs, self.settings, self.resets = AutoModelForCausalLM.from_pretrained(model), settings, 0
         StandIn.made.append(self)
 
-    def apply_model(self, function: Any) -> list[Any]:
-        def load_weights(weights: Any) -> None:
-            self.theirs.load_state_dict({name: weight.clone() for name, weight in weights})
-
-        return [function(SimpleNamespace(load_weights=load_weights))]
+    def collective_rpc(self, method: str, kwargs: dict[str, Any]) -> list[None]:
+        assert method == "reload_weights"
+        self.theirs.load_state_dict({name: weight.clone() for name, weight in kwargs["weights_iterator"]})
+        return [None]
 
     def reset_prefix_cache(self) -> None:
         self.resets += 1
@@ -78,14 +77,15 @@ def vllm(monkeypatch: pytest.MonkeyPatch) -> None:
     module = ModuleType("vllm")
     module.LLM, module.SamplingParams = StandIn, SimpleNamespace  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "vllm", module)
+    platforms = ModuleType("vllm.platforms")
+    platforms.current_platform = SimpleNamespace(device_type="cpu")  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "vllm.platforms", platforms)
     StandIn.made.clear()
     StandIn.seeds.clear()
 
 
 def engine_on_the_cpu(folder: Path, model: Any, tokenizer: Any) -> VLLMEngine:
-    made = VLLMEngine(str(folder), model, tokenizer, 10, GPU)
-    made.where = CPU  # rollouts come back to where the trainer is
-    return made
+    return VLLMEngine(str(folder), model, tokenizer, 10, CPU)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 1.3])
@@ -163,13 +163,13 @@ def test_adapters_are_added_to_a_copy(tmp_path: Path) -> None:
 
 
 def test_what_vllm_cannot_do_is_refused(vllm: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Guards refusals: no GPU, no named model, no vLLM, no rollouts."""
+    """Guards refusals: a vLLM of another device, no named model, no vLLM, no rollouts."""
     folder = save_model(tmp_path)
     model, tokenizer = hub.load(str(folder), CPU)
-    with pytest.raises(InputError, match=r"needs --device cuda"):
-        VLLMEngine(str(folder), model, tokenizer, 10, CPU)
+    with pytest.raises(InputError, match=r"is built for cpu, got --device 'cuda'"):
+        VLLMEngine(str(folder), model, tokenizer, 10, GPU)
     with pytest.raises(InputError, match=r"name one with --model"):
-        VLLMEngine("scratch", model, tokenizer, 10, GPU)
+        VLLMEngine("scratch", model, tokenizer, 10, CPU)
     with pytest.raises(InputError, match="at least 1"):
         engine_on_the_cpu(folder, model, tokenizer).sample(load_problems("sample")[:1], 0, 0)
     assert (
@@ -181,4 +181,27 @@ def test_what_vllm_cannot_do_is_refused(vllm: None, monkeypatch: pytest.MonkeyPa
         run.prepare(Settings(engine="vllm", model=str(folder)), tmp_path, ())
     monkeypatch.setitem(sys.modules, "vllm", None)
     with pytest.raises(InputError, match="pip install vllm"):
-        VLLMEngine(str(folder), model, tokenizer, 10, GPU)
+        VLLMEngine(str(folder), model, tokenizer, 10, CPU)
+
+
+def test_an_evaluation(vllm: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Guards --engine vllm: the model is read by vLLM alone, --top-p is asked for, score norms are no numbers."""
+    folder = save_model(tmp_path / "model")
+    (tmp_path / "set.jsonl").write_text('{"prompt": "q", "answer": "a"}\n{"prompt": "r", "answer": "a"}')
+    monkeypatch.setattr(evaluate, "load_policy", None)
+    asked: list[float] = []
+    monkeypatch.setattr(
+        StandIn,
+        "generate",
+        lambda self, prompts, sampling_params, use_tqdm, real=StandIn.generate: (
+            asked.extend(p.top_p for p in sampling_params),
+            real(self, prompts, sampling_params, use_tqdm),
+        )[1],
+    )
+    argv = [str(folder), "--dataset", str(tmp_path / "set.jsonl"), "--engine", "vllm", "--top-p", "0.8"]
+    argv += ["--verifier", "exact", "--samples", "3", "--max-new", "2", "--out", str(tmp_path / "out")]
+    evaluate.main(argv)
+    assert asked == [0.8, 0.8] and StandIn.made[0].resets == 0
+    lines = (tmp_path / "out/answers.jsonl").read_text().splitlines()
+    assert len(lines) == 6 and all('"score_norm": null' in line for line in lines)
+    assert not (tmp_path / "out/score_norms.csv").exists() and (tmp_path / "out/scores.csv").is_file()

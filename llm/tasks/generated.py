@@ -9,7 +9,8 @@
     sort     >cab=         abc      letters, 3 to 8
     count    #a:abca=      2        letters, 3, 5, 7 or 9
 
-Pass rates of a briefly warm-started model spread over [0, 1]; topics, levels and warm-up steps shift them.
+Pass rates of a briefly warm-started model spread over [0, 1]; topics, levels and warm-up steps shift them. More topics,
+with working or many right answers, have files of their own (`llm.tasks.family`) and are there when they are named.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from ebpo_sim.errors import InputError, unknown_name
 from llm.tasks.base import Cell, Problem
+from llm.tasks.family import family, names
 from llm.tasks.splits import Split, split_of
 
 MAX_ANSWER = 8  # characters of the longest gold answer
@@ -88,23 +90,69 @@ CELLS = tuple(Cell(topic, level) for topic, (_, levels) in _MAKERS.items() for l
 
 
 def cells(topics: str = "all", max_level: int = 9) -> tuple[Cell, ...]:
-    """The cells of the named topics ("add,sub", or "all") up to a level.
+    """The cells of the named topics ("add,sub", or "all" of the seven) up to a level.
 
     Raises InputError for an unknown topic, and where no cell is left.
     """
-    wanted = TOPICS if topics == "all" else tuple(topics.split(","))
-    for topic in wanted:
-        if topic not in TOPICS:
-            raise unknown_name("topic", topic, TOPICS)
-    found = tuple(cell for cell in CELLS if cell.topic in wanted and cell.level <= max_level)
+    wanted = _wanted(topics)
+    found = tuple(cell for cell in CELLS if cell.topic in wanted)
+    found += tuple(Cell(topic, level) for topic in wanted for level in _levels(topic, "levels"))
+    found = tuple(cell for cell in found if cell.level <= max_level)
     if not found:
         raise InputError(f"no level of {topics!r} is at most {max_level}: raise --max-level (letters start at 3)")
     return found
 
 
+def longer_cells(topics: str) -> tuple[Cell, ...]:
+    """The cells of the named topics whose sizes nothing is trained on. Raises InputError where there is none."""
+    found = tuple(Cell(topic, level) for topic in _wanted(topics) for level in _levels(topic, "longer"))
+    if not found:
+        raise InputError(f"no topic of {topics!r} has sizes beyond those that are trained: {', '.join(names())} have")
+    return found
+
+
+def _wanted(topics: str) -> tuple[str, ...]:
+    wanted = TOPICS if topics == "all" else tuple(topics.split(","))
+    for topic in wanted:
+        if topic not in (*TOPICS, *names()):
+            raise unknown_name("topic", topic, (*TOPICS, *names()))
+    return wanted
+
+
+def _levels(topic: str, sizes: str) -> tuple[int, ...]:
+    found = family(topic)
+    return () if found is None else getattr(found, sizes)
+
+
+def traced(chosen: Sequence[Cell]) -> tuple[Cell, ...]:
+    """The cells whose answers a warm start may imitate. Raises InputError where there is none."""
+    found = tuple(cell for cell in chosen if (known := family(cell.topic)) is None or cell.level <= known.traced)
+    if not found:
+        raise InputError(f"no cell of {', '.join(f'{t} {n}' for t, n in chosen)} has worked answers: name others")
+    return found
+
+
+def worked(problem: Problem, rng: random.Random) -> str:
+    """A right answer, with its working where the topic has one."""
+    found = family(problem.cell.topic)
+    return problem.answer if found is None else found.worked(problem.prompt, problem.answer, rng)
+
+
+def longest_answer(chosen: Sequence[Cell]) -> int:
+    """Characters of the longest worked answer."""
+    return max(MAX_ANSWER if (f := family(cell.topic)) is None else f.longest(cell.level) for cell in chosen)
+
+
+def is_generated(prompt: str) -> bool:
+    """Whether a prompt has the form of a generated one."""
+    patterns = [PROMPT.pattern, *(found.pattern for topic in names() if (found := family(topic)))]
+    return any(re.fullmatch(pattern, prompt) for pattern in patterns)
+
+
 def draw(rng: random.Random, cell: Cell) -> Problem:
     """A random problem of the cell, of any split."""
-    prompt, answer = _MAKERS[cell.topic][0](rng, cell.level)
+    found = family(cell.topic)
+    prompt, answer = (_MAKERS[cell.topic][0] if found is None else found.draw)(rng, cell.level)
     return Problem(prompt, answer, cell, id=prompt)
 
 

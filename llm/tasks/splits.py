@@ -14,7 +14,7 @@ from typing import Literal
 
 Split = Literal["train", "validation", "heldout"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "heldout")
-_COMMUTATIVE = re.compile(r"([0-9]{1,9})([+*])([0-9]{1,9})=")
+_COMMUTATIVE = re.compile(r"(:?)([0-9]{1,9})([+*])([0-9]{1,9})=")
 
 
 def content(prompt: str, endings: Iterable[str] = ()) -> str:
@@ -24,8 +24,8 @@ def content(prompt: str, endings: Iterable[str] = ()) -> str:
     while any(text != end and text.endswith(end) for end in ends):
         text = next(text.removesuffix(end) for end in ends if text != end and text.endswith(end)).rstrip()
     operands = _COMMUTATIVE.fullmatch(text)
-    if operands and int(operands[1]) < int(operands[3]):
-        return f"{operands[3]}{operands[2]}{operands[1]}="
+    if operands and int(operands[2]) < int(operands[4]):
+        return f"{operands[1]}{operands[4]}{operands[3]}{operands[2]}="
     return text
 
 

@@ -28,6 +28,7 @@ from typing import Any, Self
 from ebpo_sim import cli
 from ebpo_sim.errors import InputError, unknown_name
 from llm.tasks.base import Problem
+from llm.tasks.family import family
 from llm.tasks.final_answer import compared
 from llm.tasks.workers import REMEDY, Worker, stop_all
 
@@ -88,7 +89,7 @@ class Verifier:
                 "repeat a problem for each of its answers"
             )
         samples = [
-            (i, text, problem.answer)
+            (i, text, problem)
             for i, (text, problem) in enumerate(zip(texts, problems, strict=True))
             if text is not None and text.strip() and len(text) <= LONGEST
         ]
@@ -101,9 +102,19 @@ class Verifier:
                 found[i] = said["score"]
         return found
 
-    def _judge(self, samples: list[tuple[str, str]]) -> list[dict[str, Any]]:
-        """{"score": number} or {"failure": kind, "why": text} of each (text, gold)."""
-        return [{"score": score(text, gold)} for text, gold in samples]
+    def _judge(self, samples: list[tuple[str, Problem]]) -> list[dict[str, Any]]:
+        """{"score": number} or {"failure": kind, "why": text} of each text."""
+        return [{"score": score(text, problem.answer)} for text, problem in samples]
+
+
+class GeneratedVerifier(Verifier):
+    """Generated problems by their own tasks: those without a file by the exact text."""
+
+    def _judge(self, samples: list[tuple[str, Problem]]) -> list[dict[str, Any]]:
+        return [
+            {"score": (score if (own := family(p.cell.topic)) is None else own.score)(text, p.answer)}
+            for text, p in samples
+        ]
 
 
 class ProcessVerifier(Verifier):
@@ -122,14 +133,14 @@ class ProcessVerifier(Verifier):
     def close(self) -> None:
         stop_all(self._workers)
 
-    def _judge(self, samples: list[tuple[str, str]]) -> list[dict[str, Any]]:
+    def _judge(self, samples: list[tuple[str, Problem]]) -> list[dict[str, Any]]:
         self._calls += 1
-        samples = [(self._part(text), gold) for text, gold in samples]
-        keys = [hashlib.sha256(repr(sample).encode()).digest() for sample in samples]
-        found: list[dict[str, Any]] = [{}] * len(samples)
+        asked = [(self._part(text), problem.answer) for text, problem in samples]
+        keys = [hashlib.sha256(repr(sample).encode()).digest() for sample in asked]
+        found: list[dict[str, Any]] = [{}] * len(asked)
 
         def ask(worker: Worker, i: int) -> None:
-            found[i] = self._known(keys[i]) or worker.ask(*samples[i])
+            found[i] = self._known(keys[i]) or worker.ask(*asked[i])
             if found[i].get("failure") in COSTLY and keys[i] not in self._hard:
                 self._hard[keys[i]] = self._calls, found[i]
 
@@ -170,7 +181,8 @@ class ProcessVerifier(Verifier):
 def make_verifier(name: str, seconds: float = 5.0, workers: int = 1, memory_mb: int = MEMORY_MB) -> Verifier:
     """The verifier of that name.
 
-    "exact": the text is the gold answer, character by character (`llm.tasks.score`): for the generated tasks.
+    "exact": the text is the gold answer, character by character (`llm.tasks.score`).
+    "generated": the same, and for generated tasks of a file of their own (`llm.tasks.family`) what that file says.
     "math": mathematically equal by math-verify; what is compared stands in `llm/tasks/math_answers.py`.
     "package.module:function" or "path/to/file.py:function": your own. It is called as function(answer, gold), with the
     whole text and Problem.answer, and returns a bool or a number: any finite one, in [0, 1] if the estimator says so.
@@ -190,8 +202,8 @@ def make_verifier(name: str, seconds: float = 5.0, workers: int = 1, memory_mb: 
         raise InputError(f"workers must be from 0 to 1024, got {workers}: 0 takes one a core, at most {MOST_WORKERS}")
     if memory_mb != 0 and not 64 <= memory_mb <= 1 << 32:
         raise InputError(f"memory_mb must be 0 or from 64 to 2^32, got {memory_mb}: 0 sets no limit of memory")
-    if name == "exact":
-        return Verifier()
+    if name in ("exact", "generated"):
+        return Verifier() if name == "exact" else GeneratedVerifier()
     part: Callable[[str], str] = str
     if name == "math":
         part = compared
@@ -202,7 +214,7 @@ def make_verifier(name: str, seconds: float = 5.0, workers: int = 1, memory_mb: 
         source, colon, attribute = name.rpartition(":")
         if not colon:
             raise unknown_name(
-                "verifier", name, ["exact", "math", "package.module:function", "path/to/file.py:function"]
+                "verifier", name, ["exact", "generated", "math", "package.module:function", "path/to/file.py:function"]
             )
         function = name
         if source.endswith(".py"):
