@@ -69,7 +69,7 @@ class Options:
     topic: str = cli.option("sort", "topic of the generated task (default sort)")
     icc: tuple[float, ...] = cli.option((), "wanted ICC (repeatable; default 0.15, 0.4, 0.75)")
     pass_rate: float = cli.option(0.4, "wanted mean pass rate, the same for all (default 0.4)")
-    sft_steps: tuple[int, ...] = cli.option((), "warm-up steps tried (repeatable; default 60, 120, 240)", 1)
+    sft_steps: tuple[int, ...] = cli.option((), "warm-up steps tried (repeatable; default 40, 80, 160)", 1)
     seeds: int = cli.option(3, "warm-start seeds (default 3)", 1)
     prompts: int = cli.option(48, "prompts a level that decide the shares, and a level's worth that check them", 2)
     samples: int = cli.option(16, "answers a prompt (default 16)", 2)
@@ -90,7 +90,8 @@ def shares(found: Moments, rate: float, icc: float) -> tuple[Array, float]:
     rows = np.vstack([found.first_L, found.second_L, np.ones(n)])
     slack = np.vstack([np.kron(np.eye(2), [1.0, -1.0]), np.zeros(4)])
     solved = linprog(np.r_[np.zeros(n), np.ones(4)], A_eq=np.hstack([rows, slack]), b_eq=[rate, second, 1.0])
-    share_L = np.where(solved.x[:n] < LEAST_SHARE, 0.0, solved.x[:n])
+    x = np.asarray(solved.x)[:n]
+    share_L = np.where(x < LEAST_SHARE, 0.0, x)
     share_L = share_L / share_L.sum()
     away = abs(share_L @ found.first_L - rate) + abs(share_L @ found.second_L - second)
     return share_L, float(away)
@@ -105,7 +106,7 @@ def icc_of(rate_P: Array, samples: int) -> float:
 
 def measured(rate_P: Array, samples: int) -> Measured:
     """Mean pass rate and ICC of these prompts with their errors."""
-    draw = Draw(0, "bootstrap").generator()
+    draw = Draw(0, "bootstrap", 0).generator()
     index = draw.integers(0, len(rate_P), (RESAMPLES, len(rate_P)))
     again = np.array([(rate_P[i].mean(), icc_of(rate_P[i], samples)) for i in index])
     rate_se, icc_se = again.std(axis=0, ddof=1)
@@ -139,7 +140,7 @@ def spelled(levels: Sequence[int], share_L: Array) -> str:
 def bases(options: Options, cache: Path) -> list[dict[str, Any]]:
     """One row a wanted ICC and warm-start seed: settings that give it, and what they were measured to give."""
     levels = [cell.level for cell in cells(options.topic)]
-    steps, wanted = options.sft_steps or (60, 120, 240), options.icc or (0.15, 0.4, 0.75)
+    steps, wanted = options.sft_steps or (40, 80, 160), options.icc or (0.15, 0.4, 0.75)
     base = Settings(topics=options.topic, per_cell=options.prompts)
     seen: dict[int, Moments] = {}
     with report.progress(len(steps) * options.seeds, "warm starts") as bar:
@@ -147,10 +148,8 @@ def bases(options: Options, cache: Path) -> list[dict[str, Any]]:
             rates: list[list[float]] = [[] for _ in levels]
             for seed in range(options.seeds):
                 settings = replace(base, sft_steps=count, sft_seed=seed)
-                for whole, some in zip(
-                    rates, rates_of(settings, options.prompts, options.samples, 0, cache), strict=True
-                ):
-                    whole += some
+                fresh = rates_of(settings, options.prompts, options.samples, 0, cache)
+                rates = [[*whole, *some] for whole, some in zip(rates, fresh, strict=True)]
                 bar.update()
             seen[count] = moments(levels, rates, options.samples)
     rows = []
@@ -174,8 +173,10 @@ def bases(options: Options, cache: Path) -> list[dict[str, Any]]:
 
 def markdown(options: Options, rows: Sequence[dict[str, Any]]) -> str:
     """The table, and the command of each base."""
-    lines = ["| ICC wanted | warm-up steps | shares of levels | pass rate, by warm-start seed | ICC, by warm-start seed |",
-             "|---|---|---|---|---|"]  # fmt: skip
+    lines = [
+        "| ICC wanted | warm-up steps | shares of levels | pass rate, by warm-start seed | ICC, by warm-start seed |",
+        "|---|---|---|---|---|",
+    ]
     for icc in dict.fromkeys(row["icc_wanted"] for row in rows):
         own = [row for row in rows if row["icc_wanted"] == icc]
         rate, found = (
@@ -183,9 +184,8 @@ def markdown(options: Options, rows: Sequence[dict[str, Any]]) -> str:
         )
         lines.append(f"| {icc:g} | {own[0]['sft_steps']} | {own[0]['level_shares']} | {rate} | {found} |")
     command = f"python llm/train.py --topics {options.topic} --sft-steps STEPS --sft-seed SEED --level-shares SHARES"
-    return "\n".join(
-        [*lines, "", f"± one standard error over {rows[0]['prompts']} or so prompts. A base: `{command}`.", ""]
-    )
+    note = f"± one standard error over {rows[0]['prompts']} or so prompts. A base: `{command}`."
+    return "\n".join([*lines, "", note, ""])
 
 
 def main(argv: Sequence[str]) -> None:
