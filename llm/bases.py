@@ -41,6 +41,7 @@ from llm.sizes import use_threads
 from llm.tasks import cells, pool
 
 Array = NDArray[np.float64]
+MODULE = "llm.bases"  # for the names of cached files, as a program too
 LEAST_SHARE = 0.02  # smaller ones are left out
 RESAMPLES = 2000
 
@@ -116,7 +117,7 @@ def measured(rate_P: Array, samples: int) -> Measured:
 def rates_of(settings: Settings, per_cell: int, samples: int, seed: int, cache: Path) -> list[list[float]]:
     """Pass rates of training problems of the warm start, a list a cell; from the cache where they are there."""
     asked = [settings.as_dict(), per_cell, samples, seed, torch.__version__, transformers.__version__]
-    path = cache / f"bases_{files.key(__name__, *asked)}.json"
+    path = cache / f"bases_{files.key('llm.bases', *asked)}.json"
     known = files.load(path)
     if known is not None:
         return [list(map(float, row)) for row in known]

@@ -48,7 +48,7 @@ from llm.folders import alone_in, write_json
 from llm.logs import RunLog
 from llm.problems import record_of, task
 from llm.run import Run, curriculum_of, prepare, rates_from, tokenizer_of
-from llm.scores import mean_and_error
+from llm.scores import diversity, diversity_names, mean_and_error
 from llm.settings import Settings, parse
 from llm.sizes import fitted, use_threads
 from llm.tasks import Problem
@@ -193,11 +193,13 @@ def train(
                     old.unlink(missing_ok=True)
                 log = RunLog(out)
             metrics |= {"validation_pass1": None, "validation_se": None, "seconds_validate": 0.0}
+            metrics |= dict.fromkeys(diversity_names(held))
             if _due(step, settings.eval_every, settings.steps):
                 clock = Clock(run.where.device)
-                mean, error = mean_and_error(outcomes.pass_rates(validate(run, held)))
+                told = validate(run, held)
+                mean, error = mean_and_error(outcomes.pass_rates(told))
                 clock.note("validate")
-                metrics |= {"validation_pass1": mean, "validation_se": error, **clock.seconds}
+                metrics |= {"validation_pass1": mean, "validation_se": error, **diversity(told), **clock.seconds}
             if settings.show_every and _due(step, settings.show_every, settings.steps):
                 show(log, curriculum, rows)
             log.add(metrics, [{k: v for k, v in row.items() if k != "text"} for row in rows])
