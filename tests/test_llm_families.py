@@ -101,6 +101,8 @@ def test_sizes_and_splits(name: str) -> None:
     pools = {split: {key_of(p.prompt) for p in tasks.pool(split, chosen, 25, 0)} for split in SPLITS}
     assert all(len(pools[split]) >= 2 for split in SPLITS) and len(pools["train"]) >= 25 * (len(chosen) - 1)
     assert not (pools["train"] & pools["validation"] or (pools["train"] | pools["validation"]) & pools["heldout"])
+    sizes = [{p.prompt for p in problems(cell, 200)} for cell in EVERY if cell.topic == name]
+    assert len(set().union(*sizes)) == sum(map(len, sizes))  # no size has a problem of another
     warm = list(islice(tasks.stream("train", tasks.traced(chosen), random.Random(3)), 200))
     assert {tasks.split_of(p.prompt) for p in warm} == {"train"} and {p.cell.topic for p in warm} == {name}
     assert max(p.cell.level for p in warm) == found.traced
