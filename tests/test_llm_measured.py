@@ -190,7 +190,7 @@ def test_score_norms_of_the_tasks() -> None:
     lines = (folder / "tasks.md").read_text(encoding="utf-8").splitlines()
     told = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| `")]
     expected = []
-    for name in ("sums", "swaps"):
+    for name in ("sums", "chain", "swaps", "addition"):
         with (folder / f"{name}.csv").open(encoding="utf-8") as file:
             for row in csv.DictReader(file):
                 values = [shown(row[x], row[f"{x} se"]) for x in ("right", "wrong", "best_baseline")]
@@ -201,7 +201,7 @@ def test_score_norms_of_the_tasks() -> None:
                     else "-"
                 )
                 expected.append([f"`{name}`", row["prompts"], f"{p:.2f}", *values, ratio])
-    assert told == expected and len(told) > 8
+    assert [cells for cells in told if len(cells) == 7] == expected and len(expected) > 20
 
 
 def test_the_bases() -> None:
