@@ -4,8 +4,8 @@
 
 TRL brings FSDP, DeepSpeed, vLLM and many processes; this module maps names. Batches are the curriculum's, in its
 order, on every number of processes. TRL's schedule starts from a rate of 0, and with vLLM it weights tokens by the
-ratio of trainer and sampler. It does not validate or show answers: those options, --sample-rows, --old-log-probs,
---kl-every and --noise-parts have no effect, which is said; use llm/evaluate.py on the model it writes.
+ratio of trainer and sampler. It shows no answers and validates with --keep-best alone: those options, --sample-rows,
+--old-log-probs, --kl-every and --noise-parts have no effect, which is said; use llm/evaluate.py on the model it writes.
 """
 
 from __future__ import annotations
@@ -21,28 +21,28 @@ from ebpo_sim.cli import spelling
 from ebpo_sim.errors import InputError
 from ebpo_sim.methods.method import Method, parse_method
 from ebpo_sim.sampling.orders import BY_DIFFICULTY
-from llm import checkpoints, hub, trained_on, trl_checkpoints, trl_options
+from llm import checkpoints, hub, prompt_filter, trained_on, trl_checkpoints, trl_options
 from llm.engines import precision
 from llm.problems import record_of, task
 from llm.run import (
     SCRATCH,
-    curriculum_of,
     load_policy,
     longest_answer,
     objective_of,
     rates_from,
     sized,
+    tokenizer_of,
     verifier_of,
 )
 from llm.settings import Settings
 from llm.sizes import fitted, use_threads
-from llm.tasks import Cell, Problem, Verifier
 from llm.tasks.tokenizer import Tokenizer
+from llm.trained_on import TrainedOn
+from llm.trl_data import Reward, row_of, rows_of
 
-NO_EFFECT = {
-    "validation", "validation_split", "eval_every", "eval_per_cell", "eval_limit", "eval_samples", "show_every",
-    "sample_rows", "old_log_probs", "noise_parts", "kl_every",
-}  # fmt: skip
+BEST = "best"
+VALIDATION = {"validation", "validation_split", "eval_every", "eval_per_cell", "eval_limit", "eval_samples"}
+NO_EFFECT = VALIDATION | {"show_every", "sample_rows", "old_log_probs", "noise_parts", "kl_every"}
 # transformers keeps the saving interval of the checkpoint; what has no effect may change, but not what is validated
 # with, which decides the problems trained on
 FREE = checkpoints.FREE - {"checkpoint_every"} | NO_EFFECT - {
@@ -52,42 +52,6 @@ FREE = checkpoints.FREE - {"checkpoint_every"} | NO_EFFECT - {
     "eval_limit",
 }
 LOSSES = {"token_mean": "dapo", "sequence_mean": "grpo", "constant_length": "dr_grpo"}
-
-
-class Reward:
-    """The verifier as TRL's reward function: completions without an end token score 0, as in `llm.rollouts`."""
-
-    __name__ = "verifier"  # TRL names its metrics by it
-
-    def __init__(self, verifier: Verifier, eos_ids: Sequence[int]) -> None:
-        self.verifier, self.eos_ids = verifier, frozenset(eos_ids)
-
-    def __call__(
-        self, completions: list[Any], completion_ids: list[list[int]], answer: list[str], id: list[str],
-        topic: list[str], **_: Any
-    ) -> list[float]:  # fmt: skip
-        texts = [c if isinstance(c, str) else c[0]["content"] for c in completions]
-        ended = [bool(ids) and ids[-1] in self.eos_ids for ids in completion_ids]
-        problems = [Problem("", a, Cell(t, 0), i) for a, t, i in zip(answer, topic, id, strict=True)]
-        said = [text if end else None for text, end in zip(texts, ended, strict=True)]
-        return self.verifier.scores(said, problems)
-
-
-def rows_of(settings: Settings, problems: Sequence[Problem], chat: bool) -> list[dict[str, Any]]:
-    """One row a prompt and step, in the curriculum's order."""
-    curriculum = curriculum_of(settings, problems, rates_from(settings, problems))
-    return [
-        {"prompt": _prompt(p, chat), "answer": p.answer, "topic": p.cell.topic, "id": p.id}
-        for step in range(settings.steps)
-        for p in curriculum.batch(step)
-    ]
-
-
-def _prompt(problem: Problem, chat: bool) -> Any:
-    if not chat:
-        return problem.prompt
-    messages = problem.messages or (("user", problem.prompt),)
-    return [{"role": role, "content": content} for role, content in messages]
 
 
 def arguments(settings: Settings, out: Path, longest: int, processes: int, named: bool = False) -> dict[str, Any]:
@@ -142,8 +106,24 @@ def arguments(settings: Settings, out: Path, longest: int, processes: int, named
     }
 
 
-def train(settings: Settings, out: Path, cache: Path, resume: bool = False, more: Sequence[str] = ()) -> None:
-    """Train with TRL and write checkpoints, metrics.jsonl and the model into `out`. more: see `trl_options`."""
+def validations(settings: Settings) -> dict[str, Any]:
+    """The keywords of GRPOConfig by which TRL validates every --eval-every steps, --eval-samples answers a problem."""
+    each = settings.prompts // (settings.mini_batch or settings.prompts) * settings.updates
+    return {
+        "eval_strategy": "steps",
+        "eval_steps": settings.eval_every * each,
+        "num_generations_eval": settings.eval_samples,
+        "per_device_eval_batch_size": settings.eval_samples * max(1, 64 // settings.eval_samples),
+    }
+
+
+def train(
+    settings: Settings, out: Path, cache: Path, resume: bool = False, more: Sequence[str] = (), keep_best: bool = False
+) -> None:
+    """Train with TRL and write checkpoints, metrics.jsonl and the model into `out`. more: see `trl_options`.
+
+    keep_best: validate, and keep the model of the highest mean reward there in the folder best.
+    """
     try:
         from accelerate import PartialState
         from datasets import Dataset
@@ -152,19 +132,25 @@ def train(settings: Settings, out: Path, cache: Path, resume: bool = False, more
         from ebpo_sim.integrations.trl import MethodTrainer
     except ImportError as error:
         raise InputError(f"--backend trl needs TRL: pip install 'ebpo-sim[trl]' ({error})") from error
-    method = check(settings)
+    method = check(settings, keep_best)
     defaults = {f.name: f.default_factory() if callable(f.default_factory) else f.default for f in fields(GRPOConfig)}
     extra = trl_options.read(more, defaults, arguments(Settings(), out, 1, 1).keys())
     if settings.order in BY_DIFFICULTY and not settings.ranking:
         raise InputError(
             f"--order {settings.order} with --backend trl needs --ranking, a rollouts.csv of llm/evaluate.py"
         )
+    if prompt_filter.bounds_of(settings) and not settings.ranking:
+        raise InputError("--filter-prompts with --backend trl needs --ranking, a rollouts.csv of llm/evaluate.py")
     if settings.engine == "vllm" and importlib.util.find_spec("vllm") is None:
         raise InputError("--engine vllm needs vLLM: pip install vllm, or use --engine hf")
     state = PartialState(cpu=settings.device == "cpu")
     use_threads(settings.threads)
     problems = task(settings)
+    if settings.max_prompt_tokens:
+        problems = prompt_filter.short_enough(settings, problems, tokenizer_of(settings, limited=False))
     settings, record = fitted(settings, problems.train), record_of(settings, problems)
+    kept = prompt_filter.by_rate(settings, problems.train, rates_from(settings, problems.train) or ())
+    problems = problems._replace(train=[problems.train[i] for i in kept])
     last = None
     if resume:
         last = str(trl_checkpoints.last_whole(out, _identity(settings, more), record, FREE))
@@ -180,6 +166,7 @@ def train(settings: Settings, out: Path, cache: Path, resume: bool = False, more
         tokenizer.prompt(problem)
     wrapped = tokenizer.wrapped
     asked = arguments(settings, out, longest_answer(settings, tokenizer), state.num_processes, bool(method.objectives))
+    asked |= validations(settings) if keep_best else {}
     known = {field.name for field in fields(GRPOConfig)} | {"output_dir"}
     if asked.keys() - known - {"use_bias_correction_kl"}:  # this one is newer than the oldest TRL
         raise InputError(f"this TRL has no {sorted(asked.keys() - known)}: install another")
@@ -189,6 +176,7 @@ def train(settings: Settings, out: Path, cache: Path, resume: bool = False, more
             Reward(verifier, tokenizer.eos_ids),
             config_of({name: value for name, value in asked.items() if name in known} | extra),
             Dataset.from_list(rows_of(settings, problems.train, tokenizer.chat)),
+            Dataset.from_list([row_of(p, tokenizer.chat) for p in problems.validation]) if keep_best else None,
             processing_class=wrapped,
             peft_config=hub.adapter_plan(settings.lora_rank) if settings.lora_rank else None,
             method=method,
@@ -196,6 +184,8 @@ def train(settings: Settings, out: Path, cache: Path, resume: bool = False, more
             prompt_id_column="id",
             callbacks=[trl_checkpoints.Complete(_identity(settings, more), record, state.wait_for_everyone)],
         )
+        if keep_best:
+            trainer.add_callback(trl_checkpoints.Best(lambda: _save_best(trainer, out / BEST, record, tokenizer)))
         if state.is_main_process:
             report.write_bytes(out / "settings.json", report.to_json(settings.as_dict()).encode())
         trainer.train(resume_from_checkpoint=last)
@@ -218,6 +208,15 @@ def train(settings: Settings, out: Path, cache: Path, resume: bool = False, more
         )
 
 
+def _save_best(trainer: Any, folder: Path, record: TrainedOn, tokenizer: Tokenizer) -> None:
+    trainer.save_model(str(folder))
+    if trainer.is_world_process_zero():
+        trained_on.write(folder, record)
+        tokenizer.wrapped.save_pretrained(folder)
+        row = next(row for row in reversed(trainer.state.log_history) if "eval_reward" in row)
+        report.say(f"{folder.name}: step {row['step']}, mean validation reward {row['eval_reward']:.3f}")
+
+
 def _identity(settings: Settings, more: Sequence[str]) -> dict[str, Any]:
     """What a resumed run must have as it was."""
     return settings.as_dict() | ({"trl": sorted(more)} if more else {})
@@ -233,7 +232,7 @@ def config_of(asked: dict[str, Any]) -> Any:
         raise InputError(f"TRL refuses these options: {' '.join(str(error).split())}") from error
 
 
-def check(settings: Settings) -> Method:
+def check(settings: Settings, validates: bool = False) -> Method:
     """The method; what `llm.run.prepare` refuses is refused, and groups of one."""
     method = parse_method(settings.estimator, None, rungs.TRL)
     precision(settings.device, settings.dtype)
@@ -249,7 +248,9 @@ def check(settings: Settings) -> Method:
             f"{settings.group_size}"
         )
     without = [
-        spelling(f.name) for f in fields(Settings) if f.name in NO_EFFECT and getattr(settings, f.name) != f.default
+        spelling(f.name)
+        for f in fields(Settings)
+        if f.name in NO_EFFECT - (VALIDATION if validates else set()) and getattr(settings, f.name) != f.default
     ]
     if without:
         report.say(f"no effect with --backend trl: {', '.join(without)}")

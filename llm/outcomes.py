@@ -80,7 +80,8 @@ class Unfinished:
     """The calls of an evaluation that are done, a line each, behind the line that says which evaluation it is.
 
     identity: what decides the answers, in plain values. Raises InputError, where the evaluation is to be resumed, for a
-    missing file, one of another evaluation and one that is damaged; a last line that was cut is sampled again.
+    missing file, one of another evaluation and one that is damaged; where it is not, for one that it could go on from.
+    A last line that was cut is sampled again.
     """
 
     def __init__(self, folder: Path, identity: Mapping[str, Any], resume: bool) -> None:
@@ -88,6 +89,10 @@ class Unfinished:
         self.done: list[tuple[str, list[Any]]] = []
         identity = json.loads(report.to_json(identity))
         if not resume:
+            if self._path.is_file() and self._path.stat().st_size and read_json(self._head) == identity:
+                raise InputError(
+                    f"{str(folder)!r} holds this evaluation unfinished: add --resume, or delete {self._path.name}"
+                )
             self._path.write_bytes(b"")
             write_json(self._head, identity)
             return

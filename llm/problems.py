@@ -9,7 +9,7 @@ from ebpo_sim import report
 from ebpo_sim.errors import InputError
 from llm import trained_on
 from llm.settings import Settings
-from llm.tasks import Problem, cells, key_of, load_problems, pool, split_of
+from llm.tasks import Cell, Problem, cells, key_of, load_problems, pool, split_of
 from llm.tasks.word_problems import INSTRUCTION
 from llm.trained_on import TrainedOn
 
@@ -28,8 +28,9 @@ def task(settings: Settings) -> Task:
     before = trained_on.read(settings.model) or TrainedOn()
     if settings.dataset == GENERATED:
         chosen = cells(settings.topics, settings.max_level)
-        held = unseen(pool("validation", chosen, settings.eval_per_cell, 0), before, ())
-        return Task(pool("train", chosen, settings.per_cell, 0), held)
+        train = [p for c, n in by_cell(settings, chosen, settings.per_cell) for p in pool("train", [c], n, 0)]
+        counts = by_cell(settings, chosen, settings.eval_per_cell)
+        return Task(train, unseen([p for c, n in counts for p in pool("validation", [c], n, 0)], before, ()))
     instruction, ends = instruction_of(settings), endings(settings)
     problems = load_problems(settings.dataset, settings.dataset_split, instruction=instruction)
     if settings.validation:
@@ -50,6 +51,29 @@ def task(settings: Settings) -> Task:
             "with: name a larger one, or another with --validation"
         )
     return Task(kept, held[: settings.eval_limit or None])
+
+
+def by_cell(settings: Settings, chosen: Sequence[Cell], each: int) -> list[tuple[Cell, int]]:
+    """How many problems each cell gives: `each`, or of so many a cell the level's share of --level-shares.
+
+    Raises InputError for shares that are none, and for levels that are not there.
+    """
+    if not settings.level_shares:
+        return [(cell, each) for cell in chosen]
+    levels = {cell.level for cell in chosen}
+    try:
+        parts = (part.partition("=") for part in settings.level_shares.split(","))
+        shares = {int(level): float(share) for level, _, share in parts}
+    except ValueError:
+        shares = {}
+    whole = sum(shares.values())
+    if not shares or not set(shares) <= levels or not (min(shares.values()) >= 0 and 0 < whole < float("inf")):
+        raise InputError(
+            f"--level-shares must be LEVEL=SHARE,... with levels of {sorted(levels)} and shares of at least 0, got "
+            f"{settings.level_shares!r}"
+        )
+    counts = [(cell, round(each * len(levels) * shares.get(cell.level, 0.0) / whole)) for cell in chosen]
+    return [(cell, count) for cell, count in counts if count]
 
 
 def record_of(settings: Settings, problems: Task) -> TrainedOn:

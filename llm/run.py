@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from ebpo_sim import report, rungs, tables, typed
 from ebpo_sim.errors import InputError
 from ebpo_sim.methods.method import Method, parse_method
+from ebpo_sim.methods.shaping import Shaped
 from ebpo_sim.methods.step import State, start
 from ebpo_sim.objectives import KL, Aggregation, Clip, Objective
 from ebpo_sim.sampling import Order
@@ -29,6 +30,7 @@ from llm.tasks import (
     Problem,
     Verifier,
     cells,
+    gym,
     make_verifier,
 )
 from llm.tasks.generated import longest_answer as longest_generated
@@ -55,6 +57,13 @@ class Run:
     packs: bool
 
 
+def tokenizer_of(settings: Settings, limited: bool = True) -> Tokenizer:
+    """The tokenizer of the policy; limited: one that refuses prompts beyond --max-prompt."""
+    if settings.model == SCRATCH:
+        return CharTokenizer()
+    return hub.read_tokenizer(settings.model, settings.chat, settings.max_prompt * limited)
+
+
 def longest_answer(settings: Settings, tokenizer: Tokenizer) -> int:
     """Tokens an answer may have, end token included."""
     if settings.max_new or not isinstance(tokenizer, CharTokenizer):
@@ -66,7 +75,8 @@ def verifier_of(settings: Settings) -> Verifier:
     """The verifier of the settings; auto is the task's own for generated problems and math-verify for data sets."""
     name = settings.verifier
     if name == "auto":
-        name = "generated" if settings.dataset == GENERATED else "math"
+        own = {GENERATED: "generated", gym.PREFIX.rstrip(":"): "reasoning_gym"}
+        name = own.get(settings.dataset.partition(":")[0], "math")
     return make_verifier(name, settings.verifier_seconds, settings.verifier_workers, settings.verifier_memory)
 
 
@@ -108,13 +118,12 @@ def sized(
                 f"--dataset {settings.dataset!r} is outside the tiny model's vocabulary: name a --model that reads it"
             )
         policy.check(settings)
-        tokenizer: Tokenizer = CharTokenizer()
         found, context = sizes.of_scratch(settings, CharTokenizer().vocab_size), policy.MAX_TOKENS
     else:
-        tokenizer = hub.read_tokenizer(settings.model, settings.chat, settings.max_prompt)
         config = hub.read_config(settings.model)
         found = hub.read(settings.model, lambda: sizes.of_config(config))
         context = getattr(config.get_text_config(), "max_position_embeddings", None)
+    tokenizer = tokenizer_of(settings)
     max_new = longest_answer(settings, tokenizer)
     length = sizes.Length(max_new, check_prompts(context, tokenizer, problems, max_new))
     if settings.model != SCRATCH:
@@ -169,6 +178,7 @@ def prepare(settings: Settings, cache: Path, problems: Sequence[Problem], held: 
     curriculum_of(settings, problems, rates_from(settings, problems))
     objective_of(settings, 1)
     settings = sized(settings, (*problems, *held), where)
+    say_unreached(method, longest_answer(settings, tokenizer_of(settings)))
     verifier = verifier_of(settings)
     verifier.start()
     model, tokenizer = load_policy(settings, cache, where)
@@ -191,6 +201,17 @@ def prepare(settings: Settings, cache: Path, problems: Sequence[Problem], held: 
         settings, model, reference, optimizer, method, start(method), loss,
         engine_of(settings, model, tokenizer, where), verifier, where, forward.can_pack(model),
     )  # fmt: skip
+
+
+def say_unreached(method: Method, longest: int) -> None:
+    """Say so where a penalty on long answers begins beyond the longest there can be."""
+    if isinstance(method.estimator, Shaped):
+        shaping = method.estimator.shaping
+        if longest <= shaping.longest - shaping.cache:
+            report.say(
+                f"overlong: answers have at most {longest} tokens, no answer reaches the penalty, which begins beyond "
+                f"{shaping.longest - shaping.cache}: give overlong:longest={longest},cache={max(1, longest // 4)}"
+            )
 
 
 def objective_of(

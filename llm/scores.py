@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from ebpo_sim import report
 from ebpo_sim.errors import InputError
 from llm.outcomes import Outcome, pass_rates
-from llm.tasks import compared_text, has_many
+from llm.tasks import Problem, compared_text, has_many
 from llm.tasks.final_answer import contents
 
 POOLED = "pooled"
@@ -155,6 +155,18 @@ def right_answers(o: Outcome) -> list[str | None]:
         compared_text(o.problem, text) if text and reward == 1.0 else None
         for text, reward in zip(o.texts, o.rewards, strict=True)
     ]
+
+
+def diversity_names(problems: Sequence[Problem]) -> tuple[str, ...]:
+    """The measures of `diversity`: none where a problem may have one right answer alone."""
+    return ("validation_distinct",) if all(map(has_many, problems)) else ()
+
+
+def diversity(outcomes: Sequence[Outcome]) -> dict[str, float]:
+    """How many different right answers a prompt's answers hold, mean over prompts, where there can be many."""
+    names = diversity_names([o.problem for o in outcomes])
+    held = [len({*right_answers(o)} - {None}) for o in outcomes]
+    return dict.fromkeys(names, sum(held) / len(held))
 
 
 def _passes(right: Sequence[float | None], k: int) -> float:

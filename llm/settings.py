@@ -59,7 +59,8 @@ class Settings:
     # tasks
     dataset: str = option(
         "generated",
-        "generated, sample (shipped math problems), a .jsonl/.json/.csv/.parquet file, or a Hugging Face name",
+        "generated, sample (shipped math problems), a .jsonl/.json/.csv/.parquet file, a Hugging Face name, or "
+        "reasoning_gym:NAME (pip install reasoning-gym)",
     )
     dataset_split: str = option("train", "split of a Hugging Face data set")
     validation: str = option(
@@ -87,6 +88,16 @@ class Settings:
     # answers
     max_new: int = option(0, "longest answer in tokens; 0: 9 for the generated task's characters, else 512", low=0)
     max_prompt: int = option(0, "longest prompt in tokens, longer ones are refused; 0: no limit", low=0)
+    max_prompt_tokens: int = option(
+        0, "problems with longer prompts are left out of training and validation, which is said; 0: none", low=0
+    )
+    filter_prompts: str = option(
+        "", "LO,HI: train only on prompts whose pass rate under the start policy is from LO to HI; empty: on all"
+    )
+    filter_samples: int = option(8, "answers a prompt that measure the pass rates of --filter-prompts")
+    level_shares: str = option(
+        "", "of the generated task: shares of its problems by level, as in 2=0.3,5=0.7; empty: equal ones"
+    )
     temperature: float = option(1.0, "of sampling and of the policy that is trained", low=0)
     engine: Literal["hf", "vllm"] = option("hf", "who samples; vllm needs a GPU, --model and pip install vllm")
     # what is measured and kept
@@ -215,6 +226,8 @@ def parse(argv: Sequence[str], about: str) -> tuple[Settings, argparse.Namespace
         help="with --backend trl: an option of its GRPOConfig that none of these sets, vllm_enable_sleep_mode=true say "
         "(repeatable)",
     )
+    add("--keep-best", action="store_true", help="keep the checkpoint of the highest validation pass@1 (best.pt; with "
+        "--backend trl, which then validates every --eval-every steps, the folder best)")  # fmt: skip
     add("--export", action="store_true", help="at the end write DIR/model, a folder that transformers reads")
     preset, _ = parser.parse_known_args([a for a in argv if a not in ("-h", "--help")])
     parser.set_defaults(**PRESETS.get(preset.preset, {}))

@@ -52,7 +52,30 @@ def summarise(
         **({"noise_scale": {"steps": edge, **scales}} if found else {}),
         "seconds": {key.removeprefix("seconds_"): sum(row[key] for row in metrics) for key in parts},
         "last": dict(metrics[-1]),
+        "best": best(metrics),
     }
+
+
+def best(metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The step of the highest validation pass@1, the first of equals, and how many validations there were."""
+    validated = [row for row in metrics if row["validation_pass1"] is not None]
+    highest = max(validated, key=lambda row: row["validation_pass1"])
+    return {
+        "step": highest["step"],
+        "validation_pass1": highest["validation_pass1"],
+        "validation_se": highest["validation_se"],
+        "validations": len(validated),
+    }
+
+
+def best_text(summary: Mapping[str, Any], file: str) -> str:
+    """What the file of the best policy holds."""
+    found = summary["best"]
+    value = report.with_error(found["validation_pass1"], found["validation_se"])
+    return (
+        f"{file}: step {found['step']}, validation pass@1 {value}, the highest of {found['validations']} validations "
+        "and so too high on average: evaluate it on --split heldout"
+    )
 
 
 def text(summary: Mapping[str, Any]) -> str:

@@ -10,14 +10,20 @@ from typing import Any, NamedTuple
 from ebpo_sim import cli, report
 from ebpo_sim.errors import InputError
 from llm import checkpoints, trained_on
-from llm.problems import GENERATED, endings, instruction_of
+from llm.problems import GENERATED, by_cell, endings, instruction_of
 from llm.settings import Settings
 from llm.tasks import SPLITS, Problem, cells, load_problems, longer_cells, longest_answer, pool
 from llm.trained_on import TrainedOn
 
 FROM_TRAINING = ("instruction", "verifier", "chat", "max_new", "engine", "device", "dtype", "temperature",
                  "sample_rows", "threads")  # fmt: skip
-HARMLESS = ("auto", "exact", "generated", "math")  # verifiers that a file may name: they are this project's own
+HARMLESS = (
+    "auto",
+    "exact",
+    "generated",
+    "math",
+    "reasoning_gym",
+)  # verifiers that a file may name: they are this project's own
 
 
 class Target(NamedTuple):
@@ -81,7 +87,9 @@ def problems_of(target: Target, given: argparse.Namespace) -> list[Problem]:
         splits = SPLITS if given.split in ("all", "longer") else (given.split,)
         if given.split == "longer":
             chosen = longer_cells(settings.topics)
-        found = [p for split in splits for p in pool(split, chosen, given.per_cell, given.seed)]
+        shared = replace(settings, level_shares="") if given.split == "longer" else settings
+        counts = by_cell(shared, chosen, given.per_cell)
+        found = [p for split in splits for cell, n in counts for p in pool(split, [cell], n, given.seed)]
     else:
         source = (settings.dataset, settings.dataset_split)
         if trained is not None and settings.dataset == trained["dataset"] and trained["validation"]:

@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import math
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -41,41 +40,21 @@ import torch
 
 from ebpo_sim import cli, report
 from ebpo_sim.errors import InputError
-from ebpo_sim.methods.checkpoint import dump_state, load_state
-from llm import checkpoints, learner, noise, outcomes, summary
+from llm import checkpoints, learner, noise, outcomes, prompt_filter, resume_point, summary
+from llm.clock import Clock
 from llm.collect import answers, seed_for
 from llm.curriculum import Curriculum
 from llm.folders import alone_in, write_json
 from llm.logs import RunLog
 from llm.problems import record_of, task
-from llm.run import Run, curriculum_of, prepare, rates_from
-from llm.scores import mean_and_error
+from llm.run import Run, curriculum_of, prepare, rates_from, tokenizer_of
+from llm.scores import diversity, diversity_names, mean_and_error
 from llm.settings import Settings, parse
 from llm.sizes import fitted, use_threads
 from llm.tasks import Problem
-from llm.trained_on import TrainedOn
 
+BEST = "best.pt"
 SHOWN = 3  # prompts whose first answer is shown every --show-every steps
-
-
-class Clock:
-    """Seconds of each part since the previous one was noted."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.seconds: dict[str, float] = {}
-        self._device = device
-        self._last = self._now()
-
-    def note(self, part: str) -> None:
-        """Everything since the last note was `part`."""
-        now = self._now()
-        self.seconds[f"seconds_{part}"] = self.seconds.get(f"seconds_{part}", 0.0) + now - self._last
-        self._last = now
-
-    def _now(self) -> float:
-        if self._device.type == "cuda":  # kernels run behind the program's back
-            torch.cuda.synchronize(self._device)
-        return time.perf_counter()
 
 
 def train_step(run: Run, curriculum: Curriculum, step: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -143,29 +122,39 @@ def validate(run: Run, problems: Sequence[Problem]) -> list[outcomes.Outcome]:
 
 
 def measures(run: Run) -> bool:
-    """Whether the run's allocation needs pass rates."""
-    return run.method.allocation is not None and "pass_rates" in run.method.allocation.needs
+    """Whether the run's allocation or filter needs pass rates."""
+    ordered = run.method.allocation is not None and "pass_rates" in run.method.allocation.needs
+    return ordered or bool(run.settings.filter_prompts)
 
 
 def rates_of(run: Run, problems: Sequence[Problem]) -> list[float] | None:
-    """The training problems' pass rates before training, where the order needs them: of --ranking or the base."""
+    """The training problems' pass rates before training, where they are needed: of --ranking or the base."""
     if not measures(run):
         return None
     if run.settings.ranking:
         return rates_from(run.settings, problems)
     seed = seed_for(run.settings.seed, "ranking", 0)
-    found = outcomes.sampled_outcomes(run.engine, run.verifier, problems, 4, seed, run.settings.temperature)
+    samples = run.settings.filter_samples if run.settings.filter_prompts else 4
+    found = outcomes.sampled_outcomes(run.engine, run.verifier, problems, samples, seed, run.settings.temperature)
     return outcomes.pass_rates(found)
 
 
-def train(settings: Settings, out: Path, cache: Path, resume: bool = False, export: bool = False) -> dict[str, Any]:
-    """Train, or continue to train, and write metrics, rollouts, checkpoints and summary.json into `out`."""
+def train(
+    settings: Settings, out: Path, cache: Path, resume: bool = False, export: bool = False, keep_best: bool = False
+) -> dict[str, Any]:
+    """Train, or continue to train, and write metrics, rollouts, checkpoints and summary.json into `out`.
+
+    keep_best: also best.pt, the checkpoint of the highest validation pass@1, the first of equals.
+    """
     use_threads(settings.threads)
+    prompt_filter.bounds_of(settings)
     path = out / "checkpoint.pt"
     saved = checkpoints.load(path) if resume else None
     if export:
         checkpoints.check_export(out / "model", settings.model)
     found = task(settings)
+    if settings.max_prompt_tokens:
+        found = prompt_filter.short_enough(settings, found, tokenizer_of(settings, limited=False))
     problems, held = found
     settings, record = fitted(settings, problems), record_of(settings, found)
     if saved is not None:
@@ -184,9 +173,14 @@ def train(settings: Settings, out: Path, cache: Path, resume: bool = False, expo
         first, rates = 0, rates_of(run, problems)
         start_rates = outcomes.pass_rates(validate(run, held))
     else:
-        log, first, rates, start_rates = restore(run, saved, out, problems, held)
+        log, first, rates, start_rates = resume_point.restore(run, saved, out, len(problems), len(held), measures(run))
     past = [] if log is None else log.metrics()
-    curriculum = curriculum_of(settings, problems, rates, run.method)
+    best = max((row["validation_pass1"] or 0.0 for row in past), default=-1.0)
+    kept_P = prompt_filter.by_rate(settings, problems, rates or ())
+    if settings.filter_prompts:
+        report.write_csv(out / prompt_filter.FILE, prompt_filter.rows(problems, rates or (), kept_P))
+    kept_rates = None if rates is None else [rates[i] for i in kept_P]
+    curriculum = curriculum_of(settings, [problems[i] for i in kept_P], kept_rates, run.method)
     with report.progress(settings.steps, settings.estimator) as bar, run.verifier:
         bar.update(first)
         for step in range(first, settings.steps):
@@ -195,19 +189,25 @@ def train(settings: Settings, out: Path, cache: Path, resume: bool = False, expo
                 past.append(metrics)
                 metrics |= noise.logged(past)
             if log is None:  # not before a step has worked: until then the folder may hold another run
-                path.unlink(missing_ok=True)  # it belongs to the logs that start anew here
+                for old in (path, out / BEST):  # they belong to the logs that start anew here
+                    old.unlink(missing_ok=True)
                 log = RunLog(out)
             metrics |= {"validation_pass1": None, "validation_se": None, "seconds_validate": 0.0}
+            metrics |= dict.fromkeys(diversity_names(held))
             if _due(step, settings.eval_every, settings.steps):
                 clock = Clock(run.where.device)
-                mean, error = mean_and_error(outcomes.pass_rates(validate(run, held)))
+                told = validate(run, held)
+                mean, error = mean_and_error(outcomes.pass_rates(told))
                 clock.note("validate")
-                metrics |= {"validation_pass1": mean, "validation_se": error, **clock.seconds}
+                metrics |= {"validation_pass1": mean, "validation_se": error, **diversity(told), **clock.seconds}
             if settings.show_every and _due(step, settings.show_every, settings.steps):
                 show(log, curriculum, rows)
             log.add(metrics, [{k: v for k, v in row.items() if k != "text"} for row in rows])
-            if _due(step, settings.checkpoint_every, settings.steps):
-                checkpoints.save(path, _content(run, step + 1, rates, start_rates, log, record))
+            improved = keep_best and (metrics["validation_pass1"] or -1.0) > best
+            best = max(best, metrics["validation_pass1"] or -1.0)
+            due = _due(step, settings.checkpoint_every, settings.steps)
+            for file in (out / BEST,) * improved + (path,) * due:
+                checkpoints.save(file, resume_point.content(run, step + 1, rates, start_rates, log, record))
             bar.set_postfix(reward=f"{metrics['reward']:.3f}", refresh=False)
             bar.update()
         end_rates = outcomes.pass_rates(validate(run, held))
@@ -236,44 +236,6 @@ def show(log: RunLog, curriculum: Curriculum, rows: Sequence[dict[str, Any]]) ->
         report.say(f"step {row['step']}: {problem.prompt[-60:]!r} -> {said[-60:]!r} (reward {row['reward']:g})")
 
 
-def restore(
-    run: Run, saved: dict[str, Any], out: Path, problems: Sequence[Problem], held: Sequence[Problem]
-) -> tuple[RunLog, int, list[float] | None, list[float]]:
-    """Put a checkpoint into the run; (its log, the step to go on from, pass rates of the training problems where the
-    order needs them, the base's on the validation problems).
-
-    Raises InputError, before anything is changed on disk, for parts that do not fit the run.
-    """
-    step, rates, start = saved["step"], saved["rates"], saved["start"]
-    ordered = len(rates or ()) == (len(problems) if measures(run) else 0)
-    if step > run.settings.steps or len(start) != len(held) or not ordered:
-        raise InputError(f"the checkpoint's step {step} or pass rates are not of this run: restore an intact one")
-    checkpoints.put_weights(run.model, saved["model"])
-    if run.reference is not None:
-        checkpoints.put_weights(run.reference, saved["reference"] or {}, every=True)
-    checkpoints.put_optimizer(run.optimizer, saved["optimizer"])
-    run.state = load_state(run.method, saved["method"])
-    run.engine.sync()
-    return RunLog(out, saved["log_bytes"], step), step, rates, start
-
-
-def _content(
-    run: Run, step: int, rates: list[float] | None, start: list[float], log: RunLog, record: TrainedOn
-) -> dict[str, Any]:
-    return {
-        "step": step,
-        "settings": run.settings.as_dict(),
-        "split": record.as_dict(),
-        "model": checkpoints.weights_of(run.model),
-        "reference": None if run.reference is None else run.reference.state_dict(),
-        "optimizer": run.optimizer.state_dict(),
-        "method": dump_state(run.method, run.state),
-        "rates": rates,
-        "start": start,
-        "log_bytes": log.lengths(),
-    }
-
-
 def main(argv: Sequence[str]) -> None:
     """The command line; see the module's docstring and --help."""
     settings, given = parse(argv, __doc__.splitlines()[0])
@@ -286,10 +248,12 @@ def main(argv: Sequence[str]) -> None:
         if given.backend == "trl":
             from llm import backend_trl
 
-            backend_trl.train(settings, out, cache, given.resume, given.trl)
+            backend_trl.train(settings, out, cache, given.resume, given.trl, given.keep_best)
             return
-        found = train(settings, out, cache, given.resume, given.export)
+        found = train(settings, out, cache, given.resume, given.export, given.keep_best)
     report.say(summary.text(found))
+    if given.keep_best:
+        report.say(summary.best_text(found, BEST))
     report.say(
         f"files: {given.out}/{{metrics.csv,metrics.jsonl,rollouts.csv,samples.jsonl,summary.json,checkpoint.pt}}"
     )

@@ -6,7 +6,8 @@ of what was trained on, and, last of all, whole.json with the sizes of all files
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,25 @@ class Complete(TrainerCallback):
             write_json(folder / SETTINGS, self._settings)
             (folder / WHOLE).unlink(missing_ok=True)
             write_json(folder / WHOLE, sizes_of(folder))
+
+
+class Best(TrainerCallback):
+    """Saves the policy whenever a validation's mean reward is the highest so far, the first of equals. save: called by
+    every process."""
+
+    def __init__(self, save: Callable[[], object]) -> None:
+        self._save = save
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Called by every process after a validation, whose reward is in the log already."""
+        rewards = rewards_of(state.log_history)
+        if rewards[-1] > max(rewards[:-1], default=-math.inf):
+            self._save()
+
+
+def rewards_of(history: Sequence[Mapping[str, Any]]) -> list[float]:
+    """The mean rewards of the validations in a log."""
+    return [row["eval_reward"] for row in history if "eval_reward" in row]
 
 
 def sizes_of(folder: Path) -> dict[str, int]:

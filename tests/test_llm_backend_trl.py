@@ -6,6 +6,7 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -20,7 +21,7 @@ from safetensors.torch import load_file  # noqa: E402
 
 from ebpo_sim import InputError, group_rewards, make  # noqa: E402
 from ebpo_sim.estimators import dump_state  # noqa: E402
-from llm import backend_trl, engines, evaluate, train  # noqa: E402
+from llm import backend_trl, engines, evaluate, train, trl_checkpoints  # noqa: E402
 from llm.problems import task  # noqa: E402
 from llm.run import curriculum_of, prepare, rates_from  # noqa: E402
 from llm.settings import PRESETS, Settings  # noqa: E402
@@ -316,3 +317,40 @@ def test_the_shipped_launch_files_are_read_by_accelerate(name: str) -> None:
 
     found = load_config_from_file(str(Path(backend_trl.__file__).parent / "configs" / f"{name}.yaml"))
     assert found.num_processes == 8 and found.mixed_precision == "bf16"
+
+
+def test_validation_and_the_best_model(cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Guards --keep-best here: validated when asked, rewards of the held-out problems, and the best model readable."""
+    settings = replace(TINY, eval_every=2, eval_samples=2, steps=4, lr=1e-9)
+    backend_trl.train(settings, tmp_path, cache, keep_best=True)
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    told = [(row["step"], row["eval_reward"]) for row in rows if "eval_reward" in row]
+    assert [step for step, _ in told] == [2, 4] and all(0 <= reward <= 1 for _, reward in told)
+    said = capsys.readouterr().out
+    assert "no effect" not in said and said.count("mean validation reward") == 1 + (told[1][1] > told[0][1])
+    assert (tmp_path / "best/ebpo_split.json").read_bytes() == (tmp_path / "model/ebpo_split.json").read_bytes()
+    argv = [str(tmp_path / "best"), "--dataset", "generated", "--per-cell", "2", "--samples", "1", "--max-new", "9"]
+    evaluate.main([*argv, "--out", str(tmp_path / "scores")])
+
+
+def test_the_best_of_equals_is_the_first() -> None:
+    """Guards the callback, a resumed run included: it saves where the last reward is above all before it."""
+    saved = []
+    best = trl_checkpoints.Best(lambda: saved.append(len(history)))
+    history: list[dict[str, float]] = []
+    for reward in (0.2, 0.5, 0.5, 0.4, 0.6):
+        history += [{"loss": 1.0}, {"eval_reward": reward}]
+        best.on_evaluate(None, SimpleNamespace(log_history=history), None)
+    assert saved == [2, 4, 10]
+
+
+def test_filters(cache: Path, tmp_path: Path, calls: list) -> None:
+    """Guards the filters here: rates come from --ranking, without it there is one line."""
+    with pytest.raises(InputError, match="--filter-prompts with --backend trl needs --ranking"):
+        backend_trl.train(replace(TINY, filter_prompts="0.1,0.9"), tmp_path, cache)
+    problems = task(TINY).train
+    lines = [f"{p.id},{int(i < 10)}" for i, p in enumerate(problems)]
+    (tmp_path / "rates.csv").write_text("prompt_id,reward\n" + "\n".join(lines))
+    settings = replace(TINY, filter_prompts="0.5,1", ranking=str(tmp_path / "rates.csv"), steps=1, max_prompt_tokens=9)
+    backend_trl.train(settings, tmp_path / "run", cache)
+    assert {name for ids, _ in calls for name in ids} <= {p.id for p in problems[:10]}

@@ -227,6 +227,8 @@ def test_a_stopped_evaluation_goes_on(tmp_path: Path, monkeypatch: pytest.Monkey
     assert calls == [3, 3, 1, 3] and not (tmp_path / "out/scores.csv").exists()
     with (tmp_path / "out/unfinished.jsonl").open("a") as file:
         file.write('["cut')
+    with pytest.raises(InputError, match="unfinished: add --resume"):
+        evaluate.main([*argv, *out])
     with pytest.raises(InputError, match="had another seed"):
         evaluate.main([*argv, *out, "--resume", "--seed", "1"])
     evaluate.main([*argv, *out, "--resume"])

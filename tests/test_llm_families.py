@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import re
 import sys
@@ -14,9 +15,10 @@ pytest.importorskip("transformers")
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # llm runs from the checkout; it is not installed
 
 from ebpo_sim import InputError
-from llm import policy, tasks
+from llm import policy, tasks, train
 from llm.outcomes import Outcome
-from llm.scores import right_answers, scores
+from llm.scores import diversity, right_answers, scores
+from llm.settings import Settings
 from llm.tasks import Cell, Problem, family, names
 from llm.tasks.splits import SPLITS, key_of
 
@@ -99,6 +101,8 @@ def test_sizes_and_splits(name: str) -> None:
     pools = {split: {key_of(p.prompt) for p in tasks.pool(split, chosen, 25, 0)} for split in SPLITS}
     assert all(len(pools[split]) >= 2 for split in SPLITS) and len(pools["train"]) >= 25 * (len(chosen) - 1)
     assert not (pools["train"] & pools["validation"] or (pools["train"] | pools["validation"]) & pools["heldout"])
+    sizes = [{p.prompt for p in problems(cell, 200)} for cell in EVERY if cell.topic == name]
+    assert len(set().union(*sizes)) == sum(map(len, sizes))  # no size has a problem of another
     warm = list(islice(tasks.stream("train", tasks.traced(chosen), random.Random(3)), 200))
     assert {tasks.split_of(p.prompt) for p in warm} == {"train"} and {p.cell.topic for p in warm} == {name}
     assert max(p.cell.level for p in warm) == found.traced
@@ -133,6 +137,21 @@ def test_distinct_answers_by_hand() -> None:
     assert row["distinct@1"] == pytest.approx(0.75) and row["distinct@4"] == 2
     assert row["distinct@2"] == pytest.approx(sum(pairs) / 6)
     assert row["maj@4"] == 1.0
+
+
+def test_a_run_tells_of_diversity(tmp_path: Path) -> None:
+    """Guards training on many answers: validations count the different right ones, in a file whose rows are alike."""
+    tiny = Settings(
+        topics="sums", max_level=2, prompts=4, steps=2, per_cell=8, eval_every=2, eval_per_cell=4, sft_steps=1,
+        sft_batch=8, hidden=16, layers=1, heads=2, kv_heads=1,
+    )  # fmt: skip
+    train.train(tiny, tmp_path / "run", tmp_path)
+    first, last = (json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines())
+    assert first["validation_distinct"] is None and 0 <= last["validation_distinct"] <= tiny.eval_samples
+    problem = Problem("+6:12345=", "6:12345", Cell("sums", 2), "+6:12345=")
+    one = Outcome(problem, ("1+5", "5+1", "2+4", None), (1.0, 1.0, 1.0, 0.0), (4,) * 4, (0.1,) * 4)
+    assert diversity([one, one._replace(rewards=(0.0,) * 4)]) == {"validation_distinct": 1.0}
+    assert diversity([one, one._replace(problem=problem._replace(id="file:1"))]) == {}
 
 
 def test_sums_have_many_answers() -> None:

@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # llm runs from th
 import torch
 
 from ebpo_sim import InputError
-from llm import checkpoints, evaluate, hub, rollouts, train
+from llm import checkpoints, evaluate, hub, resume_point, rollouts, train
 from llm.engines import HFEngine, precision
 from llm.settings import PRESETS, Settings, parse
 from llm.tasks import Cell, Problem, load_problems
@@ -73,7 +73,7 @@ def test_training_resumes_and_is_evaluated(folder: Path, problem_file: Path, tmp
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     found = train.train(settings, whole, tmp_path / "cache", export=True)
     assert 0 < found["reward"]["first"][0] < 1 and {"all"} < set(found["validation_pass1"]) <= {"all", "t0", "t1"}
-    kept = train._content
+    kept = resume_point.content
     with pytest.MonkeyPatch.context() as patch:
 
         def stop_after_two(run, step, *rest):
@@ -81,7 +81,7 @@ def test_training_resumes_and_is_evaluated(folder: Path, problem_file: Path, tmp
                 raise KeyboardInterrupt
             return kept(run, step, *rest)
 
-        patch.setattr(train, "_content", stop_after_two)
+        patch.setattr(resume_point, "content", stop_after_two)
         with pytest.raises(KeyboardInterrupt):
             train.train(settings, cut, tmp_path / "cache")
     train.train(settings, cut, tmp_path / "cache", resume=True)

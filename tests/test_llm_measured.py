@@ -172,3 +172,47 @@ def test_every_currency_to_a_target() -> None:
             mean, half = logs.mean(axis=0), 2.776 * logs.std(axis=0, ddof=1) / np.sqrt(5)
             ends = np.exp([mean, mean - half, mean + half]).T
             assert shown == [f"{m:.2f} [{low:.2f}, {high:.2f}]" for m, low, high in ends]
+
+
+def shown(value: str, error: str) -> str:
+    return "-" if not value else f"{float(value):.2f}" + (f" ± {float(error):.2f}" if error else "")
+
+
+def excess(p: float, a: float, c: float) -> float:
+    """Noise p a (1 - b)^2 + (1 - p) c b^2 of the baseline b = p over that of the best one."""
+    noise = [p * a * (1 - b) ** 2 + (1 - p) * c * b * b for b in (p, p * a / (p * a + (1 - p) * c))]
+    return noise[0] / noise[1]
+
+
+def test_score_norms_of_the_tasks() -> None:
+    """Guards the table of tasks with working or many right answers: every line is of the committed measurement."""
+    folder = MEASURED / "score_norms"
+    lines = (folder / "tasks.md").read_text(encoding="utf-8").splitlines()
+    told = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| `")]
+    expected = []
+    for name in ("sums", "chain", "swaps", "addition"):
+        with (folder / f"{name}.csv").open(encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                values = [shown(row[x], row[f"{x} se"]) for x in ("right", "wrong", "best_baseline")]
+                p = float(row["mean_pass_rate"])
+                ratio = (
+                    f"{excess(p, float(row['right']), float(row['wrong'])):.2f}"
+                    if values[0] != "-" != values[1]
+                    else "-"
+                )
+                expected.append([f"`{name}`", row["prompts"], f"{p:.2f}", *values, ratio])
+    assert [cells for cells in told if len(cells) == 7] == expected and len(expected) > 20
+
+
+def test_the_bases() -> None:
+    """Guards the table of warm starts: mean pass rates and ICCs that are near what was wanted, or said not to be."""
+    folder = MEASURED / "bases"
+    with (folder / "bases.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    text = (folder / "bases.md").read_text(encoding="utf-8")
+    for wanted in ("0.15", "0.4", "0.75"):
+        own = [row for row in rows if row["icc_wanted"] == wanted]
+        assert len(own) == 3 and f"| {wanted} | {own[0]['sft_steps']} | {own[0]['level_shares']} |" in text
+        assert all(abs(float(row["rate"]) - 0.4) < 0.1 for row in own)
+        near = [abs(float(row["icc"]) - float(wanted)) < 0.1 for row in own]
+        assert all(near) if wanted != "0.75" else not any(near)

@@ -2,8 +2,8 @@
 
     +17:24579=    9+4+4    5+5+7, 2+2+4+9 and more
 
-Level: digits of the answer that the problem was made from; an answer may have any number of them. Answers with the same
-digits in another order count as one answer.
+Level: digits that an answer needs at least; it may have more. Answers with the same digits in another order count as
+one answer.
 """
 
 from __future__ import annotations
@@ -12,25 +12,34 @@ from random import Random
 
 from llm.tasks.family import Family
 
+UNREACHABLE = 99
+
+
+def fewest(digits: str, most: int) -> list[int]:
+    """How many of the digits the numbers from 0 to `most` need at least; UNREACHABLE for what is no sum of them."""
+    found = [0]
+    for value in range(1, most + 1):
+        found.append(min((1 + found[value - x] for x in map(int, digits) if x <= value), default=UNREACHABLE))
+    return found
+
 
 def draw(rng: Random, level: int) -> tuple[str, str]:
-    """A sum of `level` of five digits; the gold answer is the question, as there is no one right answer."""
+    """A sum that needs `level` of five digits; the gold answer is the question, as there is no one right answer."""
     digits = "".join(sorted(rng.sample("123456789", 5)))
-    gold = f"{sum(int(rng.choice(digits)) for _ in range(level))}:{digits}"
+    needed = fewest(digits, level * int(digits[-1]))
+    gold = f"{rng.choice([value for value, least in enumerate(needed) if least == level])}:{digits}"
     return f"+{gold}=", gold
 
 
 def worked(prompt: str, gold: str, rng: Random) -> str:
     """Digits chosen at random among those that leave a rest within reach, at most one digit more than needed."""
     total, _, allowed = gold.partition(":")
-    rest, used = int(total), [int(x) for x in allowed]
+    rest, needed = int(total), fewest(allowed, int(total))
     found: list[int] = []
-    fewest = [0]  # digits that a rest needs at least; 99: it cannot be reached
-    for value in range(1, rest + 1):
-        fewest.append(min((1 + fewest[value - x] for x in used if x <= value), default=99))
     while rest:
-        left = fewest[int(total)] - len(found)
-        found.append(rng.choice([x for x in used if x <= rest and fewest[rest - x] <= max(left, fewest[rest] - 1)]))
+        left = needed[-1] - len(found)
+        choice = [x for x in map(int, allowed) if x <= rest and needed[rest - x] <= max(left, needed[rest] - 1)]
+        found.append(rng.choice(choice))
         rest -= found[-1]
     return "+".join(map(str, found))
 

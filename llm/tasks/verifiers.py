@@ -27,6 +27,7 @@ from typing import Any, Self
 
 from ebpo_sim import cli
 from ebpo_sim.errors import InputError, unknown_name
+from llm.tasks import gym
 from llm.tasks.base import Problem
 from llm.tasks.family import family
 from llm.tasks.final_answer import compared
@@ -184,6 +185,7 @@ def make_verifier(name: str, seconds: float = 5.0, workers: int = 1, memory_mb: 
     "exact": the text is the gold answer, character by character (`llm.tasks.score`).
     "generated": the same, and for generated tasks of a file of their own (`llm.tasks.family`) what that file says.
     "math": mathematically equal by math-verify; what is compared stands in `llm/tasks/math_answers.py`.
+    "reasoning_gym": full marks by the library that made the problem (`llm/tasks/gym.py`).
     "package.module:function" or "path/to/file.py:function": your own. It is called as function(answer, gold), with the
     whole text and Problem.answer, and returns a bool or a number: any finite one, in [0, 1] if the estimator says so.
 
@@ -210,6 +212,10 @@ def make_verifier(name: str, seconds: float = 5.0, workers: int = 1, memory_mb: 
         if importlib.util.find_spec("math_verify") is None:
             raise InputError('verifier "math" needs math-verify: pip install "math-verify[antlr4_13_2]"')
         function = f"{Path(__file__).with_name('math_answers.py')}:check"
+    elif name == "reasoning_gym":
+        if importlib.util.find_spec("reasoning_gym") is None:
+            raise InputError(f'verifier "reasoning_gym" needs the library: {gym.EXTRA}')
+        function = f"{Path(__file__).with_name('gym.py')}:check"
     else:
         source, colon, attribute = name.rpartition(":")
         if not colon:

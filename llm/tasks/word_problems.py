@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 from ebpo_sim import report
 from ebpo_sim.errors import InputError
 from ebpo_sim.tables import Row
+from llm.tasks import gym
 from llm.tasks.base import Cell, Problem
 from llm.tasks.tables import Table, open_table
 
@@ -65,8 +66,11 @@ def load(source: str, split: str = "train", instruction: str | None = None) -> l
     them, or a name on the Hugging Face hub, "org/name" or "org/name:config". split: of a folder or a hub data set; the
     sample and files are one split, whatever it says. instruction: appended to every prompt after a line break; None is
     INSTRUCTION, and nothing for the chat prompts of the verl layout, which bring their own; "" is nothing.
+    "reasoning_gym:NAME" is a generator of that library (`llm.tasks.gym`).
     Raises InputError for sources that do not exist or are in no known layout, and for rows as listed in the module.
     """
+    if source.startswith(gym.PREFIX):
+        return gym.load(source, INSTRUCTION if instruction is None else instruction)
     table = open_table(str(SAMPLE) if source == "sample" else source, split, WANTED)
     if source == "sample":
         table = table._replace(name="sample")
