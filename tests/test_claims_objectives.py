@@ -17,7 +17,7 @@ from ebpo_sim.claims.objective_policies import entropy, policies
 from ebpo_sim.methods.__main__ import main as methods
 from ebpo_sim.objectives import Clip
 
-OWN = [claim for name, claim in claims().items() if name.startswith("J")]
+OWN = [c for name, c in claims().items() if name.startswith("J") and name not in ("J15", "J16")]  # test_claims_recipes
 
 
 @pytest.fixture(scope="module")

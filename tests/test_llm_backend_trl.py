@@ -174,12 +174,21 @@ def test_rewards_are_those_of_the_own_loop(cache: Path) -> None:
     texts = [wrapped.decode(row, skip_special_tokens=True) for row in ids]
     each = [p for p in problems for _ in range(4)]
     found = backend_trl.Reward(make_verifier("exact"), run.engine.tokenizer.eos_ids)(
-        completions=texts, completion_ids=ids, answer=[p.answer for p in each], id=[p.id for p in each], prompts=[]
+        completions=texts,
+        completion_ids=ids,
+        answer=[p.answer for p in each],
+        id=[p.id for p in each],
+        topic=[p.cell.topic for p in each],
+        prompts=[],
     )
     assert found == mine.rewards and None in mine.texts and sum(found) > 0
     chat = [[{"role": "assistant", "content": text}] for text in texts]
     again = backend_trl.Reward(make_verifier("exact"), run.engine.tokenizer.eos_ids)(
-        completions=chat, completion_ids=ids, answer=[p.answer for p in each], id=[p.id for p in each]
+        completions=chat,
+        completion_ids=ids,
+        answer=[p.answer for p in each],
+        id=[p.id for p in each],
+        topic=[p.cell.topic for p in each],
     )
     assert again == found
 

@@ -161,13 +161,14 @@ def test_the_noise_is_the_variance_over_batches(cache: Path) -> None:
 
 def test_what_the_summary_says() -> None:
     """Guards summary.json and its text: the scale of either end, and nothing where it was not measured."""
-    rows = [{"reward": 0.5, "seconds_sample": 1.0, noise.SIGNAL: 2.0 + t % 2, noise.NOISE: 8.0 + t} for t in range(40)]
+    plain = {"reward": 0.5, "seconds_sample": 1.0, "validation_pass1": None}
+    rows = [{**plain, noise.SIGNAL: 2.0 + t % 2, noise.NOISE: 8.0 + t} for t in range(40)]
     problem = task(TINY).train[0]
     told = summary.summarise({}, rows, [problem] * 2, [0.1, 0.2], [0.3, 0.5])
     assert told["noise_scale"]["first"] == list(noise.scale(noise.measured(rows[:20])))
     assert told["noise_scale"]["last"][0] == pytest.approx((8 * 20 + sum(range(20, 40))) / 50)
     assert "gradient noise scale, 20 steps at either end: 7 ± " in summary.text(told)
-    bare = [{"reward": 0.5, "seconds_sample": 1.0}] * 2
+    bare = [plain] * 2
     told = summary.summarise({}, bare, [problem] * 2, [0.1, 0.2], [0.3, 0.5])
     assert "noise_scale" not in told and "noise" not in summary.text(told)
 
