@@ -161,7 +161,7 @@ def test_the_noise_is_the_variance_over_batches(cache: Path) -> None:
 
 def test_what_the_summary_says() -> None:
     """Guards summary.json and its text: the scale of either end, and nothing where it was not measured."""
-    plain = {"reward": 0.5, "seconds_sample": 1.0, "validation_pass1": None}
+    plain = {"reward": 0.5, "seconds_sample": 1.0, "validation_pass1": 0.5, "validation_se": 0.1, "step": 1}
     rows = [{**plain, noise.SIGNAL: 2.0 + t % 2, noise.NOISE: 8.0 + t} for t in range(40)]
     problem = task(TINY).train[0]
     told = summary.summarise({}, rows, [problem] * 2, [0.1, 0.2], [0.3, 0.5])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 
@@ -41,3 +42,30 @@ def test_the_packed_step_against_trl() -> None:
         assert every["low"] > 2.0
         assert f"{every['median']:.2f} [{every['low']:.2f}, {every['high']:.2f}]" in text
         assert f"{skipped['median']:.2f}" in text
+
+
+def test_recipes_are_those_of_the_study() -> None:
+    """Guards the recipes' page: each ratio, bold after correction, and each share is a cell of the study's own text."""
+    section = pages.page("ebpo_sim/methods").partition("<!-- methods -->")[2].partition("<!-- /methods -->")[0]
+    text = pages.words(section)
+    study = (pages.ROOT / "paper_figures" / "gallery" / "methods.txt").read_text(encoding="utf-8")
+    ratios = re.findall(r"(\*\*)?(\w+) (\d\.\d\d \[\d\.\d\d, \d\.\d\d\])", text)
+    shares = re.findall(r"-?\d+% \[-?\d+%, -?\d+%\]", text)
+    for bold, name, ratio in ratios:
+        rows = [row for row in study.splitlines() if re.search(rf"\b{name}\b", row)] if name != "needs" else [study]
+        assert any(f" {ratio}{'!' if bold else ''}" in row for row in rows), (name, ratio)
+    assert len(ratios) == 16 and len(shares) == 12 and all(f" {share}" in study for share in shares)
+    for count in (
+        "of 36 methods 3 need fewer rollouts than GRPO", "8 more, 7 miss", "6 more, 2 miss", "1 more, 12 miss",
+    ):  # fmt: skip
+        assert count in study
+
+
+def test_allocations_are_those_measured() -> None:
+    """Guards the sentence about allocations: each ratio is a row of the table that the claims read."""
+    text = pages.page("ebpo_sim/methods").partition("<!-- allocation -->")[2].partition("<!-- /allocation -->")[0]
+    with (pages.ROOT / "ebpo_sim" / "claims" / "allocation.csv").open(encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["value"] and row["low"]]
+    known = {f"{float(r['value']):.2f} [{float(r['low']):.2f}, {float(r['high']):.2f}]": r for r in rows}
+    stated = re.findall(r"\d\.\d\d \[\d\.\d\d, \d\.\d\d\]", pages.words(text))
+    assert len(stated) == 2 and set(stated) <= set(known)
