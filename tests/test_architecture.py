@@ -71,6 +71,7 @@ MAY_IMPORT = {  # room -> the rooms it may import; what is not listed may not
     "compare": {"errors", "labels", "numbers", "cache", "pool", "report"},
     "studies": PLAIN | PARTS | SHELL | SIMULATION | {"bias", "compare", "methods"},
     "conventions": PLAIN | PARTS | {"cli", "report", "rungs", "worlds", "counts"},
+    "docs": PLAIN | PARTS | {"cli", "report", "rungs", "worlds", "counts", "claims", "methods"},
     "timing": set(),
     "plots": set(),
     "bench": PLAIN | PARTS | SHELL | SIMULATION | {"timing"},
@@ -79,7 +80,7 @@ MAY_IMPORT = {  # room -> the rooms it may import; what is not listed may not
     "integrations": PLAIN | PARTS | {"report", "rungs", "methods", "plugins"},
     "__init__": PLAIN | PARTS,
     "__main__": {"cli", "report"},
-    "dossier": PLAIN | PARTS | SHELL | {"check", "methods", "studies"},
+    "dossier": PLAIN | PARTS | SHELL | {"check", "claims", "methods", "studies"},
     "check": PLAIN | PARTS | {"cli", "report", "plugins"},
     **{f"{name}_study": {"cli", "studies"}
        for name in ("mse", "entropy", "failure", "clustering", "hidden_bias", "training", "prediction", "noise",
