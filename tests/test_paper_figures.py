@@ -5,8 +5,11 @@ from __future__ import annotations
 import ast
 import io
 import math
+import re
+import shutil
 import subprocess
 import sys
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -287,6 +290,49 @@ def test_the_command_line_draws_and_resumes(tmp_path: Path, monkeypatch: pytest.
     assert first == {p.name: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
 
 
+def test_single_names_keep_to_a_folder_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards full results: without --out a few names, or another seed, write no file beside those of all; the tables
+    of one seed are shared."""
+    monkeypatch.chdir(tmp_path)
+    home = tmp_path / "results" / "paper_figures" / "quick"
+    program.main(["--quick", "figure2", "--threads", "1"])
+    own = home / "figure2"
+    assert {p.name for p in own.iterdir()} == {"figure2.png", "captions.md", "gallery.html"}
+    assert {p.name for p in home.iterdir()} == {"figure2", loading.TABLES}
+    program.main(["--quick", "figure2", "--threads", "1", "--seed", "3"])
+    assert {p.name for p in home.iterdir()} == {"figure2", "figure2,seed=3", loading.TABLES}
+    assert (home / "figure2,seed=3" / loading.TABLES).is_dir() and len(list((home / loading.TABLES).iterdir())) == 1
+
+
+BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
+PROBE = """<script>onload=()=>{document.title=[innerWidth,document.documentElement.scrollWidth,document.images.length,
+[...document.images].every(i=>i.naturalWidth>300&&i.width<=innerWidth)].join(" ")}</script></body>"""
+
+
+def test_the_gallery_on_one_page(with_tiny: Data, tmp_path: Path) -> None:
+    """Guards gallery.html: every picture with caption, command and verdicts, no request; in a browser, at the widths of
+    a desktop and of a phone, all pictures load and nothing is wider than the page."""
+    pages = list(program.PAGES.values())
+    pictures = {page.name: program.small_png(page.draw(with_tiny)) for page in pages[:3]} | {
+        page.name: (program.GALLERY / f"{page.name}.png").read_bytes() for page in pages[3:]
+    }
+    text = program.gallery_page(pages, with_tiny, pictures).decode()
+    assert text.count("data:image/png;base64,") == len(pages) + len(program.OTHERS)
+    assert all(f"python -m paper_figures {page.name} --quick" in text for page in pages)
+    assert not re.findall(r"https?:|<link|@import", text) and "python -m ebpo_sim.mse_study" in text
+    assert all(escape(v.line) in text for page in pages[1:] for v in page.verdicts(with_tiny))
+    if BROWSER is None:
+        return
+    (tmp_path / "page.html").write_text(text.replace("</body>", PROBE), encoding="utf-8")
+    for width in (1280, 390):
+        command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}",
+                   f"--window-size={width},800", "--dump-dom", f"file://{tmp_path}/page.html"]  # fmt: skip
+        seen = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+        inner, scrolled, count, loaded = re.findall(r"<title>(.*?)</title>", seen)[0].split()
+        assert (int(count), loaded) == (len(pages) + len(program.OTHERS), "true")
+        assert int(scrolled) <= int(inner) <= max(width, 500), "a browser's least window is 500 pixels wide"
+
+
 def test_other_settings_never_reuse_a_table(tmp_path: Path) -> None:
     """Guards against stale tables: another seed gets a table of its own."""
     one = loading.load({data.FAILURE}, True, tmp_path, 0, 1).failure
@@ -328,7 +374,7 @@ def test_captions_tell_rung_version_and_verdicts(made_up: Data) -> None:
     text = program.captions(list(program.PAGES.values()), made_up)
     assert "From the quick version" in text and "Rung 0: exact sums" in text and "Rung 2: synthetic skill-chain" in text
     for module in program.PAGES.values():
-        assert module.caption in text
+        assert module.caption in text and f"]({module.name}.png)" in text
         assert all(v.line in text for v in module.verdicts(made_up) if module.name != "scoreboard")
 
 
