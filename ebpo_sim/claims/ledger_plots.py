@@ -18,7 +18,7 @@ def plot(claim: Claim, findings: Sequence[Finding]) -> Figure:
         effects = np.sort([c.effect for c in finding.cases])
         spread = np.linspace(-0.25, 0.25, len(effects)) if len(effects) > 1 else np.zeros(1)
         signs = [c.sign for c in sorted(finding.cases, key=lambda c: c.effect)]
-        colours = [("tab:grey", "tab:green", "tab:red")[sign] for sign in signs]
+        colours = [("tab:grey", "#1565c0", "#a34a00")[sign] for sign in signs]
         axis.scatter(effects, i + spread, s=8, c=colours, alpha=0.6, linewidths=0)
     labels = [f"{f.variant}\n{f.verdict.word}" for f in reversed(findings)]
     axis.set_yticks(range(len(findings)), labels=labels, fontsize=8)
