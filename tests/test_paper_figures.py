@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import io
+import itertools
 import math
 import re
 import shutil
@@ -121,6 +122,62 @@ def test_every_figure_draws(name: str, made_up: Data, with_tiny: Data) -> None:
     plain, both = png(module, made_up), png(module, with_tiny)
     assert plain.startswith(b"\x89PNG") and both.startswith(b"\x89PNG")
     assert (plain == both) == (name in ("figure1", "figure2"))
+
+
+def boxes(figure: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(headings: titles, stamps, other texts beside axes, legends; everything: those, texts in axes, their labels), as
+    boxes in pixels of what is drawn."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    renderer = canvas.get_renderer()
+    apart: list[Any] = [*figure.texts, *figure.legends]
+    inside: list[Any] = []
+    for axis in (a for a in figure.axes if a.get_visible()):
+        apart += [axis.title, axis._left_title, axis._right_title, *filter(None, [axis.get_legend()])]
+        inside += axis.texts
+        inside += [axis.xaxis, axis.yaxis] if axis.axison else []
+    words = [a for a in apart if a.get_visible() and getattr(a, "get_text", lambda: "legend")().strip()]
+    named = {f"{getattr(a, 'get_text', lambda: 'legend')()[:40]!r} {i}": a for i, a in enumerate(words)}
+    headings = {name: a.get_window_extent(renderer) for name, a in named.items()}
+    others = {f"{a} {i}": a.get_tightbbox(renderer) for i, a in enumerate(inside) if a.get_visible()}
+    return headings, headings | {name: box for name, box in others.items() if box is not None and box.width > 0}
+
+
+def faults(figure: Any) -> list[str]:
+    """What runs out of the figure, and which headings cover one another, by more than a pixel."""
+    headings, everything = boxes(figure)
+    width, height = figure.bbox.width, figure.bbox.height
+    found = [
+        f"{name} leaves the figure"
+        for name, b in everything.items()
+        if b.x0 < -1 or b.y0 < -1 or b.x1 > width + 1 or b.y1 > height + 1
+    ]
+    for (one, a), (other, b) in itertools.combinations(headings.items(), 2):
+        across, up = min(a.x1, b.x1) - max(a.x0, b.x0), min(a.y1, b.y1) - max(a.y0, b.y0)
+        if across > 1 and up > 1:
+            found.append(f"{one} covers {other}")
+    return found
+
+
+@pytest.mark.parametrize("name", program.PAGES)
+def test_texts_keep_to_their_places(name: str, made_up: Data, with_tiny: Data) -> None:
+    """Guards layout: no text leaves the figure, no title, stamp or legend covers another; without the tiny language
+    model neither."""
+    for found in (with_tiny, made_up) if name in ("scoreboard", "figure5") else (with_tiny,):
+        assert faults(program.PAGES[name].draw(found)) == []
+
+
+def test_the_layout_test_sees_faults() -> None:
+    """Guards the test above: a title that is too long, and two texts in one place."""
+    figure = style.figure(4, 3)
+    figure.add_subplot().set_title("far too long a title " * 5, loc="left")
+    assert [fault.endswith("leaves the figure") for fault in faults(figure)] == [True]
+    figure = style.figure(4, 3)
+    style.title(figure, "one")
+    style.title(figure, "two")
+    assert faults(figure) == ["'one' 0 covers 'two' 1"]
 
 
 def test_a_tie_on_the_plateau_says_nothing() -> None:
