@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ebpo_sim.claims import default_context, heat_map
+from ebpo_sim.claims import default_context, heat_map, ledger_plots
 from ebpo_sim.claims.__main__ import main
 from ebpo_sim.numbers import formulas
 
@@ -24,7 +24,7 @@ def test_the_map_by_closed_forms() -> None:
         assert row["ratio"] == pytest.approx((1 - weight) ** 2 + weight**2 * size * icc / (1 - icc), rel=1e-9)
         if row["variant"] == "algorithm-1":
             assert (row["ratio"] < 1) == (icc < formulas.critical_icc(size))
-    texts = {t.get_text() for axis in heat_map.plot(rows).axes for t in axis.texts}
+    texts = {t.get_text() for axis in ledger_plots.heat_map(rows).axes for t in axis.texts}
     assert {f"{row['ratio']:.2f}" for row in rows} == texts
 
 
