@@ -17,7 +17,7 @@ SLOW := $(wildcard tests/test_llm_*.py tests/test_integration_*.py tests/test_co
   tests/test_fuzz_*.py tests/test_claims*.py tests/test_training*.py tests/test_readme*.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help study claims figures test test-fast test-trl test-verl lint bench bench-trl llm clean distclean
+.PHONY: help study claims figures docs test test-fast test-trl test-verl lint bench bench-trl llm clean distclean
 
 help:                      ## what there is
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -30,6 +30,9 @@ claims: .venv/core         ## the ledger: which claims hold (2 min)
 
 figures: .venv/core        ## the paper's figures and tables from our own ladder
 	$(BIN)/python -m paper_figures
+
+docs: .venv/core           ## the generated pages: every method, every paper
+	$(BIN)/python -m ebpo_sim.docs --out ebpo_sim
 
 test: .venv/test lint      ## lint, types and all tests (ten minutes with the installs)
 	EBPO_REQUIRE_TRL=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest

@@ -28,6 +28,7 @@ PROGRAMS = (  # module, what it answers, expected duration
     ("sample_log", "the sample log that ships for diagnose, made anew", "10 s"),
     ("conventions", "what trainers mean by GRPO", "2 s"),
     ("methods", "every part, and the rungs where it stands", "1 s"),
+    ("docs", "the generated pages: every method, every paper", "5 s"),
     ("check FILE.py", "does your estimator keep the contract", "2 s"),
     ("dossier FILE.py:NAME", "all that can be computed of one estimator, one page", "1 min; --quick 10 s"),
     ("bench", "speed of the Monte Carlo engine", "1 min"),

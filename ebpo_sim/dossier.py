@@ -1,8 +1,8 @@
 """All that can be computed of one estimator, on one page: `python -m ebpo_sim.dossier FILE.py:NAME`, or a name.
 
 Baseline error and gradient noise beside all shipped rules that stand on success counts, with its ranks; bias of the
-direction, silent signal and entropy; the laws of the contract; the rungs of the ladder where it stands; microseconds a
-step. Files: dossier.html (one page, no network), error.csv, noise.csv, dossier.json.
+direction, silent signal and entropy; the laws of the contract; what the ledger decided of it; the rungs of the ladder
+where it stands; microseconds a step. Files: dossier.html (one page, no network), error.csv, noise.csv, dossier.json.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ import numpy as np
 from ebpo_sim import cli, html, plugins, report, rungs
 from ebpo_sim.check.batches import batch, build
 from ebpo_sim.check.laws import LAWS, broken
+from ebpo_sim.claims.about import about
 from ebpo_sim.errors import InputError
 from ebpo_sim.estimators import Estimator, make, names
 from ebpo_sim.estimators.registry import SHIPPED
-from ebpo_sim.labels import REFERENCE
+from ebpo_sim.labels import REFERENCE, label
 from ebpo_sim.methods.recipes import RECIPES
 from ebpo_sim.methods.selected import is_oracle
 from ebpo_sim.methods.table import capabilities
@@ -104,7 +105,8 @@ def measure(name: str, quick: bool, threads: int) -> dict[str, Any]:
     """Everything on the page; error and noise stay empty, with the reason, where success counts are not enough."""
     estimator = build(name) if ":" not in name else make(name)
     laws = [{"law": law, "broken": broken(estimator, law)} for law in LAWS]
-    stands = next((r for r in capabilities() if (r["kind"], r["part"]) == ("estimator", name.partition(":")[0])), {})
+    preset = name.partition(":")[0]
+    stands = next((r for r in capabilities() if (r["kind"], r["part"]) == ("estimator", preset)), {})
     found: dict[str, Any] = {"error": [], "noise": [], "reason": ""}
     try:
         rungs.check(name, estimator.needs, rungs.COUNTS)
@@ -119,7 +121,8 @@ def measure(name: str, quick: bool, threads: int) -> dict[str, Any]:
     ))  # fmt: skip
     return {
         "estimator": name, "conclusion": lead, **found, "error_ranks": by_error, "noise_ranks": by_noise,
-        "laws": laws, "rungs": {rung.name: stands.get(rung.name) or "stands" for rung in rungs.RUNGS},
+        "ledger": [entry._asdict() for entry in about(preset, [label(preset).source])], "laws": laws,
+        "rungs": {rung.name: stands.get(rung.name) or "stands" for rung in rungs.RUNGS},
         "microseconds": microseconds(estimator),
     }  # fmt: skip
 
@@ -159,6 +162,8 @@ def page(found: dict[str, Any]) -> bytes:
                 "rows", "entropy_per_reward"),
                "cosine of the expected and the true gradient: 1 is unbiased up to a step size"),
         _table("The contract", laws, ("law", "verdict")),
+        _table("The ledger on it", found["ledger"], ("id", "claim", "verdicts"),
+               "as committed; the claims that name it or are of its paper"),
         _table("Where it stands", stands, ("rung", "stands")),
         html.Text("Cost", [f"{found['microseconds']:.0f} microseconds a step of {PROMPTS} groups of {GROUP_SIZE}"]),
     ]  # fmt: skip

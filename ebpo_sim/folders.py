@@ -8,7 +8,10 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-SAME = ("threads", "json", "html", "yes", "load", "wide", "out", "cache")  # options that leave the numbers alone
+SAME = (  # options that leave the numbers alone
+    "threads", "json", "html", "yes", "load", "wide", "out", "cache", "gallery", "jobs", "minutes", "keep_logs",
+    "report", "publish",
+)  # fmt: skip
 NAME = 60  # characters of a folder named after options
 
 

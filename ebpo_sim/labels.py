@@ -15,7 +15,7 @@ Kin = Literal["group mean", "ebpo", "shrinkage", "reference", ""]
 REFERENCE, SUBJECT = "grpo", "ebpo"  # what the others are compared with, and the rule that the comparisons are about
 NO_SHRINKAGE, FULL_SHRINKAGE = "ebpo:shrinkage=0", "ebpo:shrinkage=1"  # the subject with its weight fixed
 UNNAMED = "#666666"
-SPARE = ("#2ca02c", "#8c564b", "#7f7f7f", "#bcbd22", "#17becf")  # for several without a row in one picture
+SPARE = ("#542788", "#8c564b", "#7f7f7f", "#bcbd22", "#17becf")  # for several without a row in one picture
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ LABELS = {
     "ebpo_released": Label("EBPO, released code", "#f58518", "ebpo"),
     "ebpo_within": Label("EBPO-G", "#ff7f0e", "ebpo"),
     "ebpo_beta_binomial": Label("EBPO-BB", "#8c564b", "ebpo"),
-    "ebpo_debiased": Label("EBPO, debiased (ours)", "#2ca02c", "ebpo", short="EBPO debiased"),
+    "ebpo_debiased": Label("EBPO, debiased (ours)", "#00bf7d", "ebpo", short="EBPO debiased"),
     "ebpo_nonparametric": Label("EBPO, nonparametric", "#1f77b4", "ebpo", marker="D", short="EBPO nonparametric"),
     "loo_table": Label("leave-one-out table", "#0b6e4f", "reference", marker="s"),
     "optimal": Label("optimal, by history", "#7b4173", "reference", marker="s"),
@@ -76,9 +76,9 @@ LABELS = {
     "riskpo": Label("RiskPO", "#5b6abf", "reference", "2510.00911"),
     "krpo": Label("KRPO", "#9ecae1", "group mean", "2505.07527"),
     NO_SHRINKAGE: Label("EBPO, S = 0", "#8c564b", "ebpo"),
-    FULL_SHRINKAGE: Label("EBPO, S = 1", "#e377c2", "ebpo"),
+    FULL_SHRINKAGE: Label("EBPO, S = 1", "#d8b2ff", "ebpo"),
     "ebpo_debiased:memory=0.95": Label(
-        "EBPO, debiased (ours)", "#2ca02c", "ebpo", short="EBPO debiased, memory 0.95"
+        "EBPO, debiased (ours)", "#00bf7d", "ebpo", short="EBPO debiased, memory 0.95"
     ),
 }  # fmt: skip
 

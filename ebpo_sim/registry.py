@@ -35,6 +35,10 @@ class Registry:
         """All registered names."""
         return tuple(self._parts)
 
+    def part(self, name: str) -> Callable[..., Any]:
+        """What is registered under the name; `make` builds it."""
+        return self._parts[name]
+
     def make(self, text: str) -> Any:
         """The part that "name" or "name:setting=value,..." spells; settings are held to their declared types.
 

@@ -27,7 +27,7 @@ if __name__ == "__main__":
 
     early.guard()
 
-from ebpo_sim import cli, labels, report, tables
+from ebpo_sim import cli, folders, labels, report, tables
 from ebpo_sim.compare.jobs import refuse_failed
 from ebpo_sim.compare.plan import middle, progress
 from ebpo_sim.compare.tables import curve_rows, learning_curves
@@ -138,13 +138,19 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add("--jobs", type=int, default=cli.available_cores(), help="runs side by side, a process each; default: all cores")
     add("--minutes", type=float, metavar="M", help="start no run that would end later; repeat the command to go on")
     add("--keep-logs", action="store_true", help="keep what every run writes, rollouts included")
-    add("--out", default="results/llm/compare", metavar="DIR", help="where files go (default %(default)s)")
+    add(
+        "--out",
+        default="results/llm/compare",
+        metavar="DIR",
+        help="where files go (default %(default)s; with other options a folder of its own in it)",
+    )
     add("--cache", default="results/llm/cache", metavar="DIR", help="warm-started models (default %(default)s)")
     add("--report", action="store_true", help="train nothing: read runs.csv and curves.csv in DIR")
     add("--publish", nargs="?", metavar="FILE", const=str(ROOT / "paper_figures" / "llm_curves.csv"),
         help="train nothing: from the tables in DIR write FILE (default paper_figures/llm_curves.csv)")  # fmt: skip
     add("--json", action="store_true", help="print only the JSON summary")
     args = parser.parse_args(argv)
+    args.out = folders.own_folder(parser, args, argv)
     cli.check_threads(args.jobs, "--jobs")
     if args.minutes is not None and not args.minutes > 0:
         raise InputError(f"--minutes must be positive, got {args.minutes}")

@@ -52,6 +52,7 @@ def test_the_page_holds_what_the_studies_compute(own: Path, capsys: pytest.Captu
         assert [r["ratio"] for r in table] == sorted(r["ratio"] for r in table)
         assert {"mine", "ebpo", "rloo"} <= {r["estimator"] for r in table} and "best_table" not in str(table)
     assert [r["law"] for r in found["laws"]] == list(LAWS) and not any(r["broken"] for r in found["laws"])
+    assert found["ledger"] == []  # the committed ledger knows no rule of one's own
     assert "stands" in found["rungs"].values() and found["microseconds"] > 0
     page = unescape((out / "dossier.html").read_text(encoding="utf-8"))
     assert found["conclusion"] in page and "default-src 'none'" in page and "http" not in page.partition("<body>")[2]

@@ -490,6 +490,15 @@ def test_damaged_tables_are_refused_in_one_line(what: str, name: str, option: st
     assert sorted(p.name for p in tmp_path.iterdir()) == kept
 
 
+def test_a_partial_comparison_has_a_folder_of_its_own() -> None:
+    """Guards full results: options that change numbers name a folder below the default's, and their report finds it."""
+    home = "results/llm/compare"
+    assert compare.parse([]).out == compare.parse(["--jobs", "1", "--minutes", "3", "--report"]).out == home
+    assert compare.parse(["--quick"]).out == compare.parse(["--quick", "--report", "--json"]).out == f"{home}/quick"
+    assert compare.parse(["--group-size", "2", "--lr", "6e-4"]).out == f"{home}/group-size=2,lr=0.0006"
+    assert compare.parse(["--quick", "--out", "there"]).out == "there"
+
+
 def test_one_comparison_a_folder(fake: Callable[..., Fake], tmp_path: Path) -> None:
     """Guards the lock: while one comparison runs in a folder, another there, or its report, is refused."""
     fake()

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import ast
 import io
+import itertools
 import math
+import re
+import shutil
 import subprocess
 import sys
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +122,62 @@ def test_every_figure_draws(name: str, made_up: Data, with_tiny: Data) -> None:
     plain, both = png(module, made_up), png(module, with_tiny)
     assert plain.startswith(b"\x89PNG") and both.startswith(b"\x89PNG")
     assert (plain == both) == (name in ("figure1", "figure2"))
+
+
+def boxes(figure: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(headings: titles, stamps, other texts beside axes, legends; everything: those, texts in axes, their labels), as
+    boxes in pixels of what is drawn."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    renderer = canvas.get_renderer()
+    apart: list[Any] = [*figure.texts, *figure.legends]
+    inside: list[Any] = []
+    for axis in (a for a in figure.axes if a.get_visible()):
+        apart += [axis.title, axis._left_title, axis._right_title, *filter(None, [axis.get_legend()])]
+        inside += axis.texts
+        inside += [axis.xaxis, axis.yaxis] if axis.axison else []
+    words = [a for a in apart if a.get_visible() and getattr(a, "get_text", lambda: "legend")().strip()]
+    named = {f"{getattr(a, 'get_text', lambda: 'legend')()[:40]!r} {i}": a for i, a in enumerate(words)}
+    headings = {name: a.get_window_extent(renderer) for name, a in named.items()}
+    others = {f"{a} {i}": a.get_tightbbox(renderer) for i, a in enumerate(inside) if a.get_visible()}
+    return headings, headings | {name: box for name, box in others.items() if box is not None and box.width > 0}
+
+
+def faults(figure: Any) -> list[str]:
+    """What runs out of the figure, and which headings cover one another, by more than a pixel."""
+    headings, everything = boxes(figure)
+    width, height = figure.bbox.width, figure.bbox.height
+    found = [
+        f"{name} leaves the figure"
+        for name, b in everything.items()
+        if b.x0 < -1 or b.y0 < -1 or b.x1 > width + 1 or b.y1 > height + 1
+    ]
+    for (one, a), (other, b) in itertools.combinations(headings.items(), 2):
+        across, up = min(a.x1, b.x1) - max(a.x0, b.x0), min(a.y1, b.y1) - max(a.y0, b.y0)
+        if across > 1 and up > 1:
+            found.append(f"{one} covers {other}")
+    return found
+
+
+@pytest.mark.parametrize("name", program.PAGES)
+def test_texts_keep_to_their_places(name: str, made_up: Data, with_tiny: Data) -> None:
+    """Guards layout: no text leaves the figure, no title, stamp or legend covers another; without the tiny language
+    model neither."""
+    for found in (with_tiny, made_up) if name in ("scoreboard", "figure5") else (with_tiny,):
+        assert faults(program.PAGES[name].draw(found)) == []
+
+
+def test_the_layout_test_sees_faults() -> None:
+    """Guards the test above: a title that is too long, and two texts in one place."""
+    figure = style.figure(4, 3)
+    figure.add_subplot().set_title("far too long a title " * 5, loc="left")
+    assert [fault.endswith("leaves the figure") for fault in faults(figure)] == [True]
+    figure = style.figure(4, 3)
+    style.title(figure, "one")
+    style.title(figure, "two")
+    assert faults(figure) == ["'one' 0 covers 'two' 1"]
 
 
 def test_a_tie_on_the_plateau_says_nothing() -> None:
@@ -287,6 +347,49 @@ def test_the_command_line_draws_and_resumes(tmp_path: Path, monkeypatch: pytest.
     assert first == {p.name: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
 
 
+def test_single_names_keep_to_a_folder_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards full results: without --out a few names, or another seed, write no file beside those of all; the tables
+    of one seed are shared."""
+    monkeypatch.chdir(tmp_path)
+    home = tmp_path / "results" / "paper_figures" / "quick"
+    program.main(["--quick", "figure2", "--threads", "1"])
+    own = home / "figure2"
+    assert {p.name for p in own.iterdir()} == {"figure2.png", "captions.md", "gallery.html"}
+    assert {p.name for p in home.iterdir()} == {"figure2", loading.TABLES}
+    program.main(["--quick", "figure2", "--threads", "1", "--seed", "3"])
+    assert {p.name for p in home.iterdir()} == {"figure2", "figure2,seed=3", loading.TABLES}
+    assert (home / "figure2,seed=3" / loading.TABLES).is_dir() and len(list((home / loading.TABLES).iterdir())) == 1
+
+
+BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
+PROBE = """<script>onload=()=>{document.title=[innerWidth,document.documentElement.scrollWidth,document.images.length,
+[...document.images].every(i=>i.naturalWidth>300&&i.width<=innerWidth)].join(" ")}</script></body>"""
+
+
+def test_the_gallery_on_one_page(with_tiny: Data, tmp_path: Path) -> None:
+    """Guards gallery.html: every picture with caption, command and verdicts, no request; in a browser, at the widths of
+    a desktop and of a phone, all pictures load and nothing is wider than the page."""
+    pages = list(program.PAGES.values())
+    pictures = {page.name: program.small_png(page.draw(with_tiny)) for page in pages[:3]} | {
+        page.name: (program.GALLERY / f"{page.name}.png").read_bytes() for page in pages[3:]
+    }
+    text = program.gallery_page(pages, with_tiny, pictures).decode()
+    assert text.count("data:image/png;base64,") == len(pages) + len(program.OTHERS)
+    assert all(f"python -m paper_figures {page.name} --quick" in text for page in pages)
+    assert not re.findall(r"https?:|<link|@import", text) and "python -m ebpo_sim.mse_study" in text
+    assert all(escape(v.line) in text for page in pages[1:] for v in page.verdicts(with_tiny))
+    if BROWSER is None:
+        return
+    (tmp_path / "page.html").write_text(text.replace("</body>", PROBE), encoding="utf-8")
+    for width in (1280, 390):
+        command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}",
+                   f"--window-size={width},800", "--dump-dom", f"file://{tmp_path}/page.html"]  # fmt: skip
+        seen = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+        inner, scrolled, count, loaded = re.findall(r"<title>(.*?)</title>", seen)[0].split()
+        assert (int(count), loaded) == (len(pages) + len(program.OTHERS), "true")
+        assert int(scrolled) <= int(inner) <= max(width, 500), "a browser's least window is 500 pixels wide"
+
+
 def test_other_settings_never_reuse_a_table(tmp_path: Path) -> None:
     """Guards against stale tables: another seed gets a table of its own."""
     one = loading.load({data.FAILURE}, True, tmp_path, 0, 1).failure
@@ -328,7 +431,7 @@ def test_captions_tell_rung_version_and_verdicts(made_up: Data) -> None:
     text = program.captions(list(program.PAGES.values()), made_up)
     assert "From the quick version" in text and "Rung 0: exact sums" in text and "Rung 2: synthetic skill-chain" in text
     for module in program.PAGES.values():
-        assert module.caption in text
+        assert module.caption in text and f"]({module.name}.png)" in text
         assert all(v.line in text for v in module.verdicts(made_up) if module.name != "scoreboard")
 
 

@@ -15,11 +15,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ebpo_sim import cli, report
-from ebpo_sim.claims import instruments
+from ebpo_sim.claims import heat_map, instruments, ledger_plots
 from ebpo_sim.claims.base import MARGIN, Context, meaning
 from ebpo_sim.claims.family import default_context, world
 from ebpo_sim.claims.ledger import FAMILY_WISE, agreement, choose, markdown, rows, run_ledger
-from ebpo_sim.claims.ledger_plots import plot
 from ebpo_sim.claims.page import ledger_page
 from ebpo_sim.errors import InputError
 
@@ -88,11 +87,15 @@ def main(argv: Sequence[str]) -> None:
         }
         text = report.to_json({"settings": settings, "agreement": checked, "instruments": checks, "rows": table})
         own = [(claim, findings) for claim, findings in ledger if not claim.id.startswith("HB-")]
-        figures = {f"{claim.id}.png": plot(claim, findings) for claim, findings in own}
+        figures = {f"{claim.id}.png": ledger_plots.plot(claim, findings) for claim, findings in own}
+        grid = heat_map.grid(context) if heat_map.CLAIM in {claim.id for claim in chosen} else []
+        if grid:
+            figures[f"{heat_map.CLAIM}_map.png"] = ledger_plots.heat_map(grid)
         written = {"table.csv": table, "instruments.csv": checks["rows"], "ledger.json": text}
         if args.html:
             pictures = {name.removesuffix(".png"): report.png(figure, 70) for name, figure in figures.items()}
             report.write_bytes(out / "ledger.html", ledger_page(ledger, pictures))
+        written |= {f"{heat_map.CLAIM}_map.csv": grid} if grid else {}
         report.write_files(out, {**written, "ledger.md": f"{markdown(ledger)}\n", **figures})
     if args.json:
         report.say(text)

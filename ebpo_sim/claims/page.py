@@ -31,7 +31,10 @@ def ledger_page(ledger: Sequence[tuple[Claim, list[Finding]]], pictures: Mapping
         (claim.id, claim.statement, meaning(claim, findings), f"python -m ebpo_sim.claims {claim.id}")
         for claim, findings in ledger
     ]
-    shown = [html.Picture(name, png, statements[name]) for name, png in pictures.items()]
+    shown = [
+        html.Picture(name, png, statements.get(name, "T2's ratio of errors over the intra-class correlation and G"))
+        for name, png in pictures.items()
+    ]
     note = "Decided over all worlds and group sizes of the search; click a heading to sort, type words to filter."
     return html.page(
         "Which claims hold",

@@ -47,6 +47,11 @@ def names() -> tuple[str, ...]:
     return tuple(_PRESETS)
 
 
+def factory_of(name: str) -> Factory:
+    """The function that builds the preset."""
+    return _PRESETS[name]
+
+
 def make(name: str, **settings: Any) -> Estimator:
     """The preset `name` with `settings` over its defaults; "name:setting=value,..." carries settings in the text.
 
