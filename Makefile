@@ -14,7 +14,9 @@ TRL_TESTS := tests/test_integrations.py tests/test_integration_trl.py tests/test
 
 # What trains, simulates long, starts processes or needs another environment; `make test` runs it all.
 SLOW := $(wildcard tests/test_llm_*.py tests/test_integration_*.py tests/test_conformance_*.py tests/test_*_study.py \
-  tests/test_fuzz_*.py tests/test_claims*.py tests/test_training*.py tests/test_readme*.py)
+  tests/test_fuzz_*.py tests/test_claims*.py tests/test_training*.py tests/test_readme*.py tests/test_diagnose_*.py \
+  tests/test_contract*.py tests/test_cross_rung.py tests/test_costs.py tests/test_chain_noise.py \
+  tests/test_compare_sigmoid.py tests/test_paper_figures.py tests/test_dossier.py)
 
 .DEFAULT_GOAL := help
 .PHONY: help study claims figures docs test test-fast test-trl test-verl lint bench bench-trl llm clean distclean
