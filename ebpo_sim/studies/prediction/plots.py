@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from string import ascii_lowercase
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,8 +40,15 @@ def plot(points: Sequence[Point], setup: str) -> Figure:
     for name in ("noise", *SMALL):
         _panel(panels[name], [*mine, *(lm if name == "noise" else [])], name, colour, large=name == "noise")
     key = [
-        Line2D([], [], color=colour[arm], marker="o", ls="", label=label(arm).name.replace(" + ", "\n+ "))
-        for arm in colour
+        Line2D(
+            [],
+            [],
+            color=colour[arm],
+            marker="o",
+            ls="",
+            label=f"{letter}  {label(arm).name}".replace(" + ", "\n    + "),
+        )
+        for letter, arm in zip(ascii_lowercase, colour, strict=False)
     ]
     regimes = dict.fromkeys(p.cell.regime for p in mine)
     key += [
@@ -73,6 +81,9 @@ def _panel(panel: Axes, points: Sequence[Point], name: str, colour: dict[str, st
         found = mean_of(p.log_ratio_R)
         at, low, high = (math.exp(v if v is not None else found.value) for v in (found.value, found.low, found.high))
         bars = [[at - low], [high - at]] if large else None
+        if large:  # colours alone do not tell so many methods apart
+            letter = ascii_lowercase[list(colour).index(p.arm)]
+            panel.annotate(letter, (p.predictors[name] or 1.0, at), (4, 2), textcoords="offset points", fontsize=6)
         panel.errorbar(
             [p.predictors[name] or 1.0], [at], bars, color=colour[p.arm], marker=MARKERS[p.cell.regime],
             ms=12 if p.cell.regime == WORLD else 6 if large else 4, elinewidth=0.6, ls="",
