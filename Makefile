@@ -16,10 +16,11 @@ TRL_TESTS := tests/test_integrations.py tests/test_integration_trl.py tests/test
 SLOW := $(wildcard tests/test_llm_*.py tests/test_integration_*.py tests/test_conformance_*.py tests/test_*_study.py \
   tests/test_fuzz_*.py tests/test_claims*.py tests/test_training*.py tests/test_readme*.py tests/test_diagnose_*.py \
   tests/test_contract*.py tests/test_cross_rung.py tests/test_costs.py tests/test_chain_noise.py \
-  tests/test_compare_sigmoid.py tests/test_paper_figures.py tests/test_dossier.py)
+  tests/test_compare_sigmoid.py tests/test_paper_figures.py tests/test_dossier.py tests/test_study_contract.py \
+  tests/test_plugins.py tests/test_leaderboard.py tests/test_sources.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help study claims figures docs test test-fast test-trl test-verl lint bench bench-trl llm clean distclean
+.PHONY: help study claims figures docs test test-fast test-trl test-verl test-vllm lint bench bench-trl llm clean distclean
 
 help:                      ## what there is
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -40,7 +41,7 @@ test: .venv/test lint      ## lint, types and all tests (ten minutes with the in
 	EBPO_REQUIRE_TRL=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 test-fast: .venv/test      ## what answers within a minute
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q $(addprefix --ignore=,$(SLOW))
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 $(addprefix --ignore=,$(SLOW))
 
 test-trl: .venv-trl/made   ## the TRL adapter on the oldest TRL that it supports; the newest is in `make test`
 	EBPO_REQUIRE_TRL=1 OMP_NUM_THREADS=1 .venv-trl/bin/python -m pytest $(TRL_TESTS)
