@@ -7,6 +7,7 @@ Compiled code draws, gathers log-probabilities, scatters pushes and steps the op
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -19,6 +20,14 @@ from ebpo_sim.objectives import Aggregation, Objective, Tokens, learnt, needs, t
 from ebpo_sim.objectives.base import LogRatio
 
 ON_POLICY = LogRatio(np.zeros((1, 1)), 0.0)
+
+
+@cache
+def kernels() -> Any:
+    """The compiled loops, imported when first used: numba takes a second."""
+    from ebpo_sim.chains import kernels
+
+    return kernels
 
 
 class Rollouts(NamedTuple):
@@ -103,8 +112,6 @@ def sample(
 ) -> Rollouts:
     """`group_size` answers to each prompt, by inversion of uniform numbers; the sampler's logits are the policy's plus
     `mismatch` times standard normal noise, drawn anew for every step of every prompt."""
-    from ebpo_sim.chains.kernels import rollout
-
     width, boost_PL = prompts.skills_PL.shape[1], np.exp(prompts.offset_PL)
     shape = (len(prompts.length_P), group_size)
     pi_PLK, sampler_PLK = _policy(theta_SK, prompts, boost_PL), None
@@ -113,17 +120,15 @@ def sample(
         sampler_PLK /= sampler_PLK.sum(axis=-1, keepdims=True)
     actions, reward_PG = np.zeros((*shape, width), dtype=np.int64), np.empty(shape)
     drawn_PLK = pi_PLK if sampler_PLK is None else sampler_PLK
-    rollout(drawn_PLK, prompts.length_P, prompts.right_PL, rng.random((*shape, width)), actions, reward_PG)
+    kernels().rollout(drawn_PLK, prompts.length_P, prompts.right_PL, rng.random((*shape, width)), actions, reward_PG)
     return Rollouts(prompts, boost_PL, actions, reward_PG, pi_PLK, sampler_PLK=sampler_PLK)
 
 
 def _policy(theta_SK: Array, prompts: Prompts, boost_PL: Array) -> Array:
     """Every step's distribution (P, L, K); 1 on padding."""
-    from ebpo_sim.chains.kernels import distributions
-
     pi_PLK = np.empty((*prompts.skills_PL.shape, theta_SK.shape[1]))
     chain = (prompts.skills_PL, prompts.length_P, boost_PL, prompts.right_PL)
-    distributions(theta_SK, *chain, np.arange(len(pi_PLK)), pi_PLK)
+    kernels().distributions(theta_SK, *chain, np.arange(len(pi_PLK)), pi_PLK)
     return pi_PLK
 
 
@@ -143,10 +148,8 @@ def layout_of(
 
 def _log_probs(pi_PLK: Array, rolled: Rollouts, layout: Layout) -> Array:
     """log pi of every token in its place, nats; 0 on padding."""
-    from ebpo_sim.chains.kernels import token_log_probs
-
     log_prob_M = np.zeros(int(layout.first_R[-1]))
-    token_log_probs(pi_PLK, rolled.prompts.length_P, rolled.actions_PGL, *layout[:4], log_prob_M)
+    kernels().token_log_probs(pi_PLK, rolled.prompts.length_P, rolled.actions_PGL, *layout[:4], log_prob_M)
     return log_prob_M.reshape(-1, layout.width)
 
 
@@ -156,12 +159,10 @@ def tokens_of(
 ) -> Tokens:  # fmt: skip
     """The answers under the policy that drew them, with what the objectives need: the one place of this rung that
     builds `Tokens`."""
-    from ebpo_sim.chains.kernels import place, token_entropies
-
     prompts, group_size, span = rolled.prompts, rolled.reward_PG.shape[1], layout[:4]
     old_NT = _log_probs(rolled.pi_PLK, rolled, layout)
     advantage_NT = np.zeros(old_NT.shape)
-    place(advantage_PG, prompts.length_P, *span, advantage_NT.reshape(-1))
+    kernels().place(advantage_PG, prompts.length_P, *span, advantage_NT.reshape(-1))
     mask_NT, group_N = np.ones(old_NT.shape, dtype=bool), None
     if layout.by_rollout != 1:
         mask_NT = np.repeat(prompts.live_PL[layout.index_R], group_size, axis=0)
@@ -170,7 +171,7 @@ def tokens_of(
     reference_NT = None if reference_PLK is None else _log_probs(reference_PLK, rolled, layout)
     entropy_NT = np.zeros_like(old_NT) if "entropy" in needs(objectives) else None
     if entropy_NT is not None:
-        token_entropies(rolled.pi_PLK, prompts.length_P, group_size, *span, entropy_NT.reshape(-1))
+        kernels().token_entropies(rolled.pi_PLK, prompts.length_P, group_size, *span, entropy_NT.reshape(-1))
     behaviour_NT = old_NT if rolled.sampler_PLK is None else _log_probs(rolled.sampler_PLK, rolled, layout)
     return Tokens(old_NT, old_NT, mask_NT, advantage_NT, group_N, reference_NT, entropy_NT, behaviour_NT)
 
@@ -208,15 +209,13 @@ def push_gradient(
 ) -> int:  # fmt: skip
     """The gradient of the objectives at `tokens`, those of `part`, whose policy is pi_PLK, written to gradient_SK;
     returns how many tokens were held."""
-    from ebpo_sim.chains.kernels import scatter, scatter_entropy
-
     prompts, actions_PGL = batch.rolled.prompts, batch.rolled.actions_PGL
     push = total_push(learner.objectives, states or [()] * len(learner.objectives), tokens)
     chain, pushed_M = (pi_PLK, prompts.skills_PL, prompts.length_P), _flat(push.log_prob_NT, tokens)
-    scatter(*chain, actions_PGL, *part[:4], pushed_M, batch.alpha_P, gradient_SK)
+    kernels().scatter(*chain, actions_PGL, *part[:4], pushed_M, batch.alpha_P, gradient_SK)
     if push.entropy_NT is not None:
         pushed_M = _flat(push.entropy_NT, tokens)
-        scatter_entropy(*chain, actions_PGL.shape[1], *part[:4], pushed_M, batch.alpha_P, gradient_SK)
+        kernels().scatter_entropy(*chain, actions_PGL.shape[1], *part[:4], pushed_M, batch.alpha_P, gradient_SK)
     return int(push.counts.get("clipped", 0))
 
 
@@ -242,17 +241,17 @@ def _part(batch: Batch, part: Layout) -> Tokens:
 
 def _moved(theta_SK: Array, batch: Batch, part: Layout, pi_PLK: Array) -> Tokens:
     """The tokens of a part at theta, whose distributions are written to pi_PLK."""
-    from ebpo_sim.chains.kernels import move, token_entropies
-
     rolled, prompts, tokens = batch.rolled, batch.rolled.prompts, _part(batch, part)
     log_prob_NT, ratio_NT = np.zeros((2, *tokens.old_NT.shape))
     chain = (prompts.skills_PL, prompts.length_P, rolled.boost_PL, prompts.right_PL, rolled.actions_PGL)
     flat = (x.reshape(-1) for x in (log_prob_NT, ratio_NT))
-    largest = move(theta_SK, *chain, *part[:4], tokens.old_NT.reshape(-1), pi_PLK, *flat)
+    largest = kernels().move(theta_SK, *chain, *part[:4], tokens.old_NT.reshape(-1), pi_PLK, *flat)
     entropy_NT = None
     if tokens.entropy_NT is not None:
         entropy_NT = np.zeros_like(log_prob_NT)
-        token_entropies(pi_PLK, prompts.length_P, rolled.actions_PGL.shape[1], *part[:4], entropy_NT.reshape(-1))
+        kernels().token_entropies(
+            pi_PLK, prompts.length_P, rolled.actions_PGL.shape[1], *part[:4], entropy_NT.reshape(-1)
+        )
     ratio = LogRatio(ratio_NT, largest)
     return tokens._replace(log_prob_NT=log_prob_NT, entropy_NT=entropy_NT, log_ratio=ratio)
 
@@ -265,8 +264,6 @@ def update(
 
     theta is what the answers were drawn from. states: the objectives' memories, () for objectives without.
     """
-    from ebpo_sim.chains.kernels import optimiser_step
-
     batch = batch_of(rolled, advantage_PG, learner, reference_PLK, learner.minibatches)
     gradient_SK, norms, clipped, moved_PLK = np.empty_like(theta_SK), 0.0, 0, np.empty_like(rolled.pi_PLK)
     pi_PLK, rate = rolled.pi_PLK, learner.learning_rate
@@ -275,5 +272,5 @@ def update(
         clipped += push_gradient(pi_PLK, batch, part, tokens, learner, gradient_SK, states)
         states = learnt(learner.objectives, states, [tokens]) if states else states
         count, pi_PLK = count + 1, moved_PLK
-        norms += optimiser_step(theta_SK, first_SK, second_SK, count, gradient_SK, learner.adam, rate)
+        norms += kernels().optimiser_step(theta_SK, first_SK, second_SK, count, gradient_SK, learner.adam, rate)
     return Update(count, norms / (learner.epochs * len(batch.parts)), clipped, states)

@@ -38,7 +38,9 @@ def plot(rows: Rows, arms: Sequence[str], size: int) -> dict[str, Figure]:
         axis.set_yticks(range(len(shown)), labels=[_name(arm) for arm in shown] if axis is axes[1] else [])
         axis.set_ylim(len(shown) - 0.5, -0.5)
     if len(axes) > 1:
-        axes[-1].legend(fontsize=7, frameon=False)
+        figure.legend(
+            *axes[-1].get_legend_handles_labels(), fontsize=7, frameon=False, ncols=3, loc="outside lower right"
+        )
     return {"allocation.png": figure}
 
 
