@@ -37,7 +37,7 @@ figures: .venv/core        ## the paper's figures and tables from our own ladder
 docs: .venv/core           ## the generated pages: every method, every paper
 	$(BIN)/python -m ebpo_sim.docs --out ebpo_sim
 
-test: .venv/test lint      ## lint, types and all tests (ten minutes with the installs)
+test: .venv/test lint      ## lint, types and all tests (a quarter of an hour)
 	EBPO_REQUIRE_TRL=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 test-fast: .venv/test      ## what answers within a minute
